@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from PIL import Image
 from tests.support.networks import pictures, write_model
 from tests.support.program import process
 from unalike.recognition.recognizer import Recogniser
+from unalike.serve.store import open_store
 
 PATIENCE_S = 120
 
@@ -107,3 +109,54 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     assert result.returncode == 2 and result.stderr.count("\n") == 1 and "unalike demo" in result.stderr
     result = process("serve", "-g", "none.gallery", cwd=tmp_path)
     assert result.returncode == 1 and "none.gallery" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_a_self_signed_certificate_serves_https(gallery: Path, tmp_path: Path) -> None:
+    with serving("-g", gallery, "--tls", "self-signed", "--folder", tmp_path / "own", cwd=tmp_path) as (
+        server,
+        address,
+    ):
+        assert address.startswith("https://127.0.0.1:")
+        context = ssl.create_default_context(cafile=tmp_path / "own/self-signed.pem")
+        response = httpx.get(f"{address}/readyz", verify=context, timeout=PATIENCE_S)
+        assert response.json() == {"status": "ready"}
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(PATIENCE_S) == 0
+
+
+def test_an_address_beyond_loopback_needs_a_key(gallery: Path, tmp_path: Path) -> None:
+    result = process(
+        "serve", "-g", gallery, "--host", "0.0.0.0", "--port", "0", "--folder", tmp_path / "own", cwd=tmp_path
+    )
+    assert result.returncode == 2 and "unalike serve keys add" in result.stderr and "Traceback" not in result.stderr
+    with open_store(None, tmp_path / "own") as store:
+        secret = store.keys.add("till", "operate")[1]
+    with serving("-g", gallery, "--host", "0.0.0.0", "--folder", tmp_path / "own", cwd=tmp_path) as (server, address):
+        address = f"http://127.0.0.1:{address.rpartition(':')[2]}"
+        files = {"image": (gallery.parent / "2.png").read_bytes()}
+        assert httpx.post(f"{address}/v1/identify", files=files, timeout=PATIENCE_S).status_code == 401
+        headers = {"authorization": f"Bearer {secret}"}
+        response = httpx.post(f"{address}/v1/identify", files=files, headers=headers, timeout=PATIENCE_S)
+        assert response.json()["answers"][0]["label"] == "c"
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(PATIENCE_S) == 0
+        assert secret not in (tmp_path / "log.txt").read_text()
+
+
+def test_what_was_acknowledged_survives_a_kill(gallery: Path, tmp_path: Path) -> None:
+    own = tmp_path / "killed.gallery"
+    own.write_bytes(gallery.read_bytes())
+    model = gallery.parent / "model.onnx"
+    arguments = ("-g", own, "-m", model, "--folder", tmp_path / "own")
+    content = (gallery.parent / "1.png").read_bytes()
+    with serving(*arguments, cwd=tmp_path) as (server, address):
+        response = httpx.post(
+            f"{address}/v1/references", files={"image": content}, data={"label": "new"}, timeout=PATIENCE_S
+        )
+        reference = response.json()["references"][0]
+        answer = httpx.post(f"{address}/v1/identify", files={"image": content}, timeout=PATIENCE_S).json()["answers"][0]
+        server.kill()
+    with serving(*arguments, cwd=tmp_path) as (_, address):
+        assert httpx.get(f"{address}/v1/references/{reference['id']}", timeout=PATIENCE_S).json() == reference
+        assert httpx.get(f"{address}{reference['image']}", timeout=PATIENCE_S).content == content
+        assert httpx.get(f"{address}/v1/decisions/{answer['id']}/image", timeout=PATIENCE_S).content == content

@@ -55,6 +55,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("client.answers", "client.calls"), ("unit/client/test_sync.py", "unit/client/test_asynchronous.py")),
     "cli.serve": (OPTIONS, "flow/test_serving.py"),
     **dict.fromkeys(("serve.answers", "serve.documents"), ("unit/serve/test_app.py", "unit/serve/routes/test_recognition.py")),
+    "serve.changes": ("unit/serve/routes/test_references.py", "unit/serve/routes/test_classes.py"),
     "serve.server": ("flow/test_serving.py",),
     "spec.serve": (OPTIONS, "flow/test_serving.py"),
     # Actions join features with files; tests of whole runs check what they write.

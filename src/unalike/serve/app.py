@@ -20,6 +20,7 @@ from unalike.serve.documents import set_document
 from unalike.serve.logs import log, log_error
 from unalike.serve.problems import Problem, problem_of, problem_response, title_of
 from unalike.serve.request_context import SCOPE_KEY, HungUp, RequestContext, context_of, new_context
+from unalike.serve.routes.audit import audit_router
 from unalike.serve.routes.classes import class_router
 from unalike.serve.routes.comparison import comparison_router
 from unalike.serve.routes.decisions import decision_router
@@ -45,7 +46,7 @@ SECURITY_HEADERS = [
 ]
 ROUTERS: tuple[Callable[[Service], APIRouter], ...] = (
     health_router, recognition_router, decision_router, class_router, reference_router, model_router, inspection_router,
-    verification_router, comparison_router, explanation_router, inference_protocol_router,
+    verification_router, comparison_router, explanation_router, inference_protocol_router, audit_router,
 )  # fmt: skip
 # Routes of probes are not logged, but as details.
 _QUIET = frozenset(("/healthz", "/readyz", "/metrics"))
@@ -88,9 +89,9 @@ async def _answer_nobody(_: Request, __: Exception) -> Response:
 async def _answer_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path[:200]
-    found = {404: f"there is no {path}", 405: f"{request.method} {path}"}.get(error.status_code, str(error.detail))
+    text = {404: f"there is no {path}", 405: f"{request.method} {path}"}.get(error.status_code, str(error.detail))
     remedy = "see /openapi.json" if error.status_code in (404, 405) else ""
-    problem = Problem(error.status_code, title_of(error.status_code).lower().replace(" ", "-"), found, remedy=remedy,
+    problem = Problem(error.status_code, title_of(error.status_code).lower().replace(" ", "-"), text, remedy=remedy,
                       headers=dict(error.headers or {}))  # fmt: skip
     return problem_response(problem, context_of(request).id)
 

@@ -42,7 +42,7 @@ def is_loopback(host: str) -> bool:
 def role_for(method: str, path: str) -> str:
     """The role that a request needs; whatever is not known to be less needs ``admin``."""
     if method in _READING:
-        return VIEW
+        return ADMIN if path.startswith("/v1/audit") else VIEW
     return OPERATE if method == "POST" and path.rstrip("/").rpartition("/")[2] in _OPERATIONS else ADMIN
 
 
@@ -161,8 +161,8 @@ def _secret(headers: Mapping[str, str]) -> str | None:
     return headers.get("x-api-key", "").strip() or None
 
 
-def _unauthorized(found: str) -> Problem:
-    return Problem(401, "unauthorized", found, expected="the header Authorization: Bearer KEY, or X-API-Key: KEY",
+def _unauthorized(fault: str) -> Problem:
+    return Problem(401, "unauthorized", fault, expected="the header Authorization: Bearer KEY, or X-API-Key: KEY",
                    remedy="make a key: unalike serve keys add NAME", headers={"WWW-Authenticate": "Bearer"})  # fmt: skip
 
 

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 BACKLOG = 2048
 DRAIN_MARGIN_S = 5.0
+# A process that does not answer for so long is started again; loading on a busy machine may hold it up for a while.
+HEALTH_S = 60
 
 
 def run_service(settings: Serve) -> None:
@@ -112,7 +114,7 @@ def _config(settings: Serve, app: Any, files: tuple[Path, Path] | None) -> uvico
         app, factory=settings.workers > 1, host=settings.host, port=settings.port, workers=settings.workers, lifespan="on",
         log_config=None, access_log=False, server_header=False, backlog=BACKLOG, proxy_headers=False,
         timeout_graceful_shutdown=int(settings.deadline + DRAIN_MARGIN_S), http="httptools", ws="none",
-        ssl_certfile=certificate, ssl_keyfile=key,
+        ssl_certfile=certificate, ssl_keyfile=key, timeout_worker_healthcheck=HEALTH_S,
     )  # fmt: skip
 
 

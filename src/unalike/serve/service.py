@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +25,7 @@ from unalike.runs.environment import usable_cores
 from unalike.sanitize import one_line, redact_all
 from unalike.serve.batching import BatchReport, Finish
 from unalike.serve.decision_log import DecisionLog
-from unalike.serve.logs import Tracer, log_error
+from unalike.serve.logs import Tracer, log, log_error
 from unalike.serve.metrics import Metrics
 from unalike.serve.request_context import answered_in_time, context_of
 from unalike.serve.resources import (
@@ -37,6 +39,8 @@ from unalike.serve.resources import (
 from unalike.serve.security import AccessControl, is_loopback, require_gallery
 from unalike.serve.sources import Sources, find_sources
 from unalike.serve.store import Store, open_store
+from unalike.serve.store.purge import Retention, purge_expired
+from unalike.serve.store.references import open_galleries
 from unalike.serve.uploads import IMAGE_FIELDS, MAX_NAME, Form, Limits, Upload, read_form
 from unalike.serve.url_inputs import UrlReader
 from unalike.serve.work_pool import WorkPool
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
     from unalike.spec.serve import Serve
 
 REFRESH_S = 0.25
+PURGE_S = 3600.0
 Result = TypeVar("Result")
 
 
@@ -78,7 +83,7 @@ class Service:
         self.work = WorkPool(1, settings.queue)
         self.decoders = ThreadPoolExecutor(max(2, usable_cores()), thread_name_prefix="decode")
         self.is_ready = False
-        self._refresher: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     def _report(self, network: str, report: BatchReport) -> None:
         self.metrics.add_batch(report)
@@ -86,15 +91,16 @@ class Service:
     # ---- life ----
 
     async def start(self) -> None:
-        """Begin to look for changes of others."""
-        self._refresher = asyncio.create_task(self._refresh())
+        """Begin to look for changes of others, and to remove what is past its retention."""
+        await asyncio.to_thread(self._register_galleries)
+        self._tasks = [asyncio.create_task(self._refresh()), asyncio.create_task(self._purge())]
         self.is_ready = True
 
     async def stop(self) -> None:
         """End all threads; requests were answered before."""
         self.is_ready = False
-        if self._refresher is not None:
-            self._refresher.cancel()
+        for task in self._tasks:
+            task.cancel()
         await self.urls.close()
         await asyncio.to_thread(self.close)
 
@@ -113,6 +119,27 @@ class Service:
             await self._look(self.access.refresh, "the API keys cannot be read")
             for gallery in self.resources.galleries.values():
                 await self._look(gallery.refresh, f"the gallery {gallery.name} cannot be read again")
+
+    def _register_galleries(self) -> None:
+        """Let purges and backups know the galleries."""
+        addresses = {
+            name: entry.address if "://" in entry.address else os.path.abspath(entry.address)
+            for name, entry in self.resources.galleries.items()
+        }
+        self.store.galleries.register(addresses)
+
+    async def _purge(self) -> None:
+        """Remove, once an hour, what is past its retention; of several processes each may."""
+        retention = Retention.of_days(self.settings.retention_days, self.settings.decision_days)
+        while True:
+            await asyncio.sleep(PURGE_S)
+            await self._look(lambda: self.purge(retention), "what is past its retention cannot be removed")
+
+    def purge(self, retention: Retention) -> None:
+        """Remove what is past its retention."""
+        galleries = open_galleries(self.store.galleries.list())
+        report = purge_expired(self.store, retention, galleries.values())
+        log(logging.INFO, "purge", **report.to_dict())
 
     async def _look(self, function: Callable[[], object], message: str) -> None:
         """Call a function in a thread; when it fails, the old state stays in use, and the next look is a little later."""
@@ -215,11 +242,11 @@ class Service:
 
     def named_error(self, error: UnreadableImage, upload: Upload) -> UnreadableImage:
         """The error with the client's name of the image and the service's name of the limit."""
-        found = error.found.replace(name_of(upload.content), display_name(upload.name) or "the image", 1)
+        text = error.found.replace(name_of(upload.content), display_name(upload.name) or "the image", 1)
         remedy = error.remedy
         if "max_pixels" in remedy:
             remedy = "send a smaller image, or start the service with a larger --max-pixels"
-        return UnreadableImage(found, expected=error.expected, remedy=remedy)
+        return UnreadableImage(text, expected=error.expected, remedy=remedy)
 
     async def embed(
         self, request: Request, uploads: Sequence[Upload], network: Network, view: View, finish: Finish,

@@ -95,9 +95,9 @@ def read_request(body: bytes, header_length: str | None) -> InferenceRequest:
     request = InferenceRequest(str(values.get("id") or ""))
     data = memoryview(body)[length:]
     for entry in _objects(values, "inputs"):
-        tensor, used = _read_tensor(entry, data)
+        tensor, size = _read_tensor(entry, data)
         request.inputs.append(tensor)
-        data = data[used:]
+        data = data[size:]
     if len(data):
         raise ProtocolError(f"{len(data)} bytes of binary data belong to no tensor")
     parameters = values.get("parameters")

@@ -120,8 +120,8 @@ def too_many_files(count: int, most: int) -> Problem:
                    remedy="send them in several requests, or start the service with a larger --max-files")  # fmt: skip
 
 
-def _damaged(found: str) -> Problem:
-    return Problem(400, "damaged-request", found, expected="a complete body of its Content-Type")
+def _damaged(fault: str) -> Problem:
+    return Problem(400, "damaged-request", fault, expected="a complete body of its Content-Type")
 
 
 class _PartReader:
@@ -269,8 +269,8 @@ def _upload_of(entry: Any, field_name: str) -> Upload:
         raise _wrong_image(f"content that is no base64: {error}") from error
 
 
-def _wrong_image(found: str) -> Problem:
-    return Problem(422, "invalid-value", found, expected='base64, or {"content": base64, "name": ...}, or {"url": ...}')
+def _wrong_image(fault: str) -> Problem:
+    return Problem(422, "invalid-value", fault, expected='base64, or {"content": base64, "name": ...}, or {"url": ...}')
 
 
 # ---- parameters ----
@@ -354,8 +354,8 @@ class Parameters:
                           expected=f"one of {', '.join(self._names)}" if self._names else "no parameters",
                           remedy=closest(name, self._names))  # fmt: skip
 
-    def _wrong(self, name: str, value: Any, expected: str, remedy: str = "") -> Problem:
-        return Problem(422, "invalid-value", f"{name}: {shown(str(value))}", expected=expected, remedy=remedy)
+    def _wrong(self, name: str, value: Any, form: str, remedy: str = "") -> Problem:
+        return Problem(422, "invalid-value", f"{name}: {shown(str(value))}", expected=form, remedy=remedy)
 
 
 __all__ = ["ClientDisconnect", "Form", "Limits", "Parameters", "Upload", "parse_json", "read_body", "read_form"]

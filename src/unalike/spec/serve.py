@@ -56,6 +56,7 @@ class Serve(Section):
     images: Text = field(None, "Folder or address (s3://...) of uploaded images; unset, images in the folder.")
     keep_images: bool = field(True, "Keep the image of each decision for retention_days.")
     retention_days: float = field(30.0, "How long decisions keep their images; 0: for ever.", ge=0, units="days")
+    decision_days: float = field(0.0, "How long decisions are kept; 0: for ever.", ge=0, units="days")
     host: str = field("127.0.0.1", "Address to listen on; one other than loopback needs an API key.", min_length=1)
     port: Annotated[int, Ge(0), Le(65535)] = field(8000, "Port to listen on; 0: any free one.")
     workers: int = field(1, "Processes that answer; each has its own copy of the networks.", ge=1, le=256)

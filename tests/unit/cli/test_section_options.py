@@ -154,8 +154,8 @@ LINES: dict[str, dict[str, Any]] = {
         "model": "m.onnx", "galleries": ["a=x.gallery", "y.gallery"], "inspectors": ["p.inspector"], "assets": ["b=brand.set"],
         "folder": "own",
     },
-    "serve r --store postgresql://h/d --images s3://b/i --no-keep-images --retention-days 7 --host 0.0.0.0 --workers 2": {
-        "run": "r", "store": "postgresql://h/d", "images": "s3://b/i", "keep_images": False, "retention_days": 7.0,
+    "serve r --store postgresql://h/d --images s3://b/i --no-keep-images --retention-days 7 --decision-days 90 --host 0.0.0.0 --workers 2": {
+        "run": "r", "store": "postgresql://h/d", "images": "s3://b/i", "keep_images": False, "retention_days": 7.0, "decision_days": 90.0,
         "host": "0.0.0.0", "workers": 2,
     },
     "serve r --runtime openvino --precision fp32 --threads 2 --wait-ms 5 --queue 64 --deadline 2.5 --max-bytes 4096": {

@@ -22,7 +22,7 @@ from unalike.serve.security import (
 
 # Every write that is not known to be less needs admin.
 ROLES = [
-    ("GET", "/v1/decisions", "view"), ("GET", "/metrics", "view"), ("POST", "/v1/identify", "operate"),
+    ("GET", "/v1/decisions", "view"), ("GET", "/v1/audit", "admin"), ("GET", "/metrics", "view"), ("POST", "/v1/identify", "operate"),
     ("POST", "/v1/galleries/a/identify", "operate"), ("POST", "/v2/models/embedding/infer", "operate"),
     ("POST", "/v1/decisions/1/feedback", "operate"), ("POST", "/v1/references", "admin"), ("DELETE", "/v1/classes", "admin"),
     ("PUT", "/v1/identify", "admin"), ("POST", "/v1/unknown", "admin"), ("DELETE", "/v1/decisions/identify", "admin"),

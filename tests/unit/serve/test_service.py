@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import timedelta
 from pathlib import Path
 
-from tests.support.serving import run, running, until
+from tests.support.serving import files, picture, run, running, until
 from unalike.recognition.gallery import Gallery
+from unalike.serve.store.purge import Retention
+from unalike.storage.digests import content_sha256
 from unalike.serve.service import display_name, json_response
 
 
@@ -29,7 +32,21 @@ def test_a_gallery_that_cannot_be_read_leaves_the_old_state_in_use(tmp_path: Pat
             Path(resource.address).write_bytes(b"damaged")
             await asyncio.sleep(0.4)
             assert len(resource.gallery) == 3
-            assert not it.service._refresher.done()
+            assert not any(task.done() for task in it.service._tasks)
+
+    run(scenario())
+
+
+def test_what_is_past_its_retention_is_removed_and_references_keep_their_pictures(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            await it.client.post("/v1/references", files=files(picture("red")), data={"label": "red"})
+            await it.client.post("/v1/identify", files=files(picture("blue")))
+            images = it.service.store.images
+            assert len(list(images.hashes())) == 2
+            await asyncio.to_thread(it.service.purge, Retention(timedelta(0), timedelta(0)))
+            assert list(images.hashes()) == [content_sha256(picture("red"))]
+            assert not it.service.store.decisions.count()
 
     run(scenario())
 

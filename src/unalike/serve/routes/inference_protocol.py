@@ -156,8 +156,8 @@ def _model(service: Service, request: Request, model: str, version: str) -> tupl
         names = [EMBEDDING, EMBEDDING_TENSOR]
         names += [f"{name}.{kind}" for name in list(galleries)[1:] for kind in (EMBEDDING, EMBEDDING_TENSOR)]
         hint = closest(model, names)
-        found = f"no model {model[:100]!r} of version {version[:20]!r}"
-        raise ProtocolError(f"{found}; expected {', '.join(names)}{f'; {hint}' if hint else ''}", 404)
+        text = f"no model {model[:100]!r} of version {version[:20]!r}"
+        raise ProtocolError(f"{text}; expected {', '.join(names)}{f'; {hint}' if hint else ''}", 404)
     context = context_of(request)
     resource = service.resources.gallery(gallery or context.gallery)
     require_gallery(context, "gallery", resource.name)
