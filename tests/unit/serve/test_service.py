@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tests.support.serving import files, picture, run, running, until
 from unalike.recognition.gallery import Gallery
+from unalike.serve.service import display_name, json_response
 from unalike.serve.store.purge import Retention
 from unalike.storage.digests import content_sha256
-from unalike.serve.service import display_name, json_response
 
 
 def test_a_change_of_another_process_is_seen_without_a_restart(tmp_path: Path) -> None:
