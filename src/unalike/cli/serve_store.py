@@ -70,7 +70,9 @@ def add(
     """
     with _open(folder, store, create=True) as service_store:
         record, secret = service_store.keys.add(name, role, gallery, actor=_actor())
-    say(f"key {record.id} of {record.name}, role {record.role}; send it as: Authorization: Bearer SECRET")
+    say(
+        f"key {record.id} of {record.name}, role {record.role}; clients send the secret as a bearer token, in the header Authorization"
+    )
     _print_secret(record, secret, as_json)
 
 

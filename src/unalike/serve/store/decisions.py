@@ -113,8 +113,8 @@ class Decisions:
         remarks: dict[str, list[Feedback]] = {}
         for first in range(0, len(rows), 500):  # SQLite takes a bounded number of parameters
             ids = [row["id"] for row in rows[first : first + 500]]
-            is_chosen = feedback.select().where(feedback.c.decision_id.in_(ids)).order_by(feedback.c.id)
-            for row in connection.execute(is_chosen).mappings():
+            remarks_of_page = feedback.select().where(feedback.c.decision_id.in_(ids)).order_by(feedback.c.id)
+            for row in connection.execute(remarks_of_page).mappings():
                 remarks.setdefault(row["decision_id"], []).append(_to_feedback(row))
         return [DecisionRecord(**row, feedback=tuple(remarks.get(row["id"], ()))) for row in rows]
 
