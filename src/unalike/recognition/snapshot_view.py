@@ -118,8 +118,14 @@ class SnapshotView(GalleryView):
         return index.search(l2_normalize(vectors_QD), k, self._snapshot)
 
     def _nearest(self, scores_QK: np.ndarray, rows_QK: np.ndarray) -> NearestReferences:
-        ids_QK = np.where(rows_QK >= 0, self._snapshot.ids_N[np.maximum(rows_QK, 0)], -1)
-        entries_QK = tuple(tuple(self._entries(rows_K[rows_K >= 0])) for rows_K in rows_QK)
+        snapshot, places_QK = self._snapshot, np.maximum(rows_QK, 0)
+        classes, names = snapshot.classes, snapshot.names
+        ids_QK, codes_QK = snapshot.ids_N[places_QK], snapshot.codes_N[places_QK]
+        entries_QK = tuple(
+            tuple(Entry(id, classes[code], names[row]) for row, id, code in zip(*columns, strict=True) if row >= 0)
+            for columns in zip(rows_QK.tolist(), ids_QK.tolist(), codes_QK.tolist(), strict=True)
+        )
+        ids_QK[rows_QK < 0] = -1
         return NearestReferences(scores_QK, ids_QK, entries_QK)
 
     def rank(

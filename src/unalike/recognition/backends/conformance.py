@@ -181,6 +181,10 @@ def removals_rename_and_merge(address: str) -> None:
         with gallery.change() as change:
             require_error(DataError, lambda call=call, change=change: call(change), word)  # type: ignore[misc]
     require_equal((listed(gallery), gallery.revision), (reference, revision), "after refused changes")
+    with gallery.change() as change:
+        require_equal(change.merge(["a", "a", "a"], "b"), 1, "number merged of a class that is named thrice")
+        require_equal(change.remove(), 0, "number removed of nothing")
+    require_equal(list(open_gallery(address).counts().items()), [("b", 1), ("new", 3)], "classes in their order")
 
 
 @law

@@ -91,15 +91,28 @@ class PostgresChange:
         there = view.fetch(f"SELECT id FROM {row.vectors_table} WHERE id = ANY(%s)", [sorted(id_set)]) if id_set else []
         if missing := id_set - {number for (number,) in there}:
             raise DataError(f"no image of id {min(missing)} in the gallery")
-        count = 0
-        if classes or id_set:
-            count = self.connection.execute(
-                f"DELETE FROM {row.vectors_table} WHERE class = ANY(%s) OR id = ANY(%s)".encode(),
-                [classes, sorted(id_set)],
-            ).rowcount
-        if count:
-            self._recount(vectors=-count)
-        return count
+        if not classes and not id_set:
+            return 0
+        images = view.fetch(
+            f"WITH removed AS (DELETE FROM {row.vectors_table} WHERE class = ANY(%s) OR id = ANY(%s) RETURNING class) "
+            "SELECT class, count(*) FROM removed GROUP BY class",
+            [classes, sorted(id_set)],
+        )
+        if images:
+            self._add_images({number: -count for number, count in images})
+        return sum(count for _, count in images)
+
+    def _add_images(self, images: dict[int, int]) -> None:
+        """Count vectors that classes, by their numbers, got or lost; a class without any is none."""
+        table = self.row.classes_table
+        self.connection.execute(
+            f"UPDATE {table} c SET vectors = c.vectors + g.images FROM unnest(%s::bigint[], %s::bigint[]) AS g(id, images) "
+            "WHERE g.id = c.id".encode(),
+            [list(images), list(images.values())],
+        )
+        statement = f"DELETE FROM {table} WHERE vectors = 0 AND id = ANY(%s)"
+        count = self.connection.execute(statement.encode(), [list(images)]).rowcount
+        self._count(vectors=sum(images.values()), classes=-count, revision=1)
 
     def rename(self, label: str, new: str) -> None:
         """Rename a class."""
@@ -130,24 +143,13 @@ class PostgresChange:
             raise DataError("an empty label", expected="a class name")
         matches = view.fetch(f"SELECT id FROM {row.classes_table} WHERE label = %s", [encode_text(into)])
         target = int(matches[0][0]) if matches else numbers[0]
-        counts = view.counts()
-        moved = sum(counts[label] for label in dict.fromkeys(merged))
-        statement = f"UPDATE {row.vectors_table} SET class = %s WHERE class = ANY(%s) AND class <> %s"
-        self.connection.execute(statement.encode(), [target, numbers, target])
-        self._recount()
+        images: dict[int, int] = dict(
+            view.fetch(f"SELECT id, vectors FROM {row.classes_table} WHERE id = ANY(%s)", [numbers])
+        )
+        moves = {number: -count for number, count in images.items() if number != target}
+        statement = f"UPDATE {row.vectors_table} SET class = %s WHERE class = ANY(%s)"
+        self.connection.execute(statement.encode(), [target, list(moves)])
+        self._add_images({**moves, target: -sum(moves.values())})
         if not matches:
             self._set_label(target, into)
-        return moved
-
-    def _recount(self, *, vectors: int = 0) -> None:
-        """Count the vectors of every class again; a class without any is none."""
-        row = self.row
-        self.connection.execute(
-            f"UPDATE {row.classes_table} c SET vectors = v.images FROM (SELECT class, count(*) AS images FROM "
-            f"{row.vectors_table} GROUP BY class) v WHERE v.class = c.id AND c.vectors <> v.images".encode()
-        )
-        gone = self.connection.execute(
-            f"DELETE FROM {row.classes_table} c WHERE NOT EXISTS "
-            f"(SELECT 1 FROM {row.vectors_table} v WHERE v.class = c.id)".encode()
-        ).rowcount
-        self._count(vectors=vectors, classes=-gone, revision=1)
+        return sum(images.values())
