@@ -26,6 +26,9 @@ from unalike.engines.protocol import Engine
 
 SMOOTHING = 0.2  # weight of the newest batch in the mean time of an image
 MIN_RETRY_S = 1.0
+# The rate varies: requests are refused that would be late at this many times the mean time of an image.
+SAFETY = 1.25
+WARM_UP_IMAGES = 8
 
 
 class Overloaded(Exception):
@@ -115,10 +118,22 @@ class Batcher:
         """Number of images in the service for this engine."""
         return self._occupied
 
-    @property
-    def expected_wait_s(self) -> float:
-        """How long a new image would take by the measured rate, in seconds; 0 before anything was measured."""
-        return (self._occupied + 1) * self._image_s
+    def expected_s(self, count: int = 1) -> float:
+        """How long the images of a new request would take at most by the measured rate, in seconds; 0 before there is one.
+
+        They wait for all that are in the service, and for those that come later into their batch.
+        """
+        images = self._occupied + count
+        return SAFETY * (images + min(images, self.preferred)) * self._image_s
+
+    def warm_up(self) -> None:
+        """Measure the rate, before any request is taken."""
+        height, width = self.engine.input_size
+        images = np.zeros((min(self.preferred, WARM_UP_IMAGES), height, width, 3), np.uint8)
+        self.engine(images)  # the first call also allocates
+        start = time.monotonic()
+        self.engine(images)
+        self._image_s = (time.monotonic() - start) / len(images)
 
     @contextmanager
     def reserve(self, count: int, deadline: float) -> Iterator[None]:
@@ -142,7 +157,7 @@ class Batcher:
         """Raise Overloaded where ``reserve`` would."""
         if not self._occupied:
             return
-        late = (self._occupied + count) * self._image_s - (deadline - time.monotonic())
+        late = self.expected_s(count) - (deadline - time.monotonic())
         if self._occupied + count > self.limit or late > 0:
             surplus = max(late, (self._occupied + count - self.limit) * self._image_s)
             raise Overloaded(max(MIN_RETRY_S, float(math.ceil(surplus))))
@@ -239,7 +254,7 @@ class Batcher:
         self._running -= 1
         self._in_flight -= count
         image_s = (end - max(start, self._last_end)) / count
-        self._image_s = image_s if not self._last_end else (1 - SMOOTHING) * self._image_s + SMOOTHING * image_s
+        self._image_s = image_s if not self._image_s else (1 - SMOOTHING) * self._image_s + SMOOTHING * image_s
         self._last_end = end
         self._start_batches()
 

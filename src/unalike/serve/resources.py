@@ -213,6 +213,7 @@ class ResourceLoader:
                 file.engine, wait_s=settings.wait_ms / 1000, limit=settings.queue,
                 report=None if report is None else lambda batch: report(key, batch),
             )  # fmt: skip
+            batcher.warm_up()
             self.resources.networks[key] = Network(key, file, batcher)
         return self.resources.networks[key]
 

@@ -161,19 +161,29 @@ def test_beyond_the_limit_a_request_is_refused_and_places_come_back() -> None:
 
 def test_a_request_that_would_be_late_by_the_measured_rate_is_refused() -> None:
     async def scenario() -> None:
-        batcher = Batcher(StandInEngine(), limit=1000)
-        batcher._end_of_batch(0 + 1, 0.0, 2.0)  # two seconds an image
-        batcher._running = batcher._in_flight = 0
+        batcher = Batcher(StandInEngine(batch=4), limit=1000)
+        batcher._running = batcher._in_flight = 1
+        batcher._end_of_batch(1, 0.0, 2.0)  # two seconds an image
         with batcher.reserve(10, time.monotonic() + LATER):
-            assert batcher.expected_wait_s == pytest.approx(22.0)
-            with batcher.reserve(1, time.monotonic() + 30):
+            # Eleven images, and four that may come later into the batch of the last, each a quarter slower than the mean.
+            assert batcher.expected_s() == pytest.approx(1.25 * 15 * 2)
+            with batcher.reserve(1, time.monotonic() + 40):
                 pass
-            with pytest.raises(Overloaded) as caught, batcher.reserve(1, time.monotonic() + 12):
+            with pytest.raises(Overloaded) as caught, batcher.reserve(1, time.monotonic() + 27.5):
                 pass
             assert caught.value.retry_after == pytest.approx(10, abs=1)
         batcher.close()
 
     run(scenario())
+
+
+def test_the_rate_is_known_before_the_first_request() -> None:
+    engine = StandInEngine(batch=4)
+    batcher = Batcher(engine)
+    assert batcher.expected_s() == 0.0
+    batcher.warm_up()
+    assert engine.calls == [4, 4] and batcher.expected_s() > 0.0
+    batcher.close()
 
 
 def test_an_error_of_the_engine_reaches_every_request_of_the_batch_and_the_next_batch_runs() -> None:

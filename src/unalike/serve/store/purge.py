@@ -272,7 +272,8 @@ def _images_of(database: Database, condition: sa.ColumnElement[bool]) -> set[str
 
 def _held_by_others(database: Database, images: set[str], condition: sa.ColumnElement[bool]) -> set[str]:
     """Of some images those that a decision holds which the condition does not choose."""
-    others, candidates = set(), sorted(images)
+    others: set[str] = set()
+    candidates = sorted(images)
     with database.reading() as connection:
         for first in range(0, len(candidates), CHUNK):
             is_candidate = decisions.c.image.in_(candidates[first : first + CHUNK])
