@@ -84,6 +84,12 @@ class GalleryResource:
         """Turns an image into the network's input."""
         return self.recognizer.view
 
+    @property
+    def index_description(self) -> dict[str, Any] | None:
+        """Kind and measured recall of the approximate search; None where it is exact."""
+        index = self.recognizer.index
+        return None if index is None else index.to_dict()
+
     def refresh(self) -> bool:
         """Take over what others changed; True if there was something."""
         return self.gallery.refresh()
@@ -134,16 +140,18 @@ class Resources:
         return _select(self.assets, name, "set of assets", "--assets")
 
     def close(self) -> None:
-        """End the threads of all networks."""
+        """End the threads of all networks, and close the galleries."""
         for network in self.networks.values():
             network.batcher.close()
+        for gallery in self.galleries.values():
+            gallery.gallery.close()
 
 
-def recognizer_of(network: Network, gallery: GalleryBackend | None) -> Recogniser:
-    """A recognizer of a loaded network; with an empty gallery when None. Raises ModelError."""
+def recognizer_of(network: Network, gallery: GalleryBackend | None, *, approximate: bool = False) -> Recogniser:
+    """A recognizer of a loaded network; with an empty gallery when None. Raises ModelError, MissingExtra."""
     file = network.model
     return Recogniser(
-        file.engine, file.view, gallery, source=network.key, trunk=file.trunk, network=file.network, classes=file.classes,
+        file.engine, file.view, gallery, approximate=approximate, source=network.key, trunk=file.trunk, network=file.network, classes=file.classes,
         held_out_scores=file.held_out_scores,
     )  # fmt: skip
 
@@ -197,7 +205,7 @@ class ResourceLoader:
             model = str(find_model(gallery, Path(address), None))
         assert model is not None  # a new gallery has one
         network = self._network(model)
-        recognizer = recognizer_of(network, gallery)
+        recognizer = recognizer_of(network, gallery, approximate=self.settings.approximate and not is_new)
         if isinstance(recognizer.gallery, Gallery) and is_new:
             Path(address).parent.mkdir(parents=True, exist_ok=True)
             recognizer.gallery.save(address)

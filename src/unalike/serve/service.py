@@ -23,7 +23,7 @@ from unalike.data.view import View
 from unalike.errors import StoreError, UnreadableImage
 from unalike.runs.environment import usable_cores
 from unalike.sanitize import one_line, redact_all
-from unalike.serve.batching import BatchReport, Finish
+from unalike.serve.batching import MIN_RETRY_S, BatchReport, Finish, Overloaded
 from unalike.serve.decision_log import DecisionLog
 from unalike.serve.logs import Tracer, log, log_error
 from unalike.serve.metrics import Metrics
@@ -83,6 +83,7 @@ class Service:
         self.work = WorkPool(1, settings.queue)
         self.decoders = ThreadPoolExecutor(max(2, usable_cores()), thread_name_prefix="decode")
         self.is_ready = False
+        self._reading = 0  # bodies that are being read
         self._tasks: list[asyncio.Task[None]] = []
 
     def _report(self, network: str, report: BatchReport) -> None:
@@ -162,8 +163,21 @@ class Service:
         return await self.read_form(request, fields)
 
     async def read_form(self, request: Request, fields: Sequence[str] = IMAGE_FIELDS) -> Form:
-        """Read the body of a request, and fetch the images that it names by address."""
-        form = await read_form(request, self.limits, fields)
+        """Read the body of a request, and fetch the images that it names by address.
+
+        Raises:
+            Overloaded: as many bodies are being read as images may wait.
+            TimeoutError: the client sends too slowly.
+            Problem: as of ``uploads.read_form`` and ``UrlReader.read``.
+        """
+        if self._reading >= self.settings.queue:
+            raise Overloaded(MIN_RETRY_S)
+        self._reading += 1
+        try:
+            async with asyncio.timeout(context_of(request).deadline - time.monotonic()):
+                form = await read_form(request, self.limits, fields)
+        finally:
+            self._reading -= 1
         if any(upload.url for upload in form.images):
             async with answered_in_time(request):
                 for upload in form.images:

@@ -166,7 +166,7 @@ LINES: dict[str, dict[str, Any]] = {
         "run": "r", "max_pixels": 1000, "max_files": 3, "rate_limit": 5.0, "url_hosts": ["a.example", "b.example"],
         "logs": "json",
     },
-    "serve r --tls self-signed": {"run": "r", "tls": "self-signed"},
+    "serve r --tls self-signed --approximate": {"run": "r", "tls": "self-signed", "approximate": True},
     "serve r --tls-cert c.pem --tls-key k.pem": {"run": "r", "tls_cert": "c.pem", "tls_key": "k.pem"},
     "identify g identify.images=[a.png,b.png] identify.k=5 -k 4": {"gallery": "g", "images": ["a.png", "b.png"], "k": 4},
 }  # fmt: skip

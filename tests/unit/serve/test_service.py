@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from tests.support.serving import files, picture, run, running, until
 from unalike.recognition.gallery import Gallery
@@ -47,6 +49,27 @@ def test_what_is_past_its_retention_is_removed_and_references_keep_their_picture
             await asyncio.to_thread(it.service.purge, Retention(timedelta(0), timedelta(0)))
             assert list(images.hashes()) == [content_sha256(picture("red"))]
             assert not it.service.store.decisions.count()
+
+    run(scenario())
+
+
+def test_bodies_that_come_too_slowly_or_too_many_at_once_are_refused(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, deadline=0.2, queue=1) as it:
+            gone = asyncio.Event()
+
+            async def slow() -> AsyncIterator[bytes]:
+                yield picture("red")[:10]
+                await gone.wait()
+
+            def request() -> Any:
+                return it.client.post("/v1/identify", content=slow(), headers={"content-type": "image/png"})
+
+            first = asyncio.create_task(request())
+            await until(lambda: it.service._reading == 1)
+            assert (await request()).status_code == 503
+            assert (await first).status_code == 504
+            assert it.service._reading == 0
 
     run(scenario())
 

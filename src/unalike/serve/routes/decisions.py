@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ from fastapi import APIRouter, Path, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
+from unalike.serve.changes import Change, carry_out, request_digest
 from unalike.serve.documents import json_body, problems, query_parameters
 from unalike.serve.problems import Problem
 from unalike.serve.request_context import RequestContext, context_of
@@ -156,7 +158,8 @@ def decision_router(service: Service) -> APIRouter:
     )  # fmt: skip
     async def feedback(request: Request, id: DecisionId) -> Response:
         context = context_of(request)
-        parameters = Parameters(parse_json(await read_body(request, MAX_BODY)))
+        values = parse_json(await read_body(request, MAX_BODY))
+        parameters = Parameters(values)
         verdict, label = parameters.choice("verdict", VERDICTS), parameters.text("label")
         note = parameters.text("note", "", most=4000) or ""
         parameters.finish()
@@ -164,10 +167,22 @@ def decision_router(service: Service) -> APIRouter:
             raise Problem(422, "invalid-value", "feedback without a verdict", expected=f"one of {', '.join(VERDICTS)}")
         await find(context, id)
         remark = Feedback(verdict, label, note, context.actor)
-        record = await asyncio.to_thread(store.decisions.give_feedback, id, remark)
-        if record is None:
-            raise no_decision(id)
-        return json_response(record.to_dict())
+
+        def give(change: Change) -> tuple[int, Any]:
+            with store.transaction() as connection:
+                record = store.decisions.give_feedback(id, remark, connection=connection)
+                if record is None:
+                    raise no_decision(id)
+                plain = record.to_dict()
+                if change.claim is not None:
+                    body = json.dumps(plain, ensure_ascii=True)
+                    store.idempotency.complete(change.claim, 200, body, connection=connection)
+            return 200, plain
+
+        async def perform(change: Change) -> tuple[int, Any]:
+            return await asyncio.to_thread(give, change)
+
+        return await carry_out(service, request, request_digest(request, values), perform)
 
     return router
 

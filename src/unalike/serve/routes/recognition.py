@@ -121,8 +121,8 @@ def recognition_router(service: Service) -> APIRouter:
         )
         answers, unreadable = separate(uploads, results)
         return json_response({
-            "gallery": resource.name, "engine": resource.network.description, "index": None, "answers": answers,
-            "unreadable": unreadable,
+            "gallery": resource.name, "engine": resource.network.description, "index": resource.index_description,
+            "answers": answers, "unreadable": unreadable,
         })  # fmt: skip
 
     async def embed(request: Request, name: str | None) -> Response:

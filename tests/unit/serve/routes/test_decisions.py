@@ -70,6 +70,11 @@ def test_feedback_is_kept_with_the_decision(tmp_path: Path) -> None:
                 "faded",
                 "anonymous",
             )
+            again = {"json": {"verdict": "confirmed"}, "headers": {"idempotency-key": "f1"}}
+            for _ in range(2):
+                assert len((await it.client.post(path, **again)).json()["feedback"]) == 2
+            assert (await it.client.post(path, json={"verdict": "wrong"}, headers=again["headers"])).status_code == 422
+            await it.client.post(path, json={"verdict": "wrong"})
             assert len((await it.client.get("/v1/decisions?verdict=wrong")).json()["decisions"]) == 1
             for body in (
                 {},
