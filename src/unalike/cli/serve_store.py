@@ -142,6 +142,7 @@ def purge(
     expired: Annotated[bool, typer.Option("--expired", help="What is past its retention.")] = False,
     image_days: Annotated[float, typer.Option(min=0, help="With --expired: days that decisions keep their images; 0: for ever.")] = 30.0,
     decision_days: Annotated[float, typer.Option(min=0, help="With --expired: days that decisions are kept; 0: for ever.")] = 0.0,
+    forget: Annotated[str | None, typer.Option(metavar="NAME", help="Before: forget a registered gallery that is gone for good.")] = None,
     gallery: GalleryAddresses = None,
     folder: Folder = None, store: StoreUrl = None, images: Images = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
@@ -155,12 +156,17 @@ def purge(
         from unalike.serve.store import purge as module
         from unalike.serve.store.references import open_galleries
 
+        if forget is not None:
+            service_store.galleries.forget(forget)
         galleries = open_galleries(service_store.galleries.list() | _named_addresses(gallery))
         if image is not None:
             report = module.purge_image(service_store, image, galleries, actor=_actor())
         elif label is not None:
             report = module.purge_class(service_store, _one_gallery(of, galleries), label, galleries, actor=_actor())
         else:
+            if not galleries:  # pictures of their references would be removed
+                raise SpecError("--expired, and no gallery is registered", expected="the galleries of the service",
+                                remedy="name them with --gallery NAME=FILE")  # fmt: skip
             retention = module.Retention.of_days(image_days, decision_days)
             report = module.purge_expired(service_store, retention, galleries.values())
     _print_counts(report.to_dict(), as_json, f"removed {report.images} images, {report.references} references, "

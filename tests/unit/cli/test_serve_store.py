@@ -118,3 +118,5 @@ def test_purge_needs_to_know_what(tmp_path: Path) -> None:
     two = ("purge", "--class", "pear", "--folder", "service", "--gallery", "b=shop.gallery")
     assert "2 galleries: shop, b" in refusal(SpecError, *two)
     assert "no gallery 'c'" in refusal(DataError, *two, "--of", "c")
+    nothing = ("purge", "--expired", "--folder", "service", "--forget", "shop")
+    assert "no gallery is registered" in refusal(SpecError, *nothing)

@@ -5,13 +5,16 @@ The name alone says which picture belongs to a vector, so that no table beside t
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
+from unalike.errors import DataError, closest
 from unalike.recognition.backends.address import open_gallery
+from unalike.recognition.backends.database_address import is_database
 from unalike.recognition.backends.protocol import Entry, GalleryBackend, pages
 from unalike.serve.store.database import Database
 from unalike.serve.store.images import check_sha
@@ -44,32 +47,64 @@ def hashes_of(references: Iterable[Entry]) -> set[str]:
 
 
 class Galleries:
-    """The galleries that services of this store serve: name -> address, so that a purge or a backup leaves none out."""
+    """The galleries that services of this store serve, so that a purge or a backup leaves none out."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def register(self, addresses: Mapping[str, str]) -> None:
-        """Write down the galleries of a service; of addresses with a password, all but that."""
+        """Write down the galleries of a service, by name; of addresses with a password, all but that.
+
+        A gallery of the same name whose file is gone was moved, and is forgotten; one whose file exists is another service's.
+        """
         now = utc_now()
         with self._database.writing() as connection:
             for name, address in addresses.items():
                 address = _without_password(address)
-                change = galleries.update().where(galleries.c.name == name)
-                if not connection.execute(change.values(address=address, registered=now)).rowcount:
-                    connection.execute(galleries.insert().values(name=name, address=address, registered=now))
+                others = connection.execute(sa.select(galleries.c.address).where(galleries.c.name == name)).scalars()
+                gone = [other for other in others if not is_database(other) and not os.path.exists(other)]
+                connection.execute(galleries.delete().where(galleries.c.key.in_([address, *gone])))
+                row = {"key": address, "name": name, "address": address, "registered": now}
+                connection.execute(galleries.insert().values(row))
 
     def list(self) -> dict[str, str]:
-        """Name -> address."""
+        """Name -> address, the latest first; where several services use one name, the others' get a number."""
+        query = sa.select(galleries.c.name, galleries.c.address)
         with self._database.reading() as connection:
-            rows = connection.execute(sa.select(galleries.c.name, galleries.c.address).order_by(galleries.c.name))
-            return {name: address for name, address in rows}
+            rows = connection.execute(query.order_by(galleries.c.registered.desc(), galleries.c.key)).all()
+        addresses: dict[str, str] = {}
+        for name, address in rows:
+            number = 2
+            unique = name
+            while unique in addresses:
+                unique, number = f"{name}-{number}", number + 1
+            addresses[unique] = address
+        return addresses
+
+    def forget(self, name: str) -> str:
+        """Forget a gallery that is gone for good: images of its references may then be removed.
+
+        Args:
+            name: as ``list`` has it.
+
+        Returns:
+            Its address.
+
+        Raises:
+            DataError: there is none of that name.
+        """
+        addresses = self.list()
+        if name not in addresses:
+            raise DataError(f"no gallery {name!r} is registered", remedy=closest(name, addresses))
+        with self._database.writing() as connection:
+            connection.execute(galleries.delete().where(galleries.c.key == addresses[name]))
+        return addresses[name]
 
 
 def _without_password(address: str) -> str:
     """The address as it is found again: the password comes from the environment of whoever opens it (``PGPASSWORD``)."""
-    if "://" not in address:
-        return address
+    if not is_database(address):
+        return os.path.abspath(address)
     url = make_url(address)
     query = {name: value for name, value in url.query.items() if name != "password"}
     plain_url = URL.create(url.drivername, url.username, None, url.host, url.port, url.database, query)

@@ -210,7 +210,8 @@ audit = Table(
 
 galleries = Table(
     "galleries", metadata,
-    Column("name", Name, primary_key=True),
+    Column("key", Name, primary_key=True),  # the address, as an index holds it
+    Column("name", Name, nullable=False),
     Column("address", PlainText, nullable=False),
     Column("registered", UtcTime, nullable=False),
 )  # fmt: skip

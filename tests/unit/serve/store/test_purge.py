@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.postgres import new_database
 from tests.support.reference_galleries import make_gallery
 from unalike.errors import DataError
+from unalike.recognition.backends.address import save_gallery
 from unalike.recognition.gallery import Gallery
 from unalike.serve.store import DecisionFilter, DecisionRecord, Feedback, New, NoSuchImage, Store
 from unalike.serve.store import purge as module
@@ -169,3 +171,14 @@ def test_removed_vectors_leave_the_file_of_a_gallery(tmp_path: Path) -> None:
     assert b"pear-1.jpg" not in path.read_bytes() and path.stat().st_mode & 0o777 == 0o640
     gallery.reload()
     assert gallery.names == ("pear-2.jpg", "apple.jpg") and os.listdir(tmp_path) == ["shop.gallery"]
+
+
+def test_a_class_of_a_gallery_in_a_database(sqlite_store: Store) -> None:
+    address = new_database()
+    sha = sqlite_store.images.put(b"content")
+    source = make_gallery(("pear", reference_name(sha, "1")), ("apple", "a.jpg"))
+    gallery = save_gallery(source, f"{address}{'&' if '?' in address else '?'}gallery=shop")
+    assert purge_class(sqlite_store, "shop", "pear", {"shop": gallery}) == PurgeReport(images=1, references=1)
+    gallery.refresh()
+    assert gallery.counts() == {"apple": 1}
+    gallery.close()

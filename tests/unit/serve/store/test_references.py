@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.support.reference_galleries import make_gallery
+from unalike.errors import DataError
 from unalike.serve.store import NoSuchImage, Store
-from unalike.serve.store.references import hash_of_reference, hashes_of, reference_name, references_of
+from unalike.serve.store.references import hash_of_reference, hashes_of, open_galleries, reference_name, references_of
 
 SHA = "0123456789abcdef" * 4
 
@@ -27,11 +30,27 @@ def test_all_references_of_a_gallery_or_of_a_class() -> None:
     assert hashes_of(references_of(gallery)) == {SHA}
 
 
-def test_galleries_are_registered_once_and_without_a_password(store: Store) -> None:
-    store.galleries.register(
-        {"shop": "/data/shop.gallery", "db": "postgresql://me:hunter22@host/db?gallery=x&password=hunter22"}
-    )
-    store.galleries.register({"shop": "/data/new.gallery"})
+def test_galleries_are_registered_once_and_without_a_password(store: Store, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.gallery", tmp_path / "second.gallery"
+    first.touch()
+    second.touch()
+    for _ in range(2):
+        store.galleries.register(
+            {"db": "postgresql://me:hunter22@host/db?gallery=x&password=hunter22", "shop": str(first)}
+        )
+    assert store.galleries.list() == {"shop": str(first), "db": "postgresql://me@host/db?gallery=x"}
+    store.galleries.register({"shop": str(second)})  # of another service, since the first is there
+    assert store.galleries.list()["shop"] == str(second) and store.galleries.list()["shop-2"] == str(first)
+    second.unlink()
+    store.galleries.register({"shop": str(tmp_path / "moved.gallery")})
     addresses = store.galleries.list()
-    assert addresses["shop"] == "/data/new.gallery" and sorted(addresses) == ["db", "shop"]
-    assert addresses["db"] == "postgresql://me@host/db?gallery=x"
+    assert (addresses["shop"], addresses["shop-2"], len(addresses)) == (str(tmp_path / "moved.gallery"), str(first), 3)
+
+
+def test_a_gallery_that_is_gone_is_forgotten_on_request(store: Store, tmp_path: Path) -> None:
+    store.galleries.register({"shop": str(tmp_path / "no.gallery")})
+    with pytest.raises(DataError, match="no gallery"):
+        open_galleries(store.galleries.list())
+    with pytest.raises(DataError, match="no gallery 'shp' is registered; did you mean 'shop'"):
+        store.galleries.forget("shp")
+    assert store.galleries.forget("shop") == str(tmp_path / "no.gallery") and store.galleries.list() == {}

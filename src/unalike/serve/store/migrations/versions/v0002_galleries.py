@@ -15,7 +15,8 @@ def upgrade() -> None:
     """Create the table."""
     op.create_table(
         "galleries",
-        sa.Column("name", sa.String(500), primary_key=True),
+        sa.Column("key", sa.String(500), primary_key=True),
+        sa.Column("name", sa.String(500), nullable=False),
         sa.Column("address", sa.Text, nullable=False),
         sa.Column("registered", sa.DateTime(timezone=True), nullable=False),
     )
