@@ -63,7 +63,7 @@ $(VENV)/.torch: constraints.txt | $(BIN)/python
 # Stamps: pip runs again only when the requirements change. The demo needs less than the tests.
 $(VENV)/.installed-demo: pyproject.toml constraints.txt $(VENV)/.torch | $(BIN)/python
 	@echo "installing $(SIZE_DEMO)"
-	$(PIP) install -q -c constraints.txt -e '.[train,demo,vision]'
+	$(PIP) install -q -c constraints.txt -e '.[train,demo,vision,serve]'
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt $(VENV)/.torch | $(BIN)/python
