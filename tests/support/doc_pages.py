@@ -94,11 +94,15 @@ def parse_command(words: list[str]) -> None:
         raise SpecError(f"no command {name!r}")
     command: Any = load_command(name)
     title = ALIASES.get(name, name)
-    if hasattr(command, "commands") and not arguments[0].startswith("-"):
-        title, arguments = f"{title} {arguments[0]}", arguments[1:]
-        if words[1] not in command.commands:
+    default = getattr(command, "default_command", None)
+    if default is not None and (not arguments or arguments[0] not in command.commands):
+        arguments = [default, *arguments]
+    while hasattr(command, "commands") and not arguments[0].startswith("-"):
+        subcommand, *arguments = arguments
+        title = f"{title} {subcommand}"
+        if subcommand not in command.commands:
             raise SpecError(f"no command {title!r}")
-        command = command.commands[words[1]]
+        command = command.commands[subcommand]
     context = command.make_context(title, list(arguments), resilient_parsing="--help" in arguments)
     values = [value for value in context.params.get("arguments") or () if isinstance(value, str)]
     action = action_of(title)

@@ -15,9 +15,11 @@ START = "start"
 class ServeGroup(TyperGroup):
     """``serve`` with anything but one of its commands is ``serve start``."""
 
+    default_command = START
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments, with ``start`` before them where they name no command."""
-        return super().parse_args(ctx, args if args and args[0] in self.commands else [START, *args])
+        return super().parse_args(ctx, args if args and args[0] in self.commands else [self.default_command, *args])
 
 
 serve = typer.Typer(cls=ServeGroup, rich_markup_mode=None, help="Answer over HTTP.")
