@@ -158,17 +158,18 @@ def purge(
 
         if forget is not None:
             service_store.galleries.forget(forget)
-        galleries = open_galleries(service_store.galleries.list() | _named_addresses(gallery))
-        if image is not None:
-            report = module.purge_image(service_store, image, galleries, actor=_actor())
-        elif label is not None:
-            report = module.purge_class(service_store, _one_gallery(of, galleries), label, galleries, actor=_actor())
-        else:
-            if not galleries:  # pictures of their references would be removed
-                raise SpecError("--expired, and no gallery is registered", expected="the galleries of the service",
-                                remedy="name them with --gallery NAME=FILE")  # fmt: skip
-            retention = module.Retention.of_days(image_days, decision_days)
-            report = module.purge_expired(service_store, retention, galleries.values())
+        with open_galleries(service_store.galleries.list() | _named_addresses(gallery)) as galleries:
+            if image is not None:
+                report = module.purge_image(service_store, image, galleries, actor=_actor())
+            elif label is not None:
+                name = _one_gallery(of, galleries)
+                report = module.purge_class(service_store, name, label, galleries, actor=_actor())
+            else:
+                if not galleries:  # pictures of their references would be removed
+                    raise SpecError("--expired, and no gallery is registered", expected="the galleries of the service",
+                                    remedy="name them with --gallery NAME=FILE")  # fmt: skip
+                retention = module.Retention.of_days(image_days, decision_days)
+                report = module.purge_expired(service_store, retention, galleries.values())
     _print_counts(report.to_dict(), as_json, f"removed {report.images} images, {report.references} references, "
                   f"{report.decisions} decisions")  # fmt: skip
 

@@ -138,8 +138,8 @@ class Service:
 
     def purge(self, retention: Retention) -> None:
         """Remove what is past its retention."""
-        galleries = open_galleries(self.store.galleries.list())
-        report = purge_expired(self.store, retention, galleries.values())
+        with open_galleries(self.store.galleries.list()) as galleries:
+            report = purge_expired(self.store, retention, galleries.values())
         log(logging.INFO, "purge", **report.to_dict())
 
     async def _look(self, function: Callable[[], object], message: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
@@ -111,6 +112,14 @@ def _without_password(address: str) -> str:
     return plain_url.render_as_string(hide_password=False)
 
 
-def open_galleries(addresses: Mapping[str, str]) -> dict[str, GalleryBackend]:
-    """Open galleries, name -> address. Raises DataError for one that is gone or damaged."""
-    return {name: open_gallery(address) for name, address in addresses.items()}
+@contextmanager
+def open_galleries(addresses: Mapping[str, str]) -> Iterator[dict[str, GalleryBackend]]:
+    """Open galleries, name -> address, and close them at the end. Raises DataError for one that is gone or damaged."""
+    galleries: dict[str, GalleryBackend] = {}
+    try:
+        for name, address in addresses.items():
+            galleries[name] = open_gallery(address)
+        yield galleries
+    finally:
+        for gallery in galleries.values():
+            gallery.close()

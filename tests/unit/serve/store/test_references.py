@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.reference_galleries import make_gallery
 from unalike.errors import DataError
+from unalike.recognition.gallery import Gallery
 from unalike.serve.store import NoSuchImage, Store
 from unalike.serve.store.references import hash_of_reference, hashes_of, open_galleries, reference_name, references_of
 
@@ -49,8 +50,20 @@ def test_galleries_are_registered_once_and_without_a_password(store: Store, tmp_
 
 def test_a_gallery_that_is_gone_is_forgotten_on_request(store: Store, tmp_path: Path) -> None:
     store.galleries.register({"shop": str(tmp_path / "no.gallery")})
-    with pytest.raises(DataError, match="no gallery"):
-        open_galleries(store.galleries.list())
+    with pytest.raises(DataError, match=r"no\.gallery"), open_galleries(store.galleries.list()):
+        pass
     with pytest.raises(DataError, match="no gallery 'shp' is registered; did you mean 'shop'"):
         store.galleries.forget("shp")
     assert store.galleries.forget("shop") == str(tmp_path / "no.gallery") and store.galleries.list() == {}
+
+
+def test_galleries_are_opened_and_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_gallery(("pear", "a.jpg")).save(tmp_path / "shop.gallery")
+    closed = []
+    monkeypatch.setattr(Gallery, "close", lambda gallery: closed.append(gallery), raising=False)
+    with open_galleries({"shop": str(path)}) as galleries:
+        assert galleries["shop"].counts() == {"pear": 1} and not closed
+    assert closed == [galleries["shop"]]
+    with pytest.raises(DataError), open_galleries({"shop": str(path), "other": "no.gallery"}):
+        pass
+    assert len(closed) == 2
