@@ -97,4 +97,9 @@ def _with_query(address: str, parameters: list[tuple[str, str]]) -> str:
 
 def display_address(address: str | Path) -> str:
     """A path as it is, and the address of a database without secrets."""
-    return DatabaseAddress.parse(str(address)).shown if is_database(address) else str(address)
+    text = str(address)
+    if is_database(text):
+        return DatabaseAddress.parse(text).shown
+    scheme, colon, _ = text.partition(":/")
+    # A path that was made of an address has one slash less, and is hidden from those who look for passwords in texts.
+    return f"{scheme}://..." if colon and scheme.lower() in SCHEMES else text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import pytest
 
@@ -49,7 +50,8 @@ def test_a_socket_and_what_libpq_knows_itself() -> None:
 
 def test_what_is_no_address_of_a_database() -> None:
     assert not any(map(is_database, ("shop.gallery", "/tmp/postgresql", "s3://bucket/shop.gallery", "postgresql")))
-    assert display_address("shop.gallery") == "shop.gallery"
+    assert display_address("shop.gallery") == "shop.gallery" and not is_database(Path(ADDRESSES[0]))
+    assert display_address(Path(ADDRESSES[0])) == "postgresql://..."
 
 
 @pytest.mark.parametrize(
