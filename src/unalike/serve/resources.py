@@ -202,7 +202,7 @@ class ResourceLoader:
         gallery = None if is_new else open_gallery(address)
         model = self.sources.model
         if gallery is not None and model is None:
-            model = str(find_model(gallery, Path(address), None))
+            model = str(find_model(gallery, address, None))
         assert model is not None  # a new gallery has one
         network = self._network(model)
         recognizer = recognizer_of(network, gallery, approximate=self.settings.approximate and not is_new)
