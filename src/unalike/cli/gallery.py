@@ -14,7 +14,8 @@ from unalike.spec.gallery import GalleryAdd, GalleryList, GalleryMerge, GalleryR
 _NETWORK = {"model": Option(("-m", "--model"), "FILE")}
 
 gallery = typer.Typer(
-    rich_markup_mode=None, help="Manage reference images, in one file or in PostgreSQL: add and remove classes without training."
+    rich_markup_mode=None,
+    help="Manage reference images, in one file or in PostgreSQL: add and remove classes without training.",
 )
 
 
