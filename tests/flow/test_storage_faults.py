@@ -167,8 +167,16 @@ def open_saved(kind: str, path: Path) -> None:
         assert ApprovedSet.load(path).names
 
 
-@pytest.mark.parametrize("kind", ["gallery", "journal", "checkpoint", "inspector", "set"])
-@pytest.mark.parametrize("kills", [2, pytest.param(25, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("kind", "kills"),
+    [
+        *((kind, 2) for kind in ("gallery", "journal", "checkpoint", "set")),
+        *(
+            pytest.param(kind, 25, marks=pytest.mark.slow)
+            for kind in ("gallery", "journal", "checkpoint", "inspector", "set")
+        ),
+    ],
+)
 def test_a_term_in_mid_save_leaves_a_complete_file_and_no_other(tmp_path, kind, kills):
     path, draws = tmp_path / "g", random.Random(kills)
     if kind in ("gallery", "journal"):
