@@ -11,8 +11,8 @@ from unalike.sanitize import csv_cell
 from unalike.storage.atomic import atomic_write
 
 
-def write_csv(path: Path, rows: Iterable[Iterable[Any]], header: Iterable[str] = ()) -> Path:
-    """Write rows in UTF-8; None becomes an empty cell, and no cell is a formula (see ``csv_cell``).
+def write_csv(path: Path, rows: Iterable[Iterable[Any]], header: Iterable[str]) -> Path:
+    """Write a header and rows in UTF-8; None becomes an empty cell, and no cell is a formula (see ``csv_cell``).
 
     The name of a file need not be valid UTF-8: its bytes are written as they are, so that it is found again from the table.
     """
@@ -21,8 +21,6 @@ def write_csv(path: Path, rows: Iterable[Iterable[Any]], header: Iterable[str] =
         partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
     ):
         writer = csv.writer(stream)
-        names = list(header)
-        if names:
-            writer.writerow(names)
+        writer.writerow(list(header))
         writer.writerows(map(csv_cell, row) for row in rows)
     return path

@@ -78,6 +78,15 @@ def test_empty_confusion_keeps_its_header(tmp_path):
     assert files["confusion"].read_text(encoding="utf-8").strip() == "class,taken_for,count,share"
 
 
+def test_a_table_of_classes_that_were_not_asked_for_keeps_its_header(tmp_path):
+    summary, ranking, names, options = measured()
+    header = ["class", "queries", "references", "measured", *ranking.metrics()]
+    assert list(summary["per_class"][0]) == header
+    summary["per_class"] = []  # evaluate.report_accuracy_per_class=false
+    files = write_metrics(tmp_path, summary, ranking, names, **options)
+    assert files["per_class"].read_text().splitlines() == [",".join(header)]
+
+
 def test_wrong_paths_and_folders_are_named(tmp_path):
     *arguments, _ = measured()
     with pytest.raises(UnalikeError, match="1 paths for 3 queries"):
