@@ -18,6 +18,7 @@ from unalike.numerics.normalization import l2_normalize
 from unalike.training.automatic.holdout import GOALS, Split
 
 METRICS = ("R@1", "MAP@R")
+TILE_NUMBERS = 2**21  # cosines that are computed at once: 8 MB
 # What a kind of queries tells.
 KIND_NAMES = {"new": "new classes", "known": "known classes", "same": "known classes, same series"}
 KIND_MEANINGS = {
@@ -35,8 +36,8 @@ class Lookups:
         query_Q: the query.
         nearest_Q: its nearest reference.
         score_Q: the cosine between them.
-        own_Q: the nearest reference of its own class; -1 for hits, where it is the nearest one.
-        own_score_Q: the cosine to that; NaN for hits.
+        own_Q: the nearest reference of its own class; -1 for hits, where it is the nearest one, and where there is none.
+        own_score_Q: the cosine to that; NaN for hits, and where there is none.
         other_class_Q: class of the nearest reference of another class, for queries of new classes; else -1.
         other_score_Q: the cosine to that; NaN where there is none.
     """
@@ -290,25 +291,31 @@ def _look_up(
     split: Split, labels_N: np.ndarray, ranking: Ranking, query_QD: np.ndarray, reference_RD: np.ndarray
 ) -> Lookups:
     """The images of a split's ranking; the nearest reference of the own class for misses, of another one for new classes."""
-    own_Q, own_score_Q = np.full(len(split.query_N), -1), np.full(len(split.query_N), np.nan)
     label_R, label_Q = labels_N[split.reference_N], labels_N[split.query_N]
-    missed_Q = ranking.precision_at_1 == 0
-    for label in np.unique(label_Q[missed_Q]):
-        rows_Q, rows_R = np.flatnonzero(missed_Q & (label_Q == label)), np.flatnonzero(label_R == label)
-        cosines = l2_normalize(query_QD[rows_Q]) @ l2_normalize(reference_RD[rows_R]).T
-        cosines[split.query_N[rows_Q][:, None] == split.reference_N[rows_R][None]] = -2
-        best = cosines.argmax(axis=1)
-        own_Q[rows_Q], own_score_Q[rows_Q] = split.reference_N[rows_R[best]], cosines.max(axis=1)
-    other_class_Q, other_score_Q = np.full(len(split.query_N), -1), np.full(len(split.query_N), np.nan)
-    if split.kind == "new":
-        for label in np.unique(label_Q):
-            rows_Q, rows_R = np.flatnonzero(label_Q == label), np.flatnonzero(label_R != label)
-            if len(rows_R):
-                cosines = l2_normalize(query_QD[rows_Q]) @ l2_normalize(reference_RD[rows_R]).T
-                other_class_Q[rows_Q], other_score_Q[rows_Q] = (
-                    label_R[rows_R[cosines.argmax(axis=1)]],
-                    cosines.max(axis=1),
-                )
+    query_QD, reference_RD = l2_normalize(query_QD), l2_normalize(reference_RD)
+    own_Q, own_score_Q = np.full(len(label_Q), -1), np.full(len(label_Q), np.nan)
+    other_class_Q, other_score_Q = np.full(len(label_Q), -1), np.full(len(label_Q), np.nan)
+    missed_Q, is_new = ranking.precision_at_1 == 0, split.kind == "new"
+    rows = np.arange(len(label_Q)) if is_new else np.flatnonzero(missed_Q)
+    step = max(1, TILE_NUMBERS // max(1, len(label_R)))
+    for start in range(0, len(rows), step):
+        rows_B = rows[start : start + step]
+        cosines_BR = query_QD[rows_B] @ reference_RD.T
+        is_own_BR = label_Q[rows_B][:, None] == label_R
+        if is_new:
+            others_BR = np.where(is_own_BR, -2, cosines_BR)
+            nearest_B, score_B = others_BR.argmax(axis=1), others_BR.max(axis=1)
+            has_other_B = score_B > -2
+            other_class_Q[rows_B[has_other_B]] = label_R[nearest_B[has_other_B]]
+            other_score_Q[rows_B[has_other_B]] = score_B[has_other_B]
+        missed_B = missed_Q[rows_B]
+        missed_rows_B = rows_B[missed_B]
+        is_itself_BR = split.query_N[missed_rows_B][:, None] == split.reference_N
+        own_BR = np.where(is_own_BR[missed_B] & ~is_itself_BR, cosines_BR[missed_B], -2)
+        nearest_B, score_B = own_BR.argmax(axis=1), own_BR.max(axis=1)
+        has_own_B = score_B > -2
+        own_Q[missed_rows_B[has_own_B]] = split.reference_N[nearest_B[has_own_B]]
+        own_score_Q[missed_rows_B[has_own_B]] = score_B[has_own_B]
     return Lookups(
         split.query_N,
         split.reference_N[ranking.nearest],
