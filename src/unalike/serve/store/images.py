@@ -211,11 +211,16 @@ class RemoteFiles:
 
     def names(self, before: datetime | None = None) -> Iterator[str]:
         """Names of all files but thumbnails; with ``before`` those that were not written since."""
-        for shard in SHARDS:
+        with self._store.explain_errors():
+            try:
+                folders = self._store.fs.ls(self._store.path.rstrip("/"), detail=False)
+            except FileNotFoundError:
+                return
+        for shard in sorted({str(name).rstrip("/").rpartition("/")[2] for name in folders} & set(SHARDS)):
             with self._store.explain_errors():
                 try:
                     listing = self._store.fs.find(self._path(shard), detail=True)
-                except FileNotFoundError:
+                except FileNotFoundError:  # emptied meanwhile
                     continue
             for path, info in listing.items():
                 sha, modified = path.rpartition("/")[2], _modified(info)
