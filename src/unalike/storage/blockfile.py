@@ -385,18 +385,18 @@ class PackedTexts(Sequence[str]):
     def find(self, text: str) -> list[int]:
         """Indices of the texts that equal ``text``; the bytes of all are searched, none is decoded."""
         content, ends = self._content.check().tobytes(), self._ends.check()
-        wanted = text.encode("utf-8", "surrogatepass")
-        if not wanted:
+        encoded = text.encode("utf-8", "surrogatepass")
+        if not encoded:
             return np.flatnonzero(np.diff(ends, prepend=0) == 0).tolist()
-        found, position = [], content.find(wanted)
+        indices, position = [], content.find(encoded)
         with content_errors(self._content.file.path):
             while position >= 0:
                 index = int(np.searchsorted(ends, position, side="right"))  # of the text that this byte lies in
                 starts_here = position == (int(ends[index - 1]) if index else 0)
-                if starts_here and position + len(wanted) == int(ends[index]):
-                    found.append(index)
-                position = content.find(wanted, position + 1)
-        return found
+                if starts_here and position + len(encoded) == int(ends[index]):
+                    indices.append(index)
+                position = content.find(encoded, position + 1)
+        return indices
 
     def unpack(self) -> list[str]:
         """Decode all texts."""

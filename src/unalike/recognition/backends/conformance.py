@@ -417,10 +417,11 @@ def a_gallery_is_kept_as_it_is(address: str) -> None:
         require_equal((each.entries(), each.revision, each.calibration, each.counts()), reference, "the gallery")
     require_equal(enrol(backend, random_vectors(1), ["d"]), [5], "the next id")
     require_error(DataError, lambda: save_gallery(Gallery(DIM), address), "exists")
-    reader = open_gallery(address)
+    reader, early, before = open_gallery(address), open_gallery(address), backend.counts()
     replacement = Gallery(DIM)
     replacement.enrol(random_vectors(2), ["x", "y"])
     save_gallery(replacement, address, overwrite=True)
+    require(early.counts() in (before, {"x": 1, "y": 1}), "a reader sees neither the old gallery nor the new one")
     require(reader.refresh() and reader.counts() == {"x": 1, "y": 1}, "a reader follows a gallery that was replaced")
     require_error(DataError, lambda: enrol(open_gallery(address + ".none"), random_vectors(1), ["d"]), "none")
 

@@ -32,6 +32,7 @@ from unalike.recognition.backends.postgres_tables import (
     find_row,
     insert_row,
     prepare_database,
+    read_changes,
     read_row,
     write_row,
 )
@@ -225,14 +226,16 @@ class PostgresGallery(GalleryBackend):
         for _ in range(TRIES):
             with ExitStack() as stack:
                 connection = stack.enter_context(self._connections.reading())
+                name = self._connections.address.gallery
                 try:
-                    # Before the row is read: from then on nobody can drop the table, nor rewrite it.
-                    connection.execute(f"LOCK TABLE {self._row.vectors_table} IN ACCESS SHARE MODE".encode())
+                    with connection.pipeline():
+                        # Before the row is read: from then on nobody can drop the table, nor rewrite it.
+                        connection.execute(f"LOCK TABLE {self._row.vectors_table} IN ACCESS SHARE MODE".encode())
+                        row = read_row(connection, name, self.address)
                 except psycopg.errors.UndefinedTable:
                     connection.rollback()
-                    self._accept(read_row(connection, self._connections.address.gallery, self.address))
+                    self._accept(read_row(connection, name, self.address))
                     continue
-                row = read_row(connection, self._connections.address.gallery, self.address)
                 if row.id != self._row.id:
                     self._accept(row)
                     continue
@@ -250,12 +253,12 @@ class PostgresGallery(GalleryBackend):
 
     def refresh(self) -> bool:
         """Whether others changed the gallery since; answers always come from its present state."""
+        name = self._connections.address.gallery
         with self._connections.reading() as connection:
-            row = read_row(connection, self._connections.address.gallery, self.address)
-        is_changed = (row.id, row.changes) != (self._row.id, self._row.changes)
-        if is_changed:
-            self._accept(row)
-        return is_changed
+            if read_changes(connection, name) == (self._row.id, self._row.changes):
+                return False
+            self._accept(read_row(connection, name, self.address))
+        return True
 
     def _verify(self, connection: psycopg.Connection[Any]) -> None:
         row = self._row

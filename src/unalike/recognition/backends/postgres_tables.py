@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -139,7 +140,9 @@ def find_row(connection: psycopg.Connection[Any], name: str, display: str, *, lo
         values = connection.execute(statement.encode(), [encode_text(name)]).fetchone()
         if values is None and lock:  # it was replaced while we waited for it
             values = connection.execute(statement.encode(), [encode_text(name)]).fetchone()
-    except psycopg.errors.UndefinedTable:
+    except psycopg.errors.UndefinedTable as error:
+        if "unalike_galleries" not in str(error):  # but another table, of a statement before this one in a pipeline
+            raise
         connection.rollback()
         values = None
     return None if values is None else _row_of(values, display)
@@ -163,12 +166,29 @@ def _row_of(values: tuple[Any, ...], display: str) -> GalleryRow:
     if version > FORMAT_VERSION:
         raise DataError(f"{display} has format version {version}", remedy="update unalike")
     with reader_errors(f"{display} is damaged, or another program wrote it", remedy="restore it from a backup"):
-        identity = read_identity(np.frombuffer(probe, "<f4").astype(np.float32), json.loads(network))
         return GalleryRow(
-            id, decode_text(name), dim, half, vectors, classes, revision, next_id, changes, identity,
-            None if calibration is None else read_calibration(json.loads(calibration)),
+            id, decode_text(name), dim, half, vectors, classes, revision, next_id, changes, _read_network(network, probe),
+            None if calibration is None else _read_calibration(calibration),
             None if index is None else json.loads(index),
         )  # fmt: skip
+
+
+# Each answer reads the row, and these parts of it seldom change.
+@lru_cache(maxsize=64)
+def _read_network(network: str, probe: bytes) -> ModelIdentity:
+    return read_identity(np.frombuffer(probe, "<f4").astype(np.float32), json.loads(network))
+
+
+@lru_cache(maxsize=64)
+def _read_calibration(text: str) -> GalleryCalibration:
+    return read_calibration(json.loads(text))
+
+
+def read_changes(connection: psycopg.Connection[Any], name: str) -> tuple[int, int] | None:
+    """Number of a gallery, and of its changes; None where there is none."""
+    statement = b"SELECT id, changes FROM unalike_galleries WHERE name = %s"
+    values = connection.execute(statement, [encode_text(name)]).fetchone()
+    return None if values is None else (values[0], values[1])
 
 
 def write_row(connection: psycopg.Connection[Any], row: GalleryRow) -> None:

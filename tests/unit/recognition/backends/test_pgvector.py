@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -77,15 +78,22 @@ def test_a_gallery_that_was_replaced_by_another_width_is_refused(address: str) -
             call()
 
 
+def end_connections(database: str) -> None:
+    """End the connections of galleries to a database, and wait until they are gone."""
+    ours = "FROM pg_stat_activity WHERE application_name = 'unalike' AND datname = current_database()"
+    with psycopg.connect(database, autocommit=True) as other:
+        other.execute(f"SELECT pg_terminate_backend(pid) {ours}")
+        while other.execute(f"SELECT count(*) {ours}").fetchone() != (0,):
+            time.sleep(0.02)
+
+
 def test_a_server_that_ends_the_connections_is_asked_again(address: str, database: str) -> None:
     gallery = create(address)
     enrol(gallery, random_vectors(2), ["a", "b"])
-    with psycopg.connect(database, autocommit=True) as other:
-        other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'unalike'")
+    end_connections(database)
     assert gallery.counts() == {"a": 1, "b": 1}
     with gallery.view() as view:
-        with psycopg.connect(database, autocommit=True) as other:
-            other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'unalike'")
+        end_connections(database)
         with pytest.raises(DataError, match="terminat|closed"):
             view.search(random_vectors(1), 1)
     assert len(gallery) == 2
