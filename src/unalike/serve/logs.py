@@ -53,7 +53,8 @@ def configure_logs(form: str, *, verbosity: int = 1) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # what it warns of is answered with a problem
+    for name in ("python_multipart", "PIL"):  # what they complain of is answered with a problem
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     for name in ("unalike.serve", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False

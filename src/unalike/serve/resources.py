@@ -13,7 +13,7 @@ from unalike import progress
 from unalike.actions.gallery import find_model
 from unalike.data.view import View
 from unalike.engines.protocol import Engine
-from unalike.errors import closest
+from unalike.errors import DataError, closest
 from unalike.inference.loaded_model import LoadedModel, load_model, require_model_file
 from unalike.inference.model_files import is_pretrained
 from unalike.inspection.inspector import Inspector
@@ -208,7 +208,12 @@ class ResourceLoader:
         recognizer = recognizer_of(network, gallery, approximate=self.settings.approximate and not is_new)
         if isinstance(recognizer.gallery, Gallery) and is_new:
             Path(address).parent.mkdir(parents=True, exist_ok=True)
-            recognizer.gallery.save(address)
+            try:
+                recognizer.gallery.save(address, overwrite=False)
+            except DataError:
+                if not Path(address).exists():
+                    raise
+                recognizer = recognizer_of(network, open_gallery(address))  # another process was first
         self.resources.galleries[name] = GalleryResource(name, address, network, recognizer)
 
     def _network(self, model: str) -> Network:

@@ -79,6 +79,7 @@ def _serve(settings: Serve, listener: socket.socket, files: tuple[Path, Path] | 
         if not server.started:
             raise RunError("the service did not start", remedy="see the messages above")
         return
+    open_store(settings.store, find_sources(settings).folder, settings.images).close()  # its tables are made once, here
     folder = tempfile.mkdtemp(prefix="unalike-metrics-")
     os.environ[FOLDER_VARIABLE] = folder
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.support.networks import pictures, write_model
 from tests.support.serving import StandInEngine, make_resources, settings_for
@@ -12,7 +13,7 @@ from unalike.errors import ModelError
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.recognizer import Recogniser
 from unalike.serve.problems import Problem
-from unalike.serve.resources import ResourceLoader
+from unalike.serve.resources import ResourceLoader, build_new_gallery
 from unalike.serve.sources import Sources
 from unalike.spec.serve import Serve
 
@@ -50,6 +51,37 @@ def test_a_model_without_a_gallery_gets_an_empty_one_that_is_kept(folder: Path, 
         gallery.enrol(resources.networks[next(iter(resources.networks))].engine(pictures(1)), ["c"])
         gallery.save(sources.new_gallery)
         resources.close()
+
+
+def test_of_two_processes_that_make_the_new_gallery_one_is_first(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = Sources(model=str(folder / "model.onnx"), folder=tmp_path)
+    save = Gallery.save
+
+    def save_second(gallery: Gallery, path: str, **options: bool) -> Path:
+        other = Gallery.load(folder / "x.gallery")  # the other process has made it, and enrolled two images
+        save(other, path)
+        monkeypatch.setattr(Gallery, "save", save)
+        return save(gallery, path, **options)
+
+    monkeypatch.setattr(Gallery, "save", save_second)
+    resources = ResourceLoader(Serve(runtime="onnxruntime"), sources).load()
+    assert len(resources.gallery().gallery) == 2
+    resources.close()
+
+
+def test_a_gallery_is_built_from_references_once(folder: Path, tmp_path: Path) -> None:
+    for number, pixels in enumerate(pictures(4)):
+        place = tmp_path / "refs" / f"c{number % 2}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(place / f"{number}.png")
+    sources = Sources(model=str(folder / "model.onnx"), folder=tmp_path / "own", references=tmp_path / "refs")
+    build_new_gallery(Serve(runtime="onnxruntime"), sources)
+    assert Gallery.load(sources.new_gallery).counts() == {"c0": 2, "c1": 2}
+    content = sources.new_gallery.read_bytes()
+    build_new_gallery(Serve(runtime="onnxruntime"), sources)
+    assert sources.new_gallery.read_bytes() == content
 
 
 def test_a_gallery_of_another_network_is_refused(folder: Path, tmp_path: Path) -> None:
