@@ -92,7 +92,10 @@ class GalleryResource:
 
     def refresh(self) -> bool:
         """Take over what others changed; True if there was something."""
-        return self.gallery.refresh()
+        has_changed = self.gallery.refresh()
+        if has_changed and not self.view.decoding.is_complete:
+            self.recognizer.reload()  # the first images of the gallery chose how images are decoded
+        return has_changed
 
 
 @dataclass(eq=False)
