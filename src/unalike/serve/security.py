@@ -6,6 +6,7 @@ Without any key, everybody who reaches the loopback address may do everything; w
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import time
 from collections import OrderedDict
@@ -22,8 +23,12 @@ VIEW, OPERATE, ADMIN = "view", "operate", "admin"
 ROLES = (VIEW, OPERATE, ADMIN)
 # Without a key even where keys are needed: a balancer's probes.
 OPEN_PATHS = frozenset(("/healthz", "/readyz"))
-# The last part of a path that computes and changes nothing but the record of decisions.
-_OPERATIONS = frozenset(("identify", "embed", "explain", "compare", "inspect", "verify", "infer", "feedback"))
+# The last part of a path that asks, and changes nothing but the record of decisions.
+_ASKING = frozenset(("identify", "embed", "explain", "compare", "inspect", "verify", "infer"))
+# Changes of what is recognized, and feedback.
+_TEACHING = re.compile(
+    r"/v1(/galleries/[^/]+)?/(references(/[^/]+)?|classes(/rename|/merge)?|calibration)|/v1/decisions/[^/]+/feedback"
+)
 _READING = frozenset(("GET", "HEAD", "OPTIONS"))
 CACHE_S = 0.25  # a key is looked up again after so long
 MAX_FAILURES, FAILURE_RATE = 10, 0.2  # wrong keys of one address at once, and again each second
@@ -43,7 +48,9 @@ def role_for(method: str, path: str) -> str:
     """The role that a request needs; whatever is not known to be less needs ``admin``."""
     if method in _READING:
         return ADMIN if path.startswith("/v1/audit") else VIEW
-    return OPERATE if method == "POST" and path.rstrip("/").rpartition("/")[2] in _OPERATIONS else ADMIN
+    if method == "POST" and path.rpartition("/")[2] in _ASKING:
+        return VIEW
+    return OPERATE if method in ("POST", "DELETE") and _TEACHING.fullmatch(path) else ADMIN
 
 
 @dataclass(slots=True)

@@ -22,9 +22,11 @@ from unalike.serve.security import (
 
 # Every write that is not known to be less needs admin.
 ROLES = [
-    ("GET", "/v1/decisions", "view"), ("GET", "/v1/audit", "admin"), ("GET", "/metrics", "view"), ("POST", "/v1/identify", "operate"),
-    ("POST", "/v1/galleries/a/identify", "operate"), ("POST", "/v2/models/embedding/infer", "operate"),
-    ("POST", "/v1/decisions/1/feedback", "operate"), ("POST", "/v1/references", "admin"), ("DELETE", "/v1/classes", "admin"),
+    ("GET", "/v1/decisions", "view"), ("GET", "/v1/audit", "admin"), ("GET", "/metrics", "view"), ("POST", "/v1/identify", "view"),
+    ("POST", "/v1/galleries/a/identify", "view"), ("POST", "/v2/models/embedding/infer", "view"),
+    ("POST", "/v1/decisions/1/feedback", "operate"), ("POST", "/v1/references", "operate"), ("DELETE", "/v1/classes", "operate"),
+    ("POST", "/v1/galleries/a/classes/merge", "operate"), ("DELETE", "/v1/galleries/a/references/7", "operate"),
+    ("POST", "/v1/calibration", "operate"), ("PUT", "/v1/references", "admin"), ("POST", "/v1/galleries/a/b/references", "admin"),
     ("PUT", "/v1/identify", "admin"), ("POST", "/v1/unknown", "admin"), ("DELETE", "/v1/decisions/identify", "admin"),
 ]  # fmt: skip
 
@@ -45,6 +47,9 @@ def test_keys_open_what_their_role_may_do_and_nothing_is_open_without(tmp_path: 
             assert response.status_code == 401 and response.headers["www-authenticate"] == "Bearer"
             assert (await it.client.get("/healthz")).status_code == 200
             for role, expected in (("view", 403), ("operate", 200), ("admin", 200)):
+                headers, body = {"x-api-key": keys[role]}, {"label": "red", "new": "red"}
+                assert (await it.client.post("/v1/classes/rename", json=body, headers=headers)).status_code == expected
+            for role, expected in (("view", 200), ("operate", 200), ("admin", 200)):
                 for headers in ({"authorization": f"Bearer {keys[role]}"}, {"x-api-key": keys[role]}):
                     assert (await it.client.post("/v1/identify", files=image, headers=headers)).status_code == expected
             assert (await it.client.get("/v1/decisions", headers={"x-api-key": keys["view"]})).json()["decisions"]

@@ -15,7 +15,7 @@ def test_changes_are_listed_with_who_made_them_for_admins_alone(tmp_path: Path) 
             admin = {"x-api-key": keys["admin"]}
             await it.client.post("/v1/classes/rename", json={"label": "red", "new": "crimson"}, headers=admin)
             await it.client.post("/v1/classes/rename", json={"label": "none", "new": "x"}, headers=admin)
-            entries = (await it.client.get("/v1/audit", headers=admin)).json()["entries"]
+            entries = (await it.client.get("/v1/audit?resource=colors", headers=admin)).json()["entries"]
             assert [(entry["action"], entry["outcome"], entry["actor"]) for entry in entries] == [
                 ("classes.rename", "failed", "admin"), ("classes.rename", "done", "admin"),
             ]  # fmt: skip
