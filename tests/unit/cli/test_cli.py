@@ -385,7 +385,8 @@ FAILURES = {
     "export-maps": ["no.pth", "-o", "a.onnx"], "convert": ["no.pth", "-o", "a.pth"],
     "evaluate": ["no.onnx", "--reference", "nowhere"], "bench-engine": ["no.onnx"], "check": ["nowhere"],
     **{f"job {name}": ["nowhere"] for name in ("show", "logs", "wait", "cancel", "pause", "resume", "delete")},
-    "job create": ["train", "nowhere"],
+    "job create": ["train", "nowhere"], "serve start": ["nowhere"], "serve backup": ["backup", "--folder", "nowhere"],
+    "serve restore": ["nowhere", "--folder", "own"], "serve purge": ["--class", "oak", "--folder", "nowhere"],
 }  # fmt: skip
 
 
@@ -393,10 +394,14 @@ FAILURES = {
 def test_a_failure_of_any_command_exits_with_1(
     words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if words[0] in ("demo", "keys", "schema", "default-specs", "skill") or words == ("job", "list"):
+    if words[0] in ("demo", "keys", "schema", "default-specs", "skill") or words in (
+        ("job", "list"),
+        ("serve", "keys"),
+    ):
         return
     monkeypatch.chdir(tmp_path)
-    assert cli.run_command([*words, *FAILURES[" ".join(words)]]) == 1
+    code = 2 if words in (("serve", "backup"), ("serve", "purge")) else 1  # their folder is an option, with a default
+    assert cli.run_command([*words, *FAILURES[" ".join(words)]]) == code
     error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(error) == 1 and "unexpected" not in error[0], error
     assert not list(tmp_path.glob("runs*")), "a failed call leaves no folder"
