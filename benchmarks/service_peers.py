@@ -11,12 +11,13 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+import uvicorn
+from fastapi import FastAPI, UploadFile
+
 import unalike
 
 
 def serve_constant(arguments: argparse.Namespace) -> None:
-    import uvicorn
-    from fastapi import FastAPI, UploadFile
 
     app = FastAPI()
 
@@ -32,8 +33,6 @@ def serve_constant(arguments: argparse.Namespace) -> None:
 
 
 def serve_plain(arguments: argparse.Namespace) -> None:
-    import uvicorn
-    from fastapi import FastAPI, UploadFile
 
     recognizer = load(arguments)
     app = FastAPI()
