@@ -188,6 +188,7 @@ def train_automatically(spec: Experiment, run: Run, *, budget: TimeBudget) -> Au
         configs.append(replace(closed_form, training=space.fixed_training))
     tail_start = budget.spent
     candidates = evaluate_frozen(configs, data, goal, space, start_network, REPEATS_SHARE * budget.seconds)
+    frozen_seconds = budget.spent - tail_start
     training = TrainingResult(run.dir, {}, None, {}, History(), replace(sets, train=images), None, features.facts)
     initial_head = configs[1] if len(configs) > 1 else None
     tuning = None
@@ -204,7 +205,7 @@ def train_automatically(spec: Experiment, run: Run, *, budget: TimeBudget) -> Au
     if tuning is not None:
         networks = evaluate_networks(*tuning, initial_head, images, data.fit_N, data.splits, goal, notices)
         candidates += [with_series(c, data) for c in networks]
-    elif tunes and (pooled := data.pooled(goal)) is not None:
+    elif tunes and (pooled := data.pooled(goal)) is not None and _fits(pooled, data, frozen_seconds, budget):
         data = pooled
         candidates = evaluate_frozen(configs, data, goal, space, start_network, REPEATS_SHARE * budget.seconds)
     say_untested(data, goal)
@@ -229,6 +230,11 @@ def train_automatically(spec: Experiment, run: Run, *, budget: TimeBudget) -> Au
     _say_other_candidates(candidates, best, run)
     training = replace(training, checkpoint=checkpoint)
     return AutomaticResult(checkpoint, experiment, training, candidates, best, metrics_of(best, candidates[0]), record)
+
+
+def _fits(pooled: EvaluationData, data: EvaluationData, seconds: float, budget: TimeBudget) -> bool:
+    """Whether cross-validation fits into the time that is left, by the seconds that the hold-out took."""
+    return seconds * len(pooled.splits) / len(data.splits) <= budget.left
 
 
 def _improve_features(

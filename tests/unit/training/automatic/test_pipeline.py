@@ -5,14 +5,17 @@ Whole runs are tested in tests/flow/test_automatic.py.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from tests.support.series import holdout_result
 from unalike.spec import load_spec
-from unalike.training.automatic.pipeline import candidates_to_evaluate, unsupported_reason
+from unalike.training.automatic.pipeline import _fits, candidates_to_evaluate, unsupported_reason
 from unalike.training.heads.config import HEAD_TRAININGS, HeadConfig, HeadTraining
 from unalike.training.heads.head_search import HeadTrial
+from unalike.training.time_budget import TimeBudget
 
 GOAL = "known-classes"
 
@@ -45,3 +48,13 @@ def test_a_trained_head_is_compared_only_if_it_beats_the_closed_form() -> None:
 def test_unsupported_specs_have_a_reason(override: str, reason: str) -> None:
     actual = unsupported_reason(load_spec("train", overrides=[override]))
     assert reason in actual and bool(actual) == bool(reason)
+
+
+def test_cross_validation_after_a_hold_out_needs_time_for_all_of_its_splits() -> None:
+    now = [0.0]
+    budget = TimeBudget(1.0, 0.0, lambda: now[0])
+    hold_out, pooled = SimpleNamespace(splits=[1, 2]), SimpleNamespace(splits=[1] * 10)
+    now[0] = 45.0
+    assert _fits(pooled, hold_out, 2.0, budget)  # 10 seconds of the 15 that are left
+    now[0] = 52.0
+    assert not _fits(pooled, hold_out, 2.0, budget)
