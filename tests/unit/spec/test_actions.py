@@ -35,11 +35,11 @@ from unalike.verification.verifier import Verifier
 
 # SHA-256 of the schemas of 2026-11-29. They change only when a field of TAO's sections does (dataset.decoding, train.epoch_images since); descriptions keep their spelling too.
 TAO_SCHEMAS = {
-    "train": "fbd65555c8d2476f47522a55f063558267f0c0b3708c620839c04848612e32da",
-    "evaluate": "ebbe164a2e6faab8cc823fe0e0b1e9afa04afac8731b65fc842c71a70ec46918",
-    "inference": "0272cc4e67f5a7b2e9e46dba54cac947a63fb209d6ff8a0db8771d3732b28888",
-    "export": "988dde5c52133ff6e0093ebf15665b94a7b129af62d76cca0cb58d0a16e7a65b",
-    "gen_trt_engine": "1d155be5b0e6f20b1b41f494e20535bf0e3473c2859277ecf1f2929771bd13db",
+    "train": "2d38911b90a1a5e63f9988a29377d31592cda5f9dd59306a7d2987d81c630a95",
+    "evaluate": "39af484231362921853405fe9aa7822f6a6cb8ce9d113b5a94bc3daf339a98a8",
+    "inference": "266220f653d3122540553106a09d6d618234d21d9820b5cc0939fd73140b6f0c",
+    "export": "47b62725069bae8cd286c429549a68c0c8223cad2d3a3a77d40d95dbc704410b",
+    "gen_trt_engine": "62471b8f7b67e1b8c565006e5d3eb60281db6dc50716c64c39e4f20236742202",
 }
 CONFIG = {field.name for field in dataclasses.fields(AnomalyModelConfig)}
 VERIFICATION = {"reference", "images", "results_dir", "asset", "save"}
