@@ -18,6 +18,7 @@ WHOLE_PACKAGE = {
     "test_start_up",
     "test_variable_names",
     "test_contributing",
+    "test_deployment",
     "test_pairing",
     "cli/test_cli",
     "spec/test_leaves",
