@@ -135,6 +135,7 @@ def add_scoped(
         router.add_api_route(
             f"/v1{prefix}{path}", endpoint, methods=[method], summary=summary, responses=responses, openapi_extra=extra,
             status_code=status, response_class=Response, tags=[path.split("/")[1]],
+            operation_id=method.lower() + path.replace("/", "_") + (f"_of_{collection}" if prefix else ""),
         )  # fmt: skip
 
 

@@ -69,6 +69,10 @@ def test_the_document_describes_every_route_with_its_problems(tmp_path: Path) ->
                 assert all(MEDIA_TYPE in responses[status]["content"] for status in ("401", "422", "503")), path
             if method == "post" and path.startswith("/v1/identify"):
                 assert set(operation["requestBody"]["content"]) >= {"multipart/form-data", "application/json"}
+    names = [operation["operationId"] for methods in document["paths"].values() for operation in methods.values()]
+    assert len(set(names)) == len(names) and {"post_identify", "post_identify_of_galleries", "delete_reference"} <= set(
+        names
+    )
     assert "Problem" in document["components"]["schemas"]
     assert "HTTPValidationError" not in document["components"]["schemas"]
 

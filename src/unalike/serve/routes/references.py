@@ -221,6 +221,7 @@ def _add_with_id(
         router.add_api_route(
             f"/v1{prefix}/references/{{id}}{path}", endpoint, methods=[method], summary=summary, tags=["references"],
             responses={**problems(), **responses}, openapi_extra=extra, response_class=Response,
+            operation_id=f"{method.lower()}_reference{path.replace('/', '_')}{'_of_galleries' if prefix else ''}",
         )  # fmt: skip
 
 
