@@ -35,6 +35,7 @@ import numpy as np
 import psutil
 from service_speed import HERE, free_port, generate, serve_command, server, wait_until_ready
 
+from unalike.client.calls import enrol_call
 from unalike.client.sync import Client
 from unalike.errors import UnalikeError
 
@@ -235,9 +236,13 @@ def replicas(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
                     killed.set()
                     os.kill(processes[1].pid, signal.SIGKILL)
                 label = f"class {number}"
-                for client in (clients[side], clients[0]):  # what a balancer does when a replica is gone
+                call = enrol_call([files[number % len(files)]], label, None)
+                for client in (
+                    clients[side],
+                    clients[0],
+                ):  # the same request again, as a balancer sends it when a replica is gone
                     with contextlib.suppress(UnalikeError):
-                        client.enrol(files[number % len(files)], label)
+                        client.call(call)
                         acknowledged.append(label)
                         return
 
