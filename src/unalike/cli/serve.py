@@ -1,5 +1,6 @@
 """The command serve, and the commands on a service's store."""
 
+import os
 from typing import Any
 
 import typer
@@ -50,6 +51,9 @@ def start(settings: Serve) -> None:
     Examples: unalike serve   |   unalike serve runs/demo   |   unalike serve -g shop=shop.gallery --inspector part.inspector
     Every option is also a variable: UNALIKE_SERVE_PORT=8080. Other commands: unalike serve keys, backup, restore, purge.
     """
+    # Set before numpy is imported. The threads of OpenBLAS spin for some 20 ms after each product and take the cores from the
+    # network (own measurement, 2026-11-29); a search of a batch is one product, and several batches are searched at once.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         from unalike.serve.server import run_service
     except ModuleNotFoundError as error:
