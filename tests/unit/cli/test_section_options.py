@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import os
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -304,3 +308,22 @@ def test_a_variable_of_another_type_is_refused_by_its_field(monkeypatch: pytest.
     monkeypatch.setenv("UNALIKE_SERVE_PORT", "many")
     result = in_process("serve", "r")
     assert result.returncode == 2 and "serve.port: found 'many', expected a whole number" in result.stderr
+
+
+def test_the_service_searches_with_one_thread_of_openblas() -> None:
+    """The variable counts only where numpy is not imported yet."""
+    program = """
+import sys, types
+fake = types.ModuleType("unalike.serve.server")
+def run_service(settings):
+    from threadpoolctl import threadpool_info
+    import numpy
+    print([pool["num_threads"] for pool in threadpool_info() if pool["internal_api"] == "openblas"])
+fake.run_service = run_service
+sys.modules["unalike.serve.server"] = fake
+from unalike.cli import run_command
+sys.exit(run_command(["serve", "--port", "0"]))
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
+    assert set(ast.literal_eval(done.stdout)) <= {1}, done.stdout
