@@ -152,9 +152,7 @@ def mean_interval(
     if group_Q.max() < 1:
         return Interval(mean, math.nan, math.nan)
     away_Q = values_Q - mean
-    is_low, is_high = mean < 0.5 + TIE, mean > 0.5 - TIE  # both at one half: either outcome is the rarer one
-    rarer = [part_Q for part_Q, applies in ((values_Q, is_low), (1 - values_Q, is_high)) if applies]
-    carrying = min(_carrying_groups(weight_Q * np.maximum(0.0, part_Q), group_Q) for part_Q in rarer)
+    carrying = min(_carrying_groups(weight_Q * part_Q, group_Q) for part_Q in _rarer_outcomes(mean, values_Q))
     effect = _design_effect(away_Q, group_Q, carrying, weight_Q, stratum_Q)
     # Values between 0 and 1 vary less than hits do. One hit more keeps that finite where all values are equal.
     of_hits = mean * (1 - mean)
@@ -168,7 +166,10 @@ def mean_interval(
     rare = trials * min(mean, 1 - mean)
     if 0 < rare <= MOST_RARE:
         nearest = _poisson_bound(_floor(20 * rare) / 20, 1 - confidence) / trials
-        low, high = min(low, nearest) if is_low else low, max(high, 1 - nearest) if is_high else high
+        if mean < 0.5 + TIE:
+            low = min(low, nearest)
+        if mean > 0.5 - TIE:
+            high = max(high, 1 - nearest)
     return Interval(mean, low, high, few_groups=is_grouped and _few_groups(group_Q, weight_Q, MIN_GROUPS))
 
 
@@ -243,6 +244,12 @@ def _checked(
             raise UnalikeError(f"{len(labels)} groups for {len(values_Q)} values", expected="one group for each value")
         codes.append(None if labels is None else np.unique(np.asarray(labels)[known_Q], return_inverse=True)[1])
     return values_Q[known_Q], codes
+
+
+def _rarer_outcomes(share: float, values_Q: np.ndarray) -> list[np.ndarray]:
+    """How much of the rarer outcome each value is, hits or misses; both at a share of one half."""
+    hits_Q, misses_Q = np.maximum(0.0, values_Q), np.maximum(0.0, 1 - values_Q)
+    return [part_Q for part_Q, applies in ((hits_Q, share < 0.5 + TIE), (misses_Q, share > 0.5 - TIE)) if applies]
 
 
 def _carrying_groups(weight_Q: np.ndarray, group_Q: np.ndarray) -> float:
@@ -471,8 +478,8 @@ def clustered_proportion(
     if len(sorts) == 2:
         sorts.append(np.unique(sorts[0] * (int(sorts[1].max()) + 1) + sorts[1], return_inverse=True)[1])
     away_Q, weight_Q = values_Q - share, np.full(trials, 1 / trials)
-    rarer_Q = np.maximum(0.0, 1 - values_Q if share > 0.5 else values_Q)
-    carrying = [_carrying_groups(rarer_Q, group_Q) for group_Q in sorts]
+    rarer = _rarer_outcomes(share, values_Q)
+    carrying = [min(_carrying_groups(rarer_Q, group_Q) for rarer_Q in rarer) for group_Q in sorts]
     effects = [_design_effect(away_Q, g, k, weight_Q) for g, k in zip(sorts, carrying, strict=True)]
     effect = max([1.0, *effects[:2], effects[0] + effects[1] - effects[2]] if len(sorts) == 3 else [1.0, *effects])
     effective = trials / effect if carrying[0] else float(min(int(group_Q.max()) + 1 for group_Q in sorts[:2]))

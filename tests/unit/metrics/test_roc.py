@@ -187,3 +187,16 @@ def test_the_effective_number_over_two_sorts_of_groups_is_that_of_plain_loops():
     assets, kinds, cells = (effect(g) for g in (asset.tolist(), kind.tolist(), (asset * 4 + kind).tolist()))
     expected = 120 / max(assets, kinds, assets + kinds - cells)
     assert clustered_proportion(values, asset, crossed_groups_Q=kind)[1] == pytest.approx(expected)
+
+
+def test_at_one_half_hits_and_misses_have_mirrored_intervals_of_clustered_proportions():
+    """Which outcome is the rarer one is not decided by rounding, or by which of them is called a hit."""
+    rng = np.random.default_rng(2)
+    for _ in range(100):
+        groups = np.repeat(np.arange(8), rng.integers(1, 6, 8))
+        groups = groups[: len(groups) // 2 * 2]
+        values = rng.permutation(np.repeat([0.0, 1.0], len(groups) // 2))
+        hits, effective = clustered_proportion(values, groups)
+        misses, same = clustered_proportion(1 - values, groups)
+        assert effective == pytest.approx(same)
+        assert (hits.low, hits.high) == pytest.approx((1 - misses.high, 1 - misses.low), abs=1e-6)

@@ -11,7 +11,7 @@ from unalike.recognition.augmented_views import augmented_views
 from unalike.recognition.calibration_trials import KnownTrials, collect_trials
 from unalike.recognition.decision import GalleryCalibration
 from unalike.recognition.gallery import Gallery
-from unalike.recognition.operating_point import RATES, choose_threshold, cost_curve
+from unalike.recognition.operating_point import RATES, _lower_quantile, choose_threshold, cost_curve
 from unalike.recognition.report import describe_costs
 from unalike.recognition.training_trials import trained_share, trials_from_training
 
@@ -109,3 +109,9 @@ def test_views_repeat_and_differ() -> None:
     assert all(view.dtype == np.uint8 and view.ndim == 3 for view in first)
     assert not np.array_equal(first[0], first[1])
     assert next(augmented_views(np.zeros((1, 1, 3), np.uint8), 1, seed=0)).shape == (1, 1, 3)
+
+
+def test_a_share_of_scores_is_counted_whatever_its_product_is_to_a_computer() -> None:
+    """0.29 * 100 is a little less than 29."""
+    assert 0.29 * 100 < 29
+    assert _lower_quantile(np.arange(99.0), 0.29) == 28.0
