@@ -62,7 +62,6 @@ class AsyncClient:
         self.address = address.rstrip("/")
         self._http: httpx.AsyncClient = library.AsyncClient(**client_options(address, key, timeout, options))
         self._broken: type[Exception] = library.TransportError
-        self._refused: type[Exception] = library.ConnectError
 
     async def close(self) -> None:
         """Close the connections."""
@@ -81,7 +80,7 @@ class AsyncClient:
             try:
                 response = await self._http.request(call.method, call.path, **call.options())
             except self._broken as error:
-                if attempt == RETRIES or not (call.is_repeatable or isinstance(error, self._refused)):
+                if attempt == RETRIES:
                     raise unreachable(self.address, error) from error
             if response is not None and (response.status_code != 503 or attempt == RETRIES):
                 return read_answer(call, response)

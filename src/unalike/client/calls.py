@@ -34,7 +34,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """One request, and how its answer is read.
+    """One request, and how its answer is read. It may be sent again: it reads, or has an Idempotency-Key.
 
     Attributes:
         method, path: of the request.
@@ -42,7 +42,6 @@ class Call(Generic[T]):
         parameters: of the query.
         body: JSON of the request.
         parts: files and fields of a multipart body.
-        is_repeatable: whether it may be sent again after a connection broke: reading, or with an Idempotency-Key.
         headers: further ones.
     """
 
@@ -52,7 +51,6 @@ class Call(Generic[T]):
     parameters: Mapping[str, Any] = field(default_factory=dict)
     body: Any = None
     parts: Sequence[Part] = ()
-    is_repeatable: bool = True
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def options(self) -> dict[str, Any]:
@@ -152,7 +150,7 @@ def feedback_call(decision_id: str, verdict: str, label: str | None, note: str) 
     """Say whether a decision was right."""
     body = {"verdict": verdict, "label": label, "note": note}
     path = f"/v1/decisions/{quote(decision_id, safe='')}/feedback"
-    return Call("POST", path, dict, body=body, is_repeatable=False)
+    return _change("POST", path, dict, body=body)
 
 
 def get_call(path: str) -> Call[dict[str, Any]]:

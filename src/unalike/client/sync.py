@@ -79,7 +79,6 @@ class Client:
         self.address = address.rstrip("/")
         self._http: httpx.Client = library.Client(**client_options(address, key, timeout, options))
         self._broken: type[Exception] = library.TransportError
-        self._refused: type[Exception] = library.ConnectError
 
     def close(self) -> None:
         """Close the connections."""
@@ -98,7 +97,7 @@ class Client:
             try:
                 response = self._http.request(call.method, call.path, **call.options())
             except self._broken as error:
-                if attempt == RETRIES or not (call.is_repeatable or isinstance(error, self._refused)):
+                if attempt == RETRIES:
                     raise unreachable(self.address, error) from error
             if response is not None and (response.status_code != 503 or attempt == RETRIES):
                 return read_answer(call, response)

@@ -107,7 +107,9 @@ def provisional_calibration(
 def _lower_quantile(score_M: np.ndarray, share: float) -> float:
     """The threshold under which at most a share of further scores is expected to fall: an order statistic of n + 1."""
     ordered_M = np.sort(score_M)
-    below = math.floor(share * (len(ordered_M) + 1) * (1 + 1e-12))  # 0.29 of 100 are 29, whatever 0.29 * 100 is to a computer
+    below = math.floor(
+        share * (len(ordered_M) + 1) * (1 + 1e-12)
+    )  # 0.29 of 100 are 29, whatever 0.29 * 100 is to a computer
     return float(ordered_M[max(below - 1, 0)])
 
 

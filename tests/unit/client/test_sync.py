@@ -12,7 +12,6 @@ import pytest
 
 from tests.support.service_standin import Service, answer, images_of, label_all, problem
 from unalike.client.answers import LONGEST_WAIT_S, RETRIES, WAIT_S
-from unalike.client.calls import Call
 from unalike.client.images import IMAGES_PER_REQUEST
 from unalike.client.sync import Client
 from unalike.errors import DataError, ServiceError, SpecError, UnreadableImage
@@ -117,14 +116,6 @@ def test_no_answer_names_the_address_and_the_remedy(waits: list[float]) -> None:
     assert len(waits) == RETRIES
 
 
-def test_a_change_is_not_sent_again_after_a_broken_connection(waits: list[float]) -> None:
-    service = Service(httpx.ReadError("broken"))
-    call = Call("POST", "/v1/classes", dict, body={}, is_repeatable=False)
-    with pytest.raises(ServiceError):
-        service.client().call(call)
-    assert len(service.requests) == 1
-
-
 def test_an_address_without_a_scheme_is_refused() -> None:
     with pytest.raises(SpecError, match="http://"):
         Client("localhost:8000")
@@ -170,7 +161,7 @@ def test_feedback_names_the_decision_and_the_right_class() -> None:
     assert service.client().give_feedback("7/8", "wrong", "cup") == {"id": "7/8"}
     request = service.requests[0]
     assert request.url.raw_path == b"/v1/decisions/7%2F8/feedback"
-    assert b'"verdict":"wrong","label":"cup"' in request.read()
+    assert b'"verdict":"wrong","label":"cup"' in request.read() and request.headers["idempotency-key"]
 
 
 def test_compare_sends_both_pictures_and_the_settings() -> None:

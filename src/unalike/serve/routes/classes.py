@@ -48,7 +48,12 @@ class ClassChange(BaseModel):
 def class_router(service: Service) -> APIRouter:
     """The endpoints."""
     router = APIRouter()
+    _add_list(service, router)
+    _add_changes(service, router)
+    return router
 
+
+def _add_list(service: Service, router: APIRouter) -> None:
     async def classes(request: Request, name: str | None) -> Response:
         """List the classes of a gallery by name."""
         resource = service.gallery(request, name)
@@ -63,6 +68,11 @@ def class_router(service: Service) -> APIRouter:
             "total": len(counts), "next": page[-1] if len(labels) > limit else None,
         })  # fmt: skip
 
+    add_scoped(router, "GET", "galleries", "/classes", classes, answer=ClassPage, summary="List the classes of a gallery.",
+               extra=query_parameters(**PAGE_PARAMETERS))  # fmt: skip
+
+
+def _add_changes(service: Service, router: APIRouter) -> None:
     async def change(
         request: Request, name: str | None, action: str, values: dict[str, Any], label: str,
         function: Callable[[GalleryBackend], int],
@@ -112,8 +122,6 @@ def class_router(service: Service) -> APIRouter:
         return await change(request, name, "classes.remove", {"label": label}, label, function)
 
     text: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": MAX_LABEL}
-    add_scoped(router, "GET", "galleries", "/classes", classes, answer=ClassPage, summary="List the classes of a gallery.",
-               extra=query_parameters(**PAGE_PARAMETERS))  # fmt: skip
     add_scoped(router, "POST", "galleries", "/classes/rename", rename, answer=ClassChange, summary="Rename a class.",
                extra=json_body({"label": text, "new": text}, ["label", "new"]), statuses=[409])  # fmt: skip
     add_scoped(router, "POST", "galleries", "/classes/merge", merge, answer=ClassChange, summary="Merge several classes.",
@@ -121,7 +129,6 @@ def class_router(service: Service) -> APIRouter:
                statuses=[409])  # fmt: skip
     add_scoped(router, "DELETE", "galleries", "/classes", remove, answer=ClassChange, summary="Remove a class.",
                extra=query_parameters(label=text), statuses=[409])  # fmt: skip
-    return router
 
 
 async def _body(request: Request) -> Parameters:

@@ -16,7 +16,7 @@ from unalike.serve.documents import json_body, problems, query_parameters
 from unalike.serve.problems import Problem
 from unalike.serve.request_context import RequestContext, context_of
 from unalike.serve.service import Service, json_response
-from unalike.serve.store import DecisionFilter, DecisionRecord, Feedback
+from unalike.serve.store import DecisionFilter, DecisionRecord, Feedback, Store
 from unalike.serve.store.images import SIDES, media_type_of
 from unalike.serve.store.records import KINDS, MAX_PAGE, NO_FEEDBACK, VERDICTS
 from unalike.serve.uploads import Parameters, parse_json, read_body
@@ -104,14 +104,6 @@ def decision_router(service: Service) -> APIRouter:
     store = service.store
     text, number = {"type": "string"}, {"type": "number"}
 
-    async def find(context: RequestContext, decision_id: str) -> DecisionRecord:
-        record = await asyncio.to_thread(store.decisions.get, decision_id)
-        if record is None or (
-            context.gallery is not None and (record.kind, record.resource) != ("identify", context.gallery)
-        ):
-            raise no_decision(decision_id)
-        return record
-
     @router.get(
         "/v1/decisions", response_class=Response, summary="List decisions, the newest first.",
         responses={**problems(), 200: {"model": DecisionPage}},
@@ -134,18 +126,35 @@ def decision_router(service: Service) -> APIRouter:
     @router.get("/v1/decisions/{id}", response_class=Response, summary="One decision with its feedback.",
                 responses={**problems(), 200: {"model": DecisionModel}})  # fmt: skip
     async def decision(request: Request, id: DecisionId) -> Response:
-        return json_response((await find(context_of(request), id)).to_dict())
+        return json_response((await _find(store, context_of(request), id)).to_dict())
 
     @router.get("/v1/decisions/{id}/image", response_class=Response, responses=_image_answer(),
                 summary="The image that was decided on, as it came; small as JPEG with `side`.",
                 openapi_extra=query_parameters(side={"type": "integer", "minimum": 1, "maximum": SIDES[-1]}))  # fmt: skip
     async def image(request: Request, id: DecisionId) -> Response:
-        record = await find(context_of(request), id)
+        record = await _find(store, context_of(request), id)
         if record.image is None:
             raise Problem(
                 404, "no-image", "the image of this decision was not kept", remedy="start it without --no-keep-images"
             )
         return await stored_image(service, request, record.image)
+
+    _add_feedback(service, router)
+    return router
+
+
+async def _find(store: Store, context: RequestContext, decision_id: str) -> DecisionRecord:
+    """A decision that the key of a request may see. Raises Problem (404)."""
+    record = await asyncio.to_thread(store.decisions.get, decision_id)
+    if record is None or (
+        context.gallery is not None and (record.kind, record.resource) != ("identify", context.gallery)
+    ):
+        raise no_decision(decision_id)
+    return record
+
+
+def _add_feedback(service: Service, router: APIRouter) -> None:
+    store = service.store
 
     @router.post(
         "/v1/decisions/{id}/feedback", response_class=Response, summary="Say whether a decision was right.",
@@ -153,7 +162,7 @@ def decision_router(service: Service) -> APIRouter:
         openapi_extra=json_body({
             "verdict": {"type": "string", "enum": list(VERDICTS)},
             "label": {"type": ["string", "null"], "description": "The right class, with `wrong` and `new class`."},
-            "note": text,
+            "note": {"type": "string"},
         }, ["verdict"]),
     )  # fmt: skip
     async def feedback(request: Request, id: DecisionId) -> Response:
@@ -165,7 +174,7 @@ def decision_router(service: Service) -> APIRouter:
         parameters.finish()
         if verdict is None:
             raise Problem(422, "invalid-value", "feedback without a verdict", expected=f"one of {', '.join(VERDICTS)}")
-        await find(context, id)
+        await _find(store, context, id)
         remark = Feedback(verdict, label, note, context.actor)
 
         def give(change: Change) -> tuple[int, Any]:
@@ -183,8 +192,6 @@ def decision_router(service: Service) -> APIRouter:
             return await asyncio.to_thread(give, change)
 
         return await carry_out(service, request, request_digest(request, values), perform)
-
-    return router
 
 
 async def stored_image(service: Service, request: Request, sha: str) -> Response:

@@ -76,6 +76,12 @@ def describe_gallery(resource: GalleryResource) -> dict[str, Any]:
 def model_router(service: Service) -> APIRouter:
     """The endpoints."""
     router = APIRouter()
+    _add_lists(service, router)
+    _add_calibration(service, router)
+    return router
+
+
+def _add_lists(service: Service, router: APIRouter) -> None:
     resources = service.resources
 
     @router.get("/v1/models", response_class=Response, summary="Networks, inspectors and assets that are served.",
@@ -105,6 +111,8 @@ def model_router(service: Service) -> APIRouter:
         described = await asyncio.to_thread(lambda: [describe_gallery(entry) for entry in entries])
         return json_response({"galleries": described})
 
+
+def _add_calibration(service: Service, router: APIRouter) -> None:
     async def calibration(request: Request, name: str | None) -> Response:
         """Size and calibration of a gallery: threshold, margin, and what they cost."""
         resource = service.gallery(request, name)
@@ -154,4 +162,3 @@ def model_router(service: Service) -> APIRouter:
             "rule": {"type": "string", "enum": list(RULES), "default": "nearest"},
         }),
     )  # fmt: skip
-    return router
