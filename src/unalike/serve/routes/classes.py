@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
+from unalike.data.folders import normalize_class_name
 from unalike.errors import closest
 from unalike.recognition.backends.protocol import GalleryBackend
 from unalike.serve.changes import Change, apply, bounded, carry_out, request_digest
@@ -75,15 +76,21 @@ def _add_list(service: Service, router: APIRouter) -> None:
 def _add_changes(service: Service, router: APIRouter) -> None:
     async def change(
         request: Request, name: str | None, action: str, values: dict[str, Any], label: str,
-        function: Callable[[GalleryBackend], int],
+        function: Callable[[GalleryBackend], int], is_applied: Callable[[Mapping[str, int]], bool],
     ) -> Response:  # fmt: skip
+        """Carry out a change of a class; ``is_applied`` tells by the counts of classes whether a killed process made it."""
         resource = service.gallery(request, name)
 
         async def perform(change: Change) -> tuple[int, Any]:
             def answer(count: int) -> tuple[int, Any]:
                 return 200, {"gallery": resource.name, "label": label, "images": count}
 
-            return await asyncio.to_thread(apply, service, resource, change, action, values, function, answer)
+            def once(gallery: GalleryBackend) -> int:
+                if change.claim is not None and change.claim.is_retry and is_applied(counts := gallery.counts()):
+                    return counts.get(label, 0)
+                return function(gallery)
+
+            return await asyncio.to_thread(apply, service, resource, change, action, values, once, answer)
 
         return await carry_out(service, request, request_digest(request, values), perform)
 
@@ -97,15 +104,18 @@ def _add_changes(service: Service, router: APIRouter) -> None:
             gallery.rename(label, new)
             return gallery.counts().get(new, 0)
 
-        return await change(request, name, "classes.rename", {"label": label, "new": new}, new, function)
+        return await change(request, name, "classes.rename", {"label": label, "new": new}, new, function,
+                            lambda counts: label not in counts and new in counts)  # fmt: skip
 
     async def merge(request: Request, name: str | None) -> Response:
         """Merge several classes into one, which may be new."""
         parameters = await _body(request)
-        labels, into = parameters.texts("labels"), _required(parameters, "into")
+        labels = [normalize_class_name(label) for label in parameters.texts("labels")]
+        into = _required(parameters, "into")
         parameters.finish()
         values = {"labels": bounded(labels), "into": into}
-        return await change(request, name, "classes.merge", values, into, lambda gallery: gallery.merge(labels, into))
+        return await change(request, name, "classes.merge", values, into, lambda gallery: gallery.merge(labels, into),
+                            lambda counts: into in counts and not ({*labels} - {into}) & counts.keys())  # fmt: skip
 
     async def remove(request: Request, name: str | None) -> Response:
         """Remove a class with all of its references."""
@@ -119,7 +129,8 @@ def _add_changes(service: Service, router: APIRouter) -> None:
                 raise no_class(label, list(counts))
             return gallery.remove(labels=[label])
 
-        return await change(request, name, "classes.remove", {"label": label}, label, function)
+        return await change(request, name, "classes.remove", {"label": label}, label, function,
+                            lambda counts: label not in counts)  # fmt: skip
 
     text: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": MAX_LABEL}
     add_scoped(router, "POST", "galleries", "/classes/rename", rename, answer=ClassChange, summary="Rename a class.",
@@ -139,7 +150,7 @@ def _required(parameters: Parameters, name: str) -> str:
     value = parameters.text(name, most=MAX_LABEL)
     if value is None or not value.strip():
         raise Problem(422, "invalid-value", f"no {name}", expected=f"{name}: the name of a class")
-    return value
+    return normalize_class_name(value)
 
 
 def no_class(label: str, labels: list[str]) -> Problem:

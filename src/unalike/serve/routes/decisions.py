@@ -11,6 +11,7 @@ from fastapi import APIRouter, Path, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
+from unalike.data.folders import normalize_class_name
 from unalike.serve.changes import Change, carry_out, request_digest
 from unalike.serve.documents import json_body, problems, query_parameters
 from unalike.serve.problems import Problem
@@ -78,6 +79,7 @@ def read_time(parameters: Parameters, name: str) -> datetime | None:
 def read_filter(parameters: Parameters, context: RequestContext) -> DecisionFilter:
     """The filter that the parameters of an address ask for; a key for one gallery sees that gallery's alone."""
     texts: dict[str, Any] = {name: parameters.text(name) for name in _TEXT_FIELDS}
+    texts |= {name: _class_name(texts[name]) for name in ("label", "nearest")}
     if context.gallery is not None:
         texts |= {"resource": context.gallery, "kind": "identify"}
         parameters.choice("kind", KINDS)
@@ -88,6 +90,10 @@ def read_filter(parameters: Parameters, context: RequestContext) -> DecisionFilt
         min_score=parameters.number("min_score", None, -1e9, 1e9), max_score=parameters.number("max_score", None, -1e9, 1e9),
         verdict=parameters.choice("verdict", (*VERDICTS, NO_FEEDBACK)),
     )  # fmt: skip
+
+
+def _class_name(text: str | None) -> str | None:
+    return None if text is None else normalize_class_name(text)
 
 
 def image_response(content: bytes, media_type: str = "") -> Response:
@@ -169,7 +175,7 @@ def _add_feedback(service: Service, router: APIRouter) -> None:
         context = context_of(request)
         values = parse_json(await read_body(request, MAX_BODY))
         parameters = Parameters(values)
-        verdict, label = parameters.choice("verdict", VERDICTS), parameters.text("label")
+        verdict, label = parameters.choice("verdict", VERDICTS), _class_name(parameters.text("label"))
         note = parameters.text("note", "", most=4000) or ""
         parameters.finish()
         if verdict is None:

@@ -170,10 +170,11 @@ def _add_single(service: Service, router: APIRouter) -> None:
 
         async def perform(change: Change) -> tuple[int, Any]:
             def function(gallery: GalleryBackend) -> int:
-                entry = gallery.entry(id)
-                if entry is None:
-                    raise no_reference(id)
-                return gallery.remove(ids=[id])
+                if gallery.entry(id) is not None:
+                    return gallery.remove(ids=[id])
+                if change.claim is not None and change.claim.is_retry:
+                    return 1  # removed before the process was killed
+                raise no_reference(id)
 
             def answer(count: int) -> tuple[int, Any]:
                 return 200, {"gallery": resource.name, "images": count}

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.support.serving import run, running
 from unalike.recognition.gallery import Gallery
+from unalike.serve.store import New
 
 
 def test_classes_are_listed_by_name_in_pages(tmp_path: Path) -> None:
@@ -54,5 +59,49 @@ def test_classes_that_do_not_exist_or_are_taken_are_problems_and_change_nothing(
             assert response.status_code == 404 and "red" in response.json()["remedy"]
             assert (await it.client.delete("/v1/classes")).status_code == 422
             assert set(it.service.resources.gallery().gallery.counts()) == {"red", "green", "blue"}
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options", "classes"),
+    [
+        ("POST", "/v1/classes/rename", {"json": {"label": "red", "new": "crimson"}}, {"crimson", "green", "blue"}),
+        ("POST", "/v1/classes/merge", {"json": {"labels": ["red", "green"], "into": "green"}}, {"green", "blue"}),
+        ("DELETE", "/v1/classes", {"params": {"label": "red"}}, {"green", "blue"}),
+        ("DELETE", "/v1/references/0", {}, {"green", "blue"}),
+    ],
+)
+def test_after_a_kill_between_change_and_answer_the_repeated_request_succeeds(
+    tmp_path: Path, method: str, path: str, options: dict[str, Any], classes: set[str]
+) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            store, headers = it.service.store, {"idempotency-key": "k1"}
+            complete = store.idempotency.complete
+            store.idempotency.complete = lambda *_, **__: (_ for _ in ()).throw(RuntimeError("killed"))
+            assert (await it.client.request(method, path, headers=headers, **options)).status_code == 500
+            store.idempotency.complete = complete
+            # The claim of the killed process has ended, and this caller takes it over.
+            store.idempotency.claim = lambda key, actor, digest: New(key, actor, "t", is_retry=True)
+            assert (await it.client.request(method, path, headers=headers, **options)).status_code == 200
+            assert set(it.service.resources.gallery().gallery.counts()) == classes
+
+    run(scenario())
+
+
+def test_a_name_is_the_same_class_however_its_accents_are_written(tmp_path: Path) -> None:
+    name, decomposed = "caf\u00e9", unicodedata.normalize("NFD", "caf\u00e9")
+
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            response = await it.client.post("/v1/classes/rename", json={"label": "red", "new": decomposed})
+            assert response.json() == {"gallery": "colors", "label": name, "images": 1}
+            response = await it.client.post(
+                "/v1/classes/merge", json={"labels": [decomposed, "green"], "into": decomposed}
+            )
+            assert response.json()["label"] == name and response.json()["images"] == 1
+            assert (await it.client.get("/v1/references", params={"label": decomposed})).status_code == 200
+            assert (await it.client.delete("/v1/classes", params={"label": decomposed})).json()["images"] == 2
 
     run(scenario())
