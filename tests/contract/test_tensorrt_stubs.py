@@ -71,9 +71,9 @@ def test_the_table_of_10_is_the_stubs_word_for_word(stubs):
 
 
 def faults(folder: Path, stubs: Path) -> list[str]:
-    """What mypy says of our two files; the stubs' own faults (a name ``bool`` that hides the type) are theirs."""
+    """What mypy says of our two files; faults of the stubs (a name ``bool`` that hides the type, functions without types) do not count."""
     run = subprocess.run(
-        [sys.executable, "-m", "mypy", "--follow-imports=silent", f"--cache-dir={folder / 'cache'}",
+        [sys.executable, "-m", "mypy", "--follow-imports=silent", "--allow-untyped-calls", f"--cache-dir={folder / 'cache'}",
          "--config-file", str(ROOT / "pyproject.toml"), *(str(folder / part) for part in PARTS)],
         env={"PATH": "/usr/bin:/bin", "MYPYPATH": f"{stubs}:{folder}"}, cwd=folder,
         capture_output=True, text=True, check=False, timeout=600,

@@ -115,7 +115,7 @@ def test_a_job_killed_in_the_middle(workspace, images, trained, exported, action
     # Killed outright it could say nothing more; else it heard that its runner was gone, and ended in order.
     assert status_lines(run)[-1]["status"] in (("STARTED", "RUNNING") if all_of_it else ("FAILURE",))
     with pytest.raises(RunError, match="is Error; expected one that is Complete"):
-        workspace.create("evaluate", {"evaluate.checkpoint": "x.pth"}, parent_job_id=job.id)
+        workspace.create("evaluate", told("evaluate", images, trained, exported), parent_job_id=job.id)
     first = min(path.stat().st_mtime_ns for path in run.glob("model_epoch_000_*")) if action == "train" else 0
     workspace.resume(job.id)
     (job,) = workspace.wait([job.id], timeout=PATIENCE_S)

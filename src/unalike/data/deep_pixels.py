@@ -141,5 +141,7 @@ def scale_to_8_bits(values_HWC: np.ndarray, limits: tuple[float, float]) -> np.n
 
 
 def _scale(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    scaled = (np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low) - low) * (255.0 / (high - low))
+    finite = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
+    with np.errstate(over="ignore", invalid="ignore"):  # a range near that of float64, as in damaged files
+        scaled = np.nan_to_num((finite - low) * (255.0 / (high - low)))
     return np.clip(scaled + 0.5, 0, 255).astype(np.uint8)

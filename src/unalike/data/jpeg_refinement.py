@@ -89,6 +89,7 @@ def _coefficients(image: Image.Image, steps: np.ndarray, strip: tuple[int, int])
     columns, (top, bottom) = image.width // 8, strip
     pixels = np.asarray(image.crop((0, 8 * top, 8 * columns, 8 * bottom)))
     gray = pixels if pixels.ndim == 2 else pixels @ _LUMA
+    steps = np.maximum(steps, 1)  # a damaged file may say 0
     values_BK = _DCT @ _blocks(gray.astype(np.float32)) @ _DCT.T / steps
     values_BK = values_BK.reshape(-1, 64)[:, 1:]
     rounded_BK = np.rint(values_BK)

@@ -212,6 +212,7 @@ FORMATS: dict[str, tuple[str, dict[str, object]]] = {
     "seeds", [range(40), pytest.param(range(40, 4000), marks=pytest.mark.slow)], ids=["some", "many"]
 )
 @pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_d20_damaged_files_are_read_or_refused(kind: str, seeds: range) -> None:
     mode, options = FORMATS[kind]
     noise, out = np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8), io.BytesIO()
