@@ -130,11 +130,11 @@ class ShareLimit(EmbeddingLimit):
 
     Args:
         budget: the time budget.
-        share: of the budget, at which the embedding stops.
+        share: of what is left of the budget at the first image, after which the embedding stops.
         expected: as of ``EmbeddingLimit``.
     """
 
-    def __init__(self, budget: TimeBudget, share: float = ALL_SHARE, expected: int | None = None) -> None:
+    def __init__(self, budget: TimeBudget, share: float, expected: int | None = None) -> None:
         super().__init__(budget, expected=expected)
         self.share = share
 
@@ -144,7 +144,7 @@ class ShareLimit(EmbeddingLimit):
 
     def stop(self, count: int, total: int) -> bool:
         """Return whether no more images are to be embedded; called after ``count`` of ``total``."""
-        return count < total and self.budget.until(self.share) <= 0
+        return count < total and self._until(self.share) <= 0
 
 
 def allows_sampled_tuning(rate: float, seconds: float) -> bool:

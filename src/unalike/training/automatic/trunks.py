@@ -47,7 +47,8 @@ LARGER_SIDE = 1.25
 # Trunks and image sizes are compared on so many images. Comparing Lite2 at two sizes on all 2,640 images of Grocery took as
 # long as the two minutes had, and the better size was left out (docs/experiments/automatic-training.md).
 TRIAL_IMAGES = 1000
-FIRST_TRIAL_SHARE = 0.2  # of the budget, at which the trial of the first trunk stops
+# Shares of the budget that is left when its first image is embedded, after which a trial stops: of the first trunk, of others.
+FIRST_TRIAL_SHARE, TRIAL_SHARE = 0.2, 0.3
 MIN_GAIN = 0.005  # least gain in score that justifies larger images, which cost half as much again at every use
 SPLITS_PER_KIND = 2  # a trunk is scored on so many splits of each kind
 
@@ -247,7 +248,7 @@ class TrunkSelector:
         """Compute and score features; None where that would take far longer than was expected."""
         limit: ShareLimit | None = None
         if self.budget is not None and len(self.images) > MIN_IMAGES:
-            limit = ShareLimit(self.budget, expected=self._expected)
+            limit = ShareLimit(self.budget, TRIAL_SHARE, self._expected)
         features = self._compute_features(name, size, images=self.trial, limit=limit)
         if features.tried is not None and features.tried < len(self.trial):
             say(f"trunk {name} at {size[0]}x{size[1]} is left out: it takes too long", level=2)
