@@ -175,10 +175,10 @@ def train_automatically(spec: Experiment, run: Run, *, budget: TimeBudget) -> Au
     if not has_second_images(sets.train.labels_N, sets.train.groups, sets.train.source):
         return _train_on_single_images(spec, run, sets, selector, budget, seed, notices, start_network, weights)
     trunks = selector.compare_trunks(budget.until(STAGE_ONE_SHARE))
-    sample = _settle_sample(run, selector, budget)
     reserve_evaluation(budget, trunks[0].features, sets.reference, sets.query)
     tunes = can_fine_tune(spec, trunks, len(sets.train), budget)
-    features = _improve_features(selector, trunks, budget, tunes)
+    features = _choose_features(selector, trunks, budget, tunes)
+    sample = _settle_sample(run, selector, budget)
     data = EvaluationData.create(selector.images, features, goal, seed, tunes=tunes)
     images, features = data.images, data.features
     space = HeadSearchSpace.from_spec(spec, classes=len(np.unique(data.labels_N[data.fit_N])))
@@ -237,12 +237,14 @@ def _fits(pooled: EvaluationData, data: EvaluationData, seconds: float, budget: 
     return seconds * len(pooled.splits) / len(data.splits) <= budget.left
 
 
-def _improve_features(
+def _choose_features(
     selector: TrunkSelector, trunks: list[TrunkResult], budget: TimeBudget, tunes: bool
 ) -> TrunkFeatures:
-    """Return the features of the best trunk, of larger and of mirrored images too where that helps; settle the spec."""
-    share = STAGE_ONE_SHARE if tunes else HEADS_SHARE if selector.is_sampled else HEADS_ONLY_SHARE
-    trunk = selector.try_larger_images(trunks[0], budget.until(share))
+    """Return the features of the best trunk, of larger and of mirrored images where that helps; settle the spec."""
+    share = STAGE_ONE_SHARE if tunes else HEADS_ONLY_SHARE
+    trunk = selector.embed_all(selector.try_larger_images(trunks[0], budget.until(share)))
+    if selector.is_sampled and not tunes:
+        share = HEADS_SHARE
     trunk = selector.add_mirrored(trunk, budget.until(share))
     selector.settle_spec(trunk)
     if trunk.features.view == trunks[0].features.view:

@@ -71,6 +71,8 @@ class EmbeddingLimit:
         budget: the time budget.
         passes: how often every image will be embedded, its mirror image included.
         shares: of the budget, for all images, for a sample, and for a sample on which fine-tuning follows.
+        expected: about how many images will be embedded, by which an engine is chosen; None: by the time that is left,
+            cautiously, as no rate is known.
     """
 
     def __init__(
@@ -78,16 +80,18 @@ class EmbeddingLimit:
         budget: TimeBudget,
         passes: float = 1,
         shares: tuple[float, float, float] = (ALL_SHARE, HEADS_SHARE, TUNING_SHARE),
+        expected: int | None = None,
     ) -> None:
         self.budget, self.passes = budget, passes
         self.all_share, self.heads_share, self.tuning_share = shares
         self.start = budget.clock()
+        self.expected = int(CAUTIOUS_RATE * max(0.0, self._until(self.heads_share))) if expected is None else expected
         self._stop_digests: Callable[[int, int], bool] | None = None
         self.stopped = False  # whether images were left out
 
     def expected_images(self) -> int:
-        """Return about how many images will be embedded, by which an engine is chosen; cautious, as no rate is known."""
-        return int(CAUTIOUS_RATE * max(0.0, self._until(self.heads_share)))
+        """Return about how many images will be embedded, by which an engine is chosen."""
+        return self.expected
 
     def stop_digests(self, count: int, total: int) -> bool:
         """Return whether no more files are to be read for the cache; called after ``count`` of ``total``."""
@@ -122,7 +126,17 @@ class EmbeddingLimit:
 
 
 class ShareLimit(EmbeddingLimit):
-    """Stops the embedding of a further trunk, or of larger images, at ``ALL_SHARE`` of the budget."""
+    """Stops the embedding of images on which trunks or image sizes are compared.
+
+    Args:
+        budget: the time budget.
+        share: of what is left of the budget at the first image, after which the embedding stops.
+        expected: as of ``EmbeddingLimit``.
+    """
+
+    def __init__(self, budget: TimeBudget, share: float, expected: int | None = None) -> None:
+        super().__init__(budget, expected=expected)
+        self.share = share
 
     def stop_digests(self, count: int, total: int) -> bool:
         """Return False: the files were read before."""
@@ -130,7 +144,7 @@ class ShareLimit(EmbeddingLimit):
 
     def stop(self, count: int, total: int) -> bool:
         """Return whether no more images are to be embedded; called after ``count`` of ``total``."""
-        return count < total and self.budget.until(ALL_SHARE) <= 0
+        return count < total and self._until(self.share) <= 0
 
 
 def allows_sampled_tuning(rate: float, seconds: float) -> bool:

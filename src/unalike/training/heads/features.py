@@ -125,6 +125,7 @@ class MirroringEngine:
 def compute_features(
     backbone: str, images: ImageSet, view: View, notices: Notices, spec: Experiment, *, mirrored: bool = False,
     trunk: FrozenTrunk | None = None, limit: FeatureLimit | None = None, order_N: np.ndarray | None = None,
+    expected_images: int | None = None,
 ) -> TrunkFeatures:  # fmt: skip
     """Compute the features of every readable image, or read them from the cache.
 
@@ -138,6 +139,8 @@ def compute_features(
         trunk: the network, where it is not the one that training starts from.
         limit: says when to stop, so that only the first images of ``order_N`` have features.
         order_N: all rows of the images, in the order in which they are embedded; by default their own.
+        expected_images: how many images will be embedded with this trunk in all, where these are but some of them; the engine is
+            chosen by it.
 
     Raises:
         WeightsError: the trunk has no pretrained weights.
@@ -156,7 +159,9 @@ def compute_features(
         move_to_gpu(trunk, "auto")
         views = 2 if mirrored else 1
         start = time.monotonic()
-        expected_count = views * len(missing) if limit is None else min(views * len(missing), limit.expected_images())
+        expected_count = views * max(len(missing), expected_images or 0)
+        if limit is not None:
+            expected_count = min(expected_count, limit.expected_images())
         engine = create_engine(trunk, Preprocessing(view, facts.mean, facts.std), images=expected_count)
         setup_seconds = time.monotonic() - start
         start = time.monotonic()

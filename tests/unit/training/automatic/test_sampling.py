@@ -109,8 +109,17 @@ def test_files_are_read_for_the_cache_for_a_small_share() -> None:
             break
     assert clock.now == pytest.approx(0.04 * 60, abs=0.8)
     assert not limit.stop_digests(20, 20)
-    clock.now = 31.0
-    assert ShareLimit(limit.budget).stop(10, 100) and not ShareLimit(limit.budget).stop(100, 100)
+
+
+def test_a_trial_ends_after_its_share_of_what_is_left_at_its_first_image() -> None:
+    clock = Clock()
+    limit = ShareLimit(TimeBudget(1.0, 0.0, clock), 0.2)
+    clock.now = 30.0
+    limit.begin()
+    clock.now = 35.9
+    assert not limit.stop(10, 100)
+    clock.now = 36.1
+    assert limit.stop(10, 100) and not limit.stop(100, 100)
 
 
 def test_every_beginning_of_the_order_is_balanced() -> None:
