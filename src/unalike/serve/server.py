@@ -28,6 +28,7 @@ from unalike.serve.resources import build_new_gallery
 from unalike.serve.security import is_loopback
 from unalike.serve.sources import find_sources
 from unalike.serve.store import open_store
+from unalike.serve.thread_budget import limit_libraries, thread_budget
 from unalike.spec.serve import Serve
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def make_app(settings: Serve) -> ASGIApp:
     from unalike.serve.app import create_app
     from unalike.serve.service import Service
 
+    limit_libraries(thread_budget(settings))
     configure_logs(settings.logs, verbosity=progress.verbosity())
     return create_app(Service(settings))
 
