@@ -22,6 +22,7 @@ from uvicorn.supervisors import Multiprocess
 from unalike import progress
 from unalike.errors import RunError, SpecError, UnalikeError
 from unalike.serve.certificates import lan_address, qr_code, tls_files
+from unalike.serve.connections import BoundedConnection
 from unalike.serve.logs import configure_logs
 from unalike.serve.metrics import FOLDER_VARIABLE
 from unalike.serve.resources import build_new_gallery
@@ -116,7 +117,7 @@ def _config(settings: Serve, app: Any, files: tuple[Path, Path] | None) -> uvico
     return uvicorn.Config(
         app, factory=settings.workers > 1, host=settings.host, port=settings.port, workers=settings.workers, lifespan="on",
         log_config=None, access_log=False, server_header=False, backlog=BACKLOG, proxy_headers=False,
-        timeout_graceful_shutdown=int(settings.deadline + DRAIN_MARGIN_S), http="httptools", ws="none",
+        timeout_graceful_shutdown=int(settings.deadline + DRAIN_MARGIN_S), http=BoundedConnection, ws="none",
         ssl_certfile=certificate, ssl_keyfile=key, timeout_worker_healthcheck=HEALTH_S,
     )  # fmt: skip
 
