@@ -100,9 +100,9 @@ class Service:
         """Begin to look for changes of others, and to remove what is past its retention."""
         await asyncio.to_thread(self._register_galleries)
         looks = [
-            self._look_often(self.access.refresh, "the API keys cannot be read"),
+            self._look_often(self.access.refresh, "the API keys"),
             *(
-                self._look_often(gallery.refresh, f"the gallery {gallery.name} cannot be read again")
+                self._look_often(gallery.refresh, f"the gallery {gallery.name}")
                 for gallery in self.resources.galleries.values()
             ),
             *(self._watch(name, watch) for name, watch in self.resources.watches.items()),
@@ -130,7 +130,7 @@ class Service:
         self.keepers.shutdown(wait=True)
         self.store.close()
 
-    async def _look_often(self, function: Callable[[], object], message: str) -> None:
+    async def _look_often(self, function: Callable[[], object], name: str) -> None:
         """Take over, four times a second, what other processes changed; one thing that cannot be read delays no other."""
         last = ""
         while True:
@@ -138,9 +138,9 @@ class Service:
             error = await self._look(function)
             text = "" if error is None else f"{type(error).__name__}: {error}"
             if error is not None and text != last:  # once, not four times a second
-                log_error(message, error)
+                log_error(f"{name} cannot be read again: the former state stays in service", error)
             if error is None and last:
-                log(logging.INFO, f"no longer: {message}")
+                log(logging.INFO, f"{name} can be read again")
             last = text
             if error is not None:
                 await asyncio.sleep(10 * REFRESH_S)

@@ -48,14 +48,14 @@ def test_a_gallery_that_cannot_be_read_delays_no_other_and_is_reported_once(tmp_
         async with running(tmp_path, names=("broken", "good")) as it:
             resource = it.service.resources.gallery("good")
             Path(it.service.resources.gallery("broken").address).write_bytes(b"damaged")
-            await until(lambda: "broken cannot be read" in caplog.text)
+            await until(lambda: "gallery broken cannot be read" in caplog.text)
             start = time.monotonic()
             with Gallery.edit(resource.address) as other:
                 other.rename("red", "crimson")
             await until(lambda: "crimson" in resource.gallery.classes)
             assert time.monotonic() - start < 10 * REFRESH_S  # the pause after an error
             await asyncio.sleep(11 * REFRESH_S)
-            assert caplog.text.count("broken cannot be read") == 1 and "Traceback" not in caplog.text
+            assert caplog.text.count("gallery broken cannot be read") == 1 and "Traceback" not in caplog.text
 
     run(scenario())
 
