@@ -26,6 +26,7 @@ from unalike.inference.loaded_model import LoadedModel
 from unalike.recognition.recognizer import Recogniser
 from unalike.serve.app import create_app
 from unalike.serve.batching import Batcher
+from unalike.serve.file_watch import FileWatch
 from unalike.serve.resources import GalleryResource, Network, Resources
 from unalike.serve.service import Service
 from unalike.serve.store import Store, open_store
@@ -133,12 +134,13 @@ def store_in(folder: Path) -> Store:
 @asynccontextmanager
 async def running(
     folder: Path, engine: StandInEngine | None = None, *, names: tuple[str, ...] = ("colors",), filled: bool = True,
-    **values: Any,
+    watches: dict[str, FileWatch] | None = None, **values: Any,
 ) -> AsyncIterator[SimpleNamespace]:  # fmt: skip
     """A started service: ``client`` (httpx), ``service``, ``engine``."""
     engine = engine or StandInEngine()
     settings = settings_for(folder, **values)
     resources = make_resources(folder, engine, settings, names=names, filled=filled)
+    resources.watches.update(watches or {})
     service = Service(settings, resources, store=store_in(folder))
     transport = httpx.ASGITransport(app=create_app(service), raise_app_exceptions=False)
     await service.start()

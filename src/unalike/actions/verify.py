@@ -32,11 +32,16 @@ if TYPE_CHECKING:
 MAX_IMAGES = 60
 
 
-def open_verifier(section: Verify) -> Verifier:
-    """Load a saved set, or build a verifier from a folder of assets; calibrated here, unless a saved set has no new rate."""
+def open_verifier(section: Verify, threads: int | None = None) -> Verifier:
+    """Load a saved set, or build a verifier from a folder of assets; calibrated here, unless a saved set has no new rate.
+
+    Args:
+        section: the options.
+        threads: CPU cores that the network and the calibration may use; unset, the runtime's choice, and all.
+    """
     assert section.reference is not None
     path, model = Path(section.reference), section.model
-    engine = {"runtime": section.runtime, "precision": section.precision}
+    engine: dict[str, Any] = {"runtime": section.runtime, "precision": section.precision, "threads": threads}
     if path.is_file() and not path.name.lower().endswith((*ARCHIVE_SUFFIXES, *MANIFEST_SUFFIXES, *IMAGE_SUFFIXES)):
         verifier = Verifier.load(path, model, **engine)
         if section.rate is None and verifier.thresholds is not None:
@@ -45,7 +50,8 @@ def open_verifier(section: Verify) -> Verifier:
     else:
         verifier = Verifier.build(section.reference, model, ground=section.ground, range=section.range, **engine)
     options = parameters_from(section, verifier.calibrate)
-    thresholds = verifier.calibrate(**{name: value for name, value in options.items() if value is not None})
+    options = {name: value for name, value in options.items() if value is not None}
+    thresholds = verifier.calibrate(**{**options, "threads": threads})
     say(f"calibrated: {thresholds}")
     return verifier
 

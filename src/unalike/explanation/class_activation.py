@@ -34,23 +34,24 @@ class PooledNetwork:
         trunk: OpenVINO's network up to the mean, for one image.
         input_size: Height and width of the input, in pixels.
         weight_DC, bias_D: The linear head.
+        threads: CPU cores that it may use; OpenVINO's choice if unset.
     """
 
     def __init__(
         self, model: str | Path | bytes, trunk: Any, input_size: tuple[int, int], weight_DC: np.ndarray,
-        bias_D: np.ndarray,
+        bias_D: np.ndarray, threads: int | None = None,
     ) -> None:  # fmt: skip
-        self._source, self.input_size = ModelSource(model), input_size
+        self._source, self.input_size, self.threads = ModelSource(model), input_size, threads
         self.weight_DC, self.bias_D = weight_DC, bias_D
         self._local: ProcessLocal[Any] = ProcessLocal()
-        self._local.set(_compile(trunk))
+        self._local.set(_compile(trunk, threads))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return load_pooled_network, (self._source.model,)
+        return load_pooled_network, (self._source.model, self.threads)
 
     def _compile_again(self) -> Any:
         self._source.check()
-        return load_pooled_network(self._source.model)._local.get(self._compile_again)
+        return load_pooled_network(self._source.model, self.threads)._local.get(self._compile_again)
 
     def features(self, images_BHWC: np.ndarray) -> np.ndarray:
         """Compute feature maps: uint8 (B, H, W, 3) of the input size -> float32 (B, h, w, C)."""
@@ -59,30 +60,34 @@ class PooledNetwork:
         return np.ascontiguousarray(np.concatenate(maps).transpose(0, 2, 3, 1), np.float32)
 
 
-def load_pooled_network(model: str | Path | bytes) -> PooledNetwork:
+def load_pooled_network(model: str | Path | bytes, threads: int | None = None) -> PooledNetwork:
     """Cut a network at its mean over positions; it is computed in fp32.
 
     Args:
         model: An ONNX file, its content, or an OpenVINO ``.xml``.
+        threads: CPU cores that it may use; OpenVINO's choice if unset.
 
     Raises:
         ModelError: There is no such mean, or what follows is not linear.
         MissingExtra: OpenVINO is not installed.
     """
     openvino = import_openvino()
-    engine = OpenVinoEngine(model, "auto")
+    engine = OpenVinoEngine(model, "auto", threads)
     try:
         weight_DC, bias_D = _linear_head(openvino, engine, model)
         graph = _static_graph(engine, model)
         feature_map = _last_spatial_mean(graph).input_value(0)
         trunk = openvino.Model([feature_map], graph.get_parameters(), "trunk")
-        return PooledNetwork(model, trunk, engine.input_size, weight_DC, bias_D)
+        return PooledNetwork(model, trunk, engine.input_size, weight_DC, bias_D, threads)
     except RuntimeError as error:  # the only error class of OpenVINO
         raise ModelError(f"the network cannot be cut where it averages ({str(error).splitlines()[0][:120]})") from error
 
 
-def _compile(graph: Any) -> Any:
-    return import_openvino().Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+def _compile(graph: Any, threads: int | None) -> Any:
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+    if threads is not None:
+        options["INFERENCE_NUM_THREADS"] = threads
+    return import_openvino().Core().compile_model(graph, "CPU", options)
 
 
 def _static_graph(engine: OpenVinoEngine, model: str | Path | bytes) -> Any:

@@ -21,6 +21,7 @@ from unalike.data.view import View
 from unalike.engines.protocol import Engine
 from unalike.errors import DataError, DeviceError, ExportError, MissingExtra, ModelError, WeightsError, closest
 from unalike.explanation.evidence import Evidence, decompose_similarity, occlude, occlusion_evidence
+from unalike.explanation.exported_network import export, export_source
 from unalike.numerics.normalization import l2_normalize
 
 if TYPE_CHECKING:
@@ -109,8 +110,17 @@ class Explainer:
         return cls.from_model(opened_model, method=method)
 
     @classmethod
-    def from_model(cls, model: LoadedModel, *, method: str = "auto") -> Explainer:
+    def from_model(
+        cls, model: LoadedModel, *, method: str = "auto", exported: Path | None = None, threads: int | None = None
+    ) -> Explainer:
         """Create an explainer for a loaded model; a message is printed when only occlusion is possible.
+
+        Args:
+            model: The model.
+            method: As in ``load``.
+            exported: File of ``explanation.exported_network.write_export``; a checkpoint or a pretrained trunk is exported
+                here without one.
+            threads: CPU cores that the cut network may use; OpenVINO's choice if unset.
 
         Raises:
             ModelError: There is no such method, or ``exact`` is not possible.
@@ -120,7 +130,7 @@ class Explainer:
         pooled_network = None
         if method != "covers":
             try:
-                pooled_network = _load_pooled(model)
+                pooled_network = _load_pooled(model, exported, threads)
             except (ModelError, MissingExtra, DeviceError, ExportError, WeightsError) as error:
                 if method == "exact":
                     raise
@@ -159,27 +169,14 @@ class Explainer:
         return Explanation(evidence[0], evidence[1], query_HWC, reference_HWC)
 
 
-def _load_pooled(model: LoadedModel) -> PooledNetwork:
+def _load_pooled(model: LoadedModel, exported: Path | None, threads: int | None) -> PooledNetwork:
     """Cut a model's network at its mean; a checkpoint or a pretrained trunk is exported in memory for it."""
     from unalike.explanation.class_activation import load_pooled_network
-    from unalike.inference.feature_map_model import load_feature_maps
-    from unalike.inference.model_files import CHECKPOINTS, EXPORTED, PRETRAINED
 
-    file = Path(model.source)
-    if file.suffix in (".onnx", ".xml"):
-        return load_pooled_network(file)
-    if file.suffix in EXPORTED:
-        raise ModelError(f"{file.name} cannot be cut where it averages", expected="an .onnx, .xml or checkpoint")
-    if file.suffix in CHECKPOINTS:
-        source = str(file)
-    else:
-        name = model.trunk or file.name  # the source of a pretrained trunk is its name
-        source = PRETRAINED if name == PRETRAINED else f"{PRETRAINED}:{name}"
-    size = model.preprocessing.input_size
-    content = load_feature_maps(source, size=size, runtime="openvino", precision="fp32").content
-    if content is None:
-        raise ModelError(f"{model.source} cannot be cut where it averages")
-    return load_pooled_network(content)
+    source = export_source(model)
+    if source is None:
+        return load_pooled_network(Path(model.source), threads)
+    return load_pooled_network(exported or export(source, model.preprocessing.input_size), threads)
 
 
 def _to_plain(evidence: Evidence) -> dict[str, Any]:

@@ -91,9 +91,9 @@ async def carry_out(
     change = Change(context, claim)
     try:
         status, value = await perform(change)
-    except BaseException:
+    except Exception:  # not where the service stops and cancels this: its thread may still make the change
         if not change.is_applied:
-            await asyncio.shield(asyncio.to_thread(idempotency.release, claim))
+            await asyncio.to_thread(idempotency.release, claim)
         raise
     return json_response(value, status)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from unalike.errors import UnalikeError
 from unalike.sanitize import one_line, redact
 
 LOGGER = logging.getLogger("unalike.serve")
@@ -68,7 +69,10 @@ def log(level: int, message: str, **fields: Any) -> None:
 
 
 def log_error(message: str, error: BaseException, **fields: Any) -> None:
-    """Write a line with the traceback of an error that is nobody's mistake but ours."""
+    """Write an error: of the user's files or machine as one line, of ours with its traceback."""
+    if isinstance(error, UnalikeError):
+        LOGGER.error(f"{message}: {error}", extra={FIELDS: fields})
+        return
     LOGGER.error(message, exc_info=(type(error), error, error.__traceback__), extra={FIELDS: fields})
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,10 +22,12 @@ from unalike.recognition.backends.address import open_gallery
 from unalike.recognition.backends.protocol import GalleryBackend
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.recognizer import Recogniser
-from unalike.runs.environment import usable_cores
+from unalike.serve.asset_sets import AssetOptions, load_changed_asset_set, open_asset_set
 from unalike.serve.batching import Batcher, BatchReport
+from unalike.serve.file_watch import FileWatch, Status, read_status
 from unalike.serve.problems import Problem
 from unalike.serve.sources import DEFAULT_NAME, Sources
+from unalike.serve.thread_budget import thread_budget
 
 if TYPE_CHECKING:
     from unalike.spec.serve import Serve
@@ -123,12 +126,16 @@ class AssetsResource:
 
 @dataclass
 class Resources:
-    """All that a service serves, by name; the first of a kind is the default one."""
+    """All that a service serves, by name; the first of a kind is the default one.
+
+    An inspector or a set of assets whose files change is replaced here by a new resource; ``watches`` look for that.
+    """
 
     networks: dict[str, Network] = field(default_factory=dict)
     galleries: dict[str, GalleryResource] = field(default_factory=dict)
     inspectors: dict[str, InspectorResource] = field(default_factory=dict)
     assets: dict[str, AssetsResource] = field(default_factory=dict)
+    watches: dict[str, FileWatch] = field(default_factory=dict)
 
     def gallery(self, name: str | None = None) -> GalleryResource:
         """A gallery, the default one when None. Raises Problem (404)."""
@@ -184,8 +191,7 @@ class ResourceLoader:
     ) -> None:
         self.settings, self.sources, self.report = settings, sources, report
         self.resources = Resources()
-        cores = usable_cores()
-        self.threads = settings.threads or (max(1, cores // settings.workers) if settings.workers > 1 else None)
+        self.threads = thread_budget(settings)
 
     def load(self) -> Resources:
         """Load all. Raises UnalikeError."""
@@ -194,11 +200,31 @@ class ResourceLoader:
         if not self.sources.galleries and self.sources.model is not None:
             self._add_gallery(DEFAULT_NAME, str(self.sources.new_gallery))
         for name, address in self.sources.inspectors.items():
-            inspector = Inspector.load(address, runtime=self.settings.runtime, threads=self.threads)
-            self.resources.inspectors[name] = InspectorResource(name, address, inspector)
+            status = read_status(address)  # before it is read: a change meanwhile is seen afterwards
+            self.resources.inspectors[name] = self._load_inspector(name, address)
+            self._watch("inspector", name, address, status, self._reload_inspector)
         for name, address in self.sources.assets.items():
-            self.resources.assets[name] = AssetsResource(name, address, self._open_verifier(address))
+            status = read_status(address)
+            self.resources.assets[name] = AssetsResource(name, address, open_asset_set(self._asset_options(address)))
+            self._watch("set of assets", name, address, status, self._reload_assets)
         return self.resources
+
+    def _watch(
+        self, kind: str, name: str, address: str, status: Status, reload: Callable[[str, str], Awaitable[None]]
+    ) -> None:
+        self.resources.watches[f"{kind} {name}"] = FileWatch(address, status, partial(reload, name, address))
+
+    def _load_inspector(self, name: str, address: str) -> InspectorResource:
+        inspector = Inspector.load(address, runtime=self.settings.runtime, threads=self.threads)
+        return InspectorResource(name, address, inspector)
+
+    async def _reload_inspector(self, name: str, address: str) -> None:
+        # Requests that were taken keep the resource that they have.
+        self.resources.inspectors[name] = await asyncio.to_thread(self._load_inspector, name, address)
+
+    async def _reload_assets(self, name: str, address: str) -> None:
+        verifier = await load_changed_asset_set(self._asset_options(address))
+        self.resources.assets[name] = AssetsResource(name, address, verifier)
 
     def _add_gallery(self, name: str, address: str) -> None:
         is_new = address == str(self.sources.new_gallery) and not Path(address).exists()
@@ -233,16 +259,11 @@ class ResourceLoader:
             self.resources.networks[key] = Network(key, file, batcher)
         return self.resources.networks[key]
 
-    def _open_verifier(self, address: str) -> Verifier:
-        from unalike.actions.spec_resolution import spec_with
-        from unalike.actions.verify import open_verifier
-
+    def _asset_options(self, address: str) -> AssetOptions:
         settings = self.settings
-        options = {"reference": address, "runtime": settings.runtime, "precision": settings.precision}
         # A model that serves the galleries serves the assets too, where their file holds none.
-        if self.sources.model is not None and not Path(address).is_file():
-            options["model"] = self.sources.model
-        return open_verifier(spec_with("verify", **options).verify)
+        model = None if Path(address).is_file() else self.sources.model
+        return AssetOptions(address, model, settings.runtime, settings.precision, self.threads)
 
 
 def build_new_gallery(settings: Serve, sources: Sources) -> None:

@@ -22,12 +22,14 @@ from uvicorn.supervisors import Multiprocess
 from unalike import progress
 from unalike.errors import RunError, SpecError, UnalikeError
 from unalike.serve.certificates import lan_address, qr_code, tls_files
+from unalike.serve.connections import BoundedConnection
 from unalike.serve.logs import configure_logs
 from unalike.serve.metrics import FOLDER_VARIABLE
 from unalike.serve.resources import build_new_gallery
 from unalike.serve.security import is_loopback
 from unalike.serve.sources import find_sources
 from unalike.serve.store import open_store
+from unalike.serve.thread_budget import limit_libraries, thread_budget
 from unalike.spec.serve import Serve
 
 if TYPE_CHECKING:
@@ -95,6 +97,7 @@ def make_app(settings: Serve) -> ASGIApp:
     from unalike.serve.app import create_app
     from unalike.serve.service import Service
 
+    limit_libraries(thread_budget(settings))
     configure_logs(settings.logs, verbosity=progress.verbosity())
     return create_app(Service(settings))
 
@@ -114,7 +117,7 @@ def _config(settings: Serve, app: Any, files: tuple[Path, Path] | None) -> uvico
     return uvicorn.Config(
         app, factory=settings.workers > 1, host=settings.host, port=settings.port, workers=settings.workers, lifespan="on",
         log_config=None, access_log=False, server_header=False, backlog=BACKLOG, proxy_headers=False,
-        timeout_graceful_shutdown=int(settings.deadline + DRAIN_MARGIN_S), http="httptools", ws="none",
+        timeout_graceful_shutdown=int(settings.deadline + DRAIN_MARGIN_S), http=BoundedConnection, ws="none",
         ssl_certfile=certificate, ssl_keyfile=key, timeout_worker_healthcheck=HEALTH_S,
     )  # fmt: skip
 

@@ -25,6 +25,8 @@ from unalike.runs.environment import usable_cores
 from unalike.sanitize import one_line, redact_all
 from unalike.serve.batching import MIN_RETRY_S, BatchReport, Finish, Overloaded
 from unalike.serve.decision_log import DecisionLog
+from unalike.serve.explainers import Explainers
+from unalike.serve.file_watch import FileWatch
 from unalike.serve.logs import Tracer, log, log_error
 from unalike.serve.metrics import Metrics
 from unalike.serve.request_context import answered_in_time, context_of
@@ -41,6 +43,7 @@ from unalike.serve.sources import Sources, find_sources
 from unalike.serve.store import Store, open_store
 from unalike.serve.store.purge import Retention, purge_expired
 from unalike.serve.store.references import open_galleries
+from unalike.serve.thread_budget import thread_budget
 from unalike.serve.uploads import IMAGE_FIELDS, MAX_NAME, Form, Limits, Upload, read_form
 from unalike.serve.url_inputs import UrlReader
 from unalike.serve.work_pool import WorkPool
@@ -81,7 +84,9 @@ class Service:
         self.keepers = ThreadPoolExecutor(4, thread_name_prefix="images")
         # One after the other where the networks of this process have all cores.
         self.work = WorkPool(1, settings.queue)
-        self.decoders = ThreadPoolExecutor(max(2, usable_cores()), thread_name_prefix="decode")
+        threads = thread_budget(settings)
+        self.decoders = ThreadPoolExecutor(max(2, threads or usable_cores()), thread_name_prefix="decode")
+        self.explainers = Explainers(self.sources.folder, threads)
         self.is_ready = False
         self._reading = 0  # bodies that are being read
         self._tasks: list[asyncio.Task[None]] = []
@@ -94,14 +99,26 @@ class Service:
     async def start(self) -> None:
         """Begin to look for changes of others, and to remove what is past its retention."""
         await asyncio.to_thread(self._register_galleries)
-        self._tasks = [asyncio.create_task(self._refresh()), asyncio.create_task(self._purge())]
+        looks = [
+            self._look_often(self.access.refresh, "the API keys"),
+            *(
+                self._look_often(gallery.refresh, f"the gallery {gallery.name}")
+                for gallery in self.resources.galleries.values()
+            ),
+            *(self._watch(name, watch) for name, watch in self.resources.watches.items()),
+        ]
+        self._tasks = [asyncio.create_task(work) for work in (*looks, self._purge())]
         self.is_ready = True
+        galleries = list(self.resources.galleries.values())
+        self._tasks.append(asyncio.create_task(self.explainers.prepare(galleries)))
 
     async def stop(self) -> None:
         """End all threads; requests were answered before."""
         self.is_ready = False
         for task in self._tasks:
             task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)  # what they started has ended then
+        await self.explainers.close()
         await self.urls.close()
         await asyncio.to_thread(self.close)
 
@@ -113,13 +130,27 @@ class Service:
         self.keepers.shutdown(wait=True)
         self.store.close()
 
-    async def _refresh(self) -> None:
-        """Take over, four times a second, what other processes changed in the galleries."""
+    async def _look_often(self, function: Callable[[], object], name: str) -> None:
+        """Take over, four times a second, what other processes changed; one thing that cannot be read delays no other."""
+        last = ""
         while True:
             await asyncio.sleep(REFRESH_S)
-            await self._look(self.access.refresh, "the API keys cannot be read")
-            for gallery in self.resources.galleries.values():
-                await self._look(gallery.refresh, f"the gallery {gallery.name} cannot be read again")
+            error = await self._look(function)
+            text = "" if error is None else f"{type(error).__name__}: {error}"
+            if error is not None and text != last:  # once, not four times a second
+                log_error(f"{name} cannot be read again: the former state stays in service", error)
+            if error is None and last:
+                log(logging.INFO, f"{name} can be read again")
+            last = text
+            if error is not None:
+                await asyncio.sleep(10 * REFRESH_S)
+
+    async def _watch(self, name: str, watch: FileWatch) -> None:
+        """Load an inspector or a set of assets again when its files change."""
+        await watch.run(
+            REFRESH_S, lambda: log(logging.INFO, f"the {name} changed, and was loaded again"),
+            lambda error: log_error(f"the {name} changed, and cannot be loaded: the former one stays in service", error),
+        )  # fmt: skip
 
     def _register_galleries(self) -> None:
         """Let purges and backups know the galleries."""
@@ -134,7 +165,9 @@ class Service:
         retention = Retention.of_days(self.settings.retention_days, self.settings.decision_days)
         while True:
             await asyncio.sleep(PURGE_S)
-            await self._look(lambda: self.purge(retention), "what is past its retention cannot be removed")
+            error = await self._look(lambda: self.purge(retention))
+            if error is not None:
+                log_error("what is past its retention cannot be removed", error)
 
     def purge(self, retention: Retention) -> None:
         """Remove what is past its retention."""
@@ -142,13 +175,13 @@ class Service:
             report = purge_expired(self.store, retention, galleries.values())
         log(logging.INFO, "purge", **report.to_dict())
 
-    async def _look(self, function: Callable[[], object], message: str) -> None:
-        """Call a function in a thread; when it fails, the old state stays in use, and the next look is a little later."""
+    async def _look(self, function: Callable[[], object]) -> Exception | None:
+        """Call a function in a thread; its error, after which the old state stays in use."""
         try:
             await asyncio.to_thread(function)
         except Exception as error:  # noqa: BLE001
-            log_error(message, error)
-            await asyncio.sleep(10 * REFRESH_S)
+            return error
+        return None
 
     # ---- images ----
 

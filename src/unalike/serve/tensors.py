@@ -29,6 +29,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "FP16": np.dtype("<f2"),
 }
 MAX_ELEMENTS = 1 << 28
+MAX_NESTED = 1 << 18  # lists and objects of the JSON
 
 
 class ProtocolError(Exception):
@@ -86,6 +87,8 @@ def read_request(body: bytes, header_length: str | None) -> InferenceRequest:
         if not (header_length.isascii() and header_length.isdigit()) or not 0 <= int(header_length) <= len(body):
             raise ProtocolError(f"{LENGTH_HEADER} is {header_length[:20]!r}, expected at most the length of the body")
         length = int(header_length)
+    if body.count(b"[", 0, length) + body.count(b"{", 0, length) > MAX_NESTED:  # before anything is made of them
+        raise ProtocolError(f"the JSON holds more than {MAX_NESTED} lists and objects; send binary tensors", 413)
     try:
         values = json.loads(body[:length])
     except (ValueError, RecursionError) as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,9 @@ IMAGE_FIELDS = ("image", "images", "file", "files")
 MAX_NAME = 300  # characters of a file's name that are repeated
 MAX_TEXT = 1 << 16  # bytes of a parameter
 MAX_PARAMETERS = 64
+# Most values of a JSON body beside images and their names: a body of 32 MiB of empty lists took a minute and a gigabyte.
+MAX_JSON_VALUES = 1 << 16
+_INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ async def read_form(request: Request, limits: Limits, fields: Sequence[str] = IM
             raise _damaged("a multipart body without a boundary")
         form = await _read_multipart(request, boundary, limits, fields)
     elif kind == b"application/json":
-        form = _from_json(await read_body(request, limits.max_bytes), fields)
+        form = _from_json(await read_body(request, limits.max_bytes), limits, fields)
     elif kind.startswith(b"image/") or kind == b"application/octet-stream":
         form = Form([Upload("", await read_body(request, limits.max_bytes))])
     elif not kind and not int(request.headers.get("content-length") or 0):
@@ -120,8 +124,8 @@ def too_many_files(count: int, most: int) -> Problem:
                    remedy="send them in several requests, or start the service with a larger --max-files")  # fmt: skip
 
 
-def _damaged(fault: str) -> Problem:
-    return Problem(400, "damaged-request", fault, expected="a complete body of its Content-Type")
+def _damaged(fault: str, expected: str = "a complete body of its Content-Type") -> Problem:
+    return Problem(400, "damaged-request", fault, expected=expected)
 
 
 class _PartReader:
@@ -132,7 +136,7 @@ class _PartReader:
         self._header_name, self._header_value = b"", b""
         self._headers: dict[bytes, bytes] = {}
         self._chunks: list[bytes] = []
-        self._size = 0
+        self._size = self._parameters = 0
         self.is_complete = False
 
     def callbacks(self) -> Any:
@@ -168,12 +172,20 @@ class _PartReader:
         name = _text(options.get(b"name", b""))
         if b"filename" in options or name in self._fields:
             self._add_image(name, _text(options.get(b"filename", b"")), content)
-        elif self._size > MAX_TEXT or len(self.form.values) >= MAX_PARAMETERS:
+        elif self._size > MAX_TEXT or self._parameters >= max(MAX_PARAMETERS, self._limits.max_files):
             raise _damaged(
-                f"the parameter {shown(name)} is too long, or there are more than {MAX_PARAMETERS} parameters"
+                f"the parameter {shown(name)} is too long, or there are too many parameters",
+                expected=f"at most {MAX_TEXT} bytes each",
             )
         else:
-            self.form.values[name] = _text(content)
+            self._parameters += 1
+            self._add_value_of(name, _text(content))
+
+    def _add_value_of(self, name: str, text: str) -> None:
+        """A parameter that is given several times is a list, which only those for lists take."""
+        earlier = self.form.values.get(name)
+        several = earlier if isinstance(earlier, list) else [earlier]
+        self.form.values[name] = text if earlier is None else [*several, text]
 
     def _add_image(self, name: str, file_name: str, content: bytes) -> None:
         if name.removesuffix("[]") not in self._fields:
@@ -221,7 +233,11 @@ def shown(name: str) -> str:
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
-    """A JSON object. Raises Problem (400)."""
+    """A JSON object. Raises Problem (400), before anything is made of it where it holds too many values (413)."""
+    count = sum(body.count(sign) for sign in (b",", b"[", b"{"))
+    if count > MAX_JSON_VALUES:
+        raise Problem(413, "too-large", f"JSON of some {count} values", expected=f"at most {MAX_JSON_VALUES}",
+                      remedy="send images as parts of a form")  # fmt: skip
     try:
         value = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -231,13 +247,16 @@ def parse_json(body: bytes) -> dict[str, Any]:
     return value
 
 
-def _from_json(body: bytes, fields: Sequence[str]) -> Form:
+def _from_json(body: bytes, limits: Limits, fields: Sequence[str]) -> Form:
     values = parse_json(body)
     form = Form()
     for name in fields:
         if name in values:
             entries = values.pop(name)
-            for entry in entries if isinstance(entries, list) else [entries]:
+            entries = entries if isinstance(entries, list) else [entries]
+            if len(form.images) + len(entries) > limits.max_files:
+                raise too_many_files(len(form.images) + len(entries), limits.max_files)
+            for entry in entries:
                 form.images.append(_upload_of(entry, name))
     form.values = values
     return form
@@ -293,7 +312,7 @@ class Parameters:
         value = self._take(name)
         if value is None:
             return default
-        if isinstance(value, str) and value.strip().lstrip("+-").isdecimal() and len(value) < 20:
+        if isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
             value = int(value)
         if type(value) is not int or not low <= value <= high:
             raise self._wrong(name, value, f"a whole number of {low} to {high}")
@@ -335,7 +354,7 @@ class Parameters:
         if value is None:
             return default
         if not isinstance(value, str) or len(value) > most:
-            raise self._wrong(name, value, f"a text of at most {most} characters")
+            raise self._wrong(name, value, f"one text of at most {most} characters")
         return value
 
     def texts(self, name: str, most: int = 1000) -> list[str]:

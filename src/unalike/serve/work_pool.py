@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 from unalike.serve.batching import MIN_RETRY_S, Overloaded
@@ -35,6 +36,16 @@ class WorkPool:
         if self._occupied and self._occupied + count > self.limit:
             raise Overloaded(MIN_RETRY_S)
 
+    @contextmanager
+    def reserve(self, count: int = 1) -> Iterator[None]:
+        """Take places, for calls or for what they wait for. Raises Overloaded where there are not as many."""
+        self.refuse_overload(count)
+        self._occupied += count
+        try:
+            yield
+        finally:
+            self._occupied -= count
+
     async def run_all(self, calls: Sequence[Callable[[], Result]]) -> list[Result]:
         """Run calls, and return their results in order; calls that have not begun when this is cancelled never do.
 
@@ -42,13 +53,9 @@ class WorkPool:
             Overloaded: there are not as many places.
             Exception: the first that a call raised.
         """
-        self.refuse_overload(len(calls))
         loop = asyncio.get_running_loop()
-        self._occupied += len(calls)
-        try:
+        with self.reserve(len(calls)):
             return list(await asyncio.gather(*(loop.run_in_executor(self._pool, call) for call in calls)))
-        finally:
-            self._occupied -= len(calls)
 
     def close(self) -> None:
         """End the threads; calls that run are finished."""

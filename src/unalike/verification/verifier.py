@@ -91,6 +91,7 @@ class Verifier:
         precision: str = "auto",
         ground: str | Sequence[int] | None = None,
         range: str | Sequence[float] | None = None,
+        threads: int | None = None,
     ) -> Verifier:
         """Enroll assets by a model.
 
@@ -102,6 +103,7 @@ class Verifier:
             precision: auto, fp32, bf16, fp16 or int8.
             ground: Color behind transparent pixels of images (``data.decoding``); chosen from the assets if unset.
             range: Lowest and highest value of images of more than 8 bits; chosen from the assets if unset.
+            threads: CPU cores that the network may use; the runtime's choice if unset.
 
         Raises:
             DataError: As ``of``.
@@ -111,13 +113,13 @@ class Verifier:
         decoding = fit_decoding(asset_sources(assets), Decoding.from_options(ground, range))
         opened_assets = open_assets(assets, names, decoding)  # before the network, which may take ten seconds to open
         if model is None:
-            trunk = load_feature_maps(PRETRAINED, vector=True, runtime=runtime, precision=precision)
+            trunk = load_feature_maps(PRETRAINED, vector=True, runtime=runtime, precision=precision, threads=threads)
             progress.say(f"no model given: the frozen trunk {trunk.trunk} finds the assets")
             view = replace(trunk.view, decoding=decoding)
             return cls.of(
                 opened_assets, trunk.engine, view, source=trunk.source, trunk=trunk.trunk, network=trunk.content
             )
-        opened_model = load_model(model, runtime=runtime, precision=precision)
+        opened_model = load_model(model, runtime=runtime, precision=precision, threads=threads)
         content = opened_model.source.read_bytes() if opened_model.source.suffix == ".onnx" else None
         view = replace(opened_model.view, decoding=opened_model.view.decoding.completed(decoding))
         if (view.decoding.version, view.decoding.range) != (decoding.version, decoding.range):
@@ -128,8 +130,9 @@ class Verifier:
 
     @classmethod
     def load(
-        cls, path: str | Path, model: str | Path | None = None, *, runtime: str = "auto", precision: str = "auto"
-    ) -> Verifier:
+        cls, path: str | Path, model: str | Path | None = None, *, runtime: str = "auto", precision: str = "auto",
+        threads: int | None = None,
+    ) -> Verifier:  # fmt: skip
         """Open a saved set; without torch if its network is an exported one.
 
         Args:
@@ -137,6 +140,7 @@ class Verifier:
             model: The network; the one in the file, or the file it was made with, if unset.
             runtime: auto, onnxruntime, openvino or torch.
             precision: auto, fp32, bf16, fp16 or int8.
+            threads: CPU cores that the network may use; the runtime's choice if unset.
 
         Raises:
             DataError: The file is missing, damaged or of another kind.
@@ -145,7 +149,7 @@ class Verifier:
         approved_set = ApprovedSet.load(path)
         identity = approved_set.gallery.model_identity
         if model is None and approved_set.network is not None:
-            engine = engine_from_onnx(approved_set.network, runtime, precision)
+            engine = engine_from_onnx(approved_set.network, runtime, precision, threads)
             return cls(
                 approved_set, engine, View.from_dict(dict(identity.view)) if identity.view else View(*engine.input_size)
             )
@@ -153,7 +157,7 @@ class Verifier:
         if not source or not Path(source).is_file():
             raise ModelError(f"{path} holds no network, and its model is not at {source or 'any place'}",
                              remedy="name it with -m FILE")  # fmt: skip
-        opened_model = load_model(source, runtime=runtime, precision=precision)
+        opened_model = load_model(source, runtime=runtime, precision=precision, threads=threads)
         return cls(approved_set, opened_model.engine, opened_model.view)
 
     @classmethod
@@ -206,6 +210,7 @@ class Verifier:
         kinds: Collection[str] = TAMPERING,
         confidence: float = 0.95,
         seed: int = 0,
+        threads: int | None = None,
     ) -> VerificationThresholds:
         """Set the thresholds for a target rate of false accepts, from the assets alone.
 
@@ -215,13 +220,14 @@ class Verifier:
             kinds: Kinds of tampering.
             confidence: Confidence of the intervals, 0 to 1.
             seed: Determines the trials.
+            threads: CPU cores that the trials may use; all if unset.
 
         Raises:
             DataError: The trials cannot support the rate.
             SpecError: A setting is out of range, or a kind unknown.
         """
         thresholds, twins = calibrate_thresholds(
-            self.matcher, rate, trials=trials, kinds=kinds, confidence=confidence, seed=seed
+            self.matcher, rate, trials=trials, kinds=kinds, confidence=confidence, seed=seed, threads=threads
         )
         self.approved = replace(self.approved, thresholds=thresholds, twins=twins)
         return thresholds

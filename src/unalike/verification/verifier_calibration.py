@@ -46,6 +46,7 @@ def calibrate_thresholds(
     kinds: Collection[str] = TAMPERING,
     confidence: float = 0.95,
     seed: int = 0,
+    threads: int | None = None,
 ) -> tuple[VerificationThresholds, tuple[tuple[str, str], ...]]:
     """Render trials of the assets and fit the thresholds to them.
 
@@ -56,6 +57,7 @@ def calibrate_thresholds(
         kinds: Kinds of tampering.
         confidence: Confidence of the intervals, 0 to 1.
         seed: Determines the trials.
+        threads: CPU cores that the trials may use; all if unset.
 
     Returns:
         The thresholds, and the pairs of assets that cannot be told apart.
@@ -85,15 +87,18 @@ def calibrate_thresholds(
     rendered = render_trials(
         assets, genuine=genuine, tampered=trials, others=trials, kinds=kinds, similar=similar, seed=seed
     )
-    measurements = measure_trials(matcher, rendered, len(assets) * (2 * trials + genuine))
+    measurements = measure_trials(matcher, rendered, len(assets) * (2 * trials + genuine), threads)
     return fit_thresholds(measurements, rate, confidence), twins
 
 
-def measure_trials(matcher: AssetMatcher, trials: Iterable[VerificationTrial], total: int) -> TrialMeasurements:
+def measure_trials(
+    matcher: AssetMatcher, trials: Iterable[VerificationTrial], total: int, threads: int | None = None
+) -> TrialMeasurements:
     """Measure trials, a few at a time and by threads; ``total`` is their number for the progress bar."""
     measurements: list[tuple[AssetDifference | None, int, str, float]] = []
     remaining = iter(trials)
-    with ThreadPoolExecutor(usable_cores()) as pool, progress.progress("calibrating", total, "trials") as advance:
+    workers = threads or usable_cores()
+    with ThreadPoolExecutor(workers) as pool, progress.progress("calibrating", total, "trials") as advance:
         while batch := list(islice(remaining, max(8, matcher.engine.batch))):
             differences = list(pool.map(lambda t: measure_asset(matcher.template(t.asset), t.image_HW3), batch))
             vectors_ND = matcher.embed([trial.image_HW3 for trial in batch])

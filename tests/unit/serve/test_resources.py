@@ -8,10 +8,12 @@ import pytest
 from PIL import Image
 
 from tests.support.networks import pictures, write_model
-from tests.support.serving import StandInEngine, make_resources, settings_for
-from unalike.errors import ModelError
+from tests.support.serving import StandInEngine, make_resources, run, settings_for
+from unalike.errors import DataError, ModelError
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.recognizer import Recogniser
+from unalike.serve import resources as module
+from unalike.serve.asset_sets import AssetOptions
 from unalike.serve.problems import Problem
 from unalike.serve.resources import ResourceLoader, build_new_gallery
 from unalike.serve.sources import Sources
@@ -89,6 +91,55 @@ def test_a_gallery_of_another_network_is_refused(folder: Path, tmp_path: Path) -
     sources = Sources(model=str(other), galleries={"x": str(folder / "x.gallery")})
     with pytest.raises(ModelError):
         ResourceLoader(Serve(runtime="onnxruntime"), sources).load()
+
+
+def test_an_inspector_whose_file_changes_is_loaded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests keep the resource that they have; what cannot be read leaves the former one in service."""
+
+    def load(path: str, **options: object) -> bytes:
+        content = Path(path).read_bytes()
+        if content == b"damaged":
+            raise DataError("damaged")
+        return content
+
+    monkeypatch.setattr(module.Inspector, "load", load)
+    path = tmp_path / "part.inspector"
+    path.write_bytes(b"old")
+    resources = ResourceLoader(Serve(), Sources(inspectors={"part": str(path)})).load()
+    watch, first = resources.watches["inspector part"], resources.inspector()
+
+    async def change(content: bytes) -> None:
+        path.write_bytes(content)
+        assert not await watch.look()
+        await watch.look()
+
+    run(change(b"newer"))
+    assert resources.inspector("part").inspector == b"newer" and first.inspector == b"old"  # type: ignore[comparison-overlap]
+    with pytest.raises(DataError):
+        run(change(b"damaged"))
+    assert resources.inspector().inspector == b"newer"  # type: ignore[comparison-overlap]
+
+
+def test_a_set_of_assets_whose_folder_changes_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def names(options: AssetOptions) -> list[str]:
+        assert options.threads == 3
+        return sorted(path.name for path in Path(options.reference).iterdir())
+
+    async def build(options: AssetOptions) -> list[str]:
+        return names(options)
+
+    monkeypatch.setattr(module, "open_asset_set", names)
+    monkeypatch.setattr(module, "load_changed_asset_set", build)
+    (tmp_path / "a.png").write_bytes(b"a")
+    resources = ResourceLoader(Serve(threads=3), Sources(assets={"logos": str(tmp_path)})).load()
+    (tmp_path / "b.png").write_bytes(b"b")
+    watch = resources.watches["set of assets logos"]
+
+    async def look_twice() -> None:
+        assert not await watch.look() and await watch.look()
+
+    run(look_twice())
+    assert resources.asset_set().verifier == ["a.png", "b.png"]  # type: ignore[comparison-overlap]
 
 
 def test_several_processes_share_the_cores() -> None:

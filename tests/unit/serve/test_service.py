@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from tests.support.serving import files, picture, run, running, until
+from unalike.errors import DataError
 from unalike.recognition.gallery import Gallery
-from unalike.serve.service import display_name, json_response
+from unalike.serve.file_watch import FileWatch, read_status
+from unalike.serve.service import REFRESH_S, display_name, json_response
 from unalike.serve.store.purge import Retention
 from unalike.storage.digests import content_sha256
 
@@ -37,6 +41,46 @@ def test_a_gallery_that_cannot_be_read_leaves_the_old_state_in_use(tmp_path: Pat
             assert not any(task.done() for task in it.service._tasks)
 
     run(scenario())
+
+
+def test_a_gallery_that_cannot_be_read_delays_no_other_and_is_reported_once(tmp_path: Path, caplog: Any) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, names=("broken", "good")) as it:
+            resource = it.service.resources.gallery("good")
+            Path(it.service.resources.gallery("broken").address).write_bytes(b"damaged")
+            await until(lambda: "gallery broken cannot be read" in caplog.text)
+            start = time.monotonic()
+            with Gallery.edit(resource.address) as other:
+                other.rename("red", "crimson")
+            await until(lambda: "crimson" in resource.gallery.classes)
+            assert time.monotonic() - start < 10 * REFRESH_S  # the pause after an error
+            await asyncio.sleep(11 * REFRESH_S)
+            assert caplog.text.count("gallery broken cannot be read") == 1 and "Traceback" not in caplog.text
+
+    run(scenario())
+
+
+def test_a_file_that_changes_is_loaded_again_while_the_service_runs(tmp_path: Path, caplog: Any) -> None:
+    async def scenario() -> None:
+        reloads = []
+
+        async def reload() -> None:
+            reloads.append(path.read_bytes())
+            if path.read_bytes() == b"damaged":
+                raise DataError("damaged")
+
+        path = tmp_path / "part.inspector"
+        path.write_bytes(b"old")
+        watch = FileWatch(str(path), read_status(str(path)), reload)
+        async with running(tmp_path, watches={"inspector part": watch}):
+            path.write_bytes(b"newer")
+            await until(lambda: reloads == [b"newer"])
+            path.write_bytes(b"damaged")
+            await until(lambda: "former one stays in service" in caplog.text)
+
+    caplog.set_level(logging.INFO)
+    run(scenario())
+    assert "the inspector part changed, and was loaded again" in caplog.text
 
 
 def test_what_is_past_its_retention_is_removed_and_references_keep_their_pictures(tmp_path: Path) -> None:

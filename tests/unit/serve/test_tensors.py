@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unalike.serve.tensors import ProtocolError, read_request, write_response
+from unalike.serve.tensors import MAX_NESTED, ProtocolError, read_request, write_response
 
 
 def body_of(*entries: dict[str, Any], data: bytes = b"", **values: Any) -> tuple[bytes, str]:
@@ -75,3 +75,9 @@ def test_an_answer_holds_the_vectors_exactly(is_binary: bool) -> None:
     values = np.frombuffer(content[length:], "<f4") if is_binary else np.array(head["outputs"][0]["data"], np.float32)
     assert (values.reshape(2, 3) == vectors).all()
     assert not is_binary or head["outputs"][0]["parameters"]["binary_data_size"] == 24
+
+
+def test_json_of_countless_lists_is_refused_before_it_is_read() -> None:
+    with pytest.raises(ProtocolError, match="lists and objects") as caught:
+        read_request(b'{"inputs": [' + b"[]," * MAX_NESTED + b"[]]}", None)
+    assert caught.value.status == 413

@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from tests.support.serving import files, picture, run
 from unalike.serve.problems import Problem
-from unalike.serve.uploads import Form, Limits, Parameters, read_form
+from unalike.serve.uploads import MAX_JSON_VALUES, Form, Limits, Parameters, read_form
 
 LIMITS = Limits(max_bytes=20_000, max_files=3)
 FIELDS = ("image", "reference")
@@ -142,7 +142,7 @@ def test_parameters_are_read_by_type() -> None:
         ({"s": [1]}, lambda p: p.number("s", None, 0, 1), "a number of 0 to 1"),
         ({"r": "votes"}, lambda p: p.choice("r", ("vote",)), "one of vote"),
         ({"b": "maybe"}, lambda p: p.boolean("b"), "true or false"),
-        ({"t": 5}, lambda p: p.text("t"), "a text of at most 1000 characters"),
+        ({"t": 5}, lambda p: p.text("t"), "one text of at most 1000 characters"),
         ({"l": [5]}, lambda p: p.texts("l"), "a list of at most 1000 texts"),
     ],
 )
@@ -158,3 +158,31 @@ def test_a_parameter_that_nobody_reads_is_refused_with_a_close_spelling() -> Non
     with pytest.raises(Problem) as caught:
         parameters.finish()
     assert "rule" in caught.value.remedy
+
+
+@pytest.mark.parametrize("text", ["+-5", "--5", "+", "5" * 20, "\u0665", "1_0"])
+def test_what_is_no_whole_number_is_refused(text: str) -> None:
+    with pytest.raises(Problem) as caught:
+        Parameters({"k": text}).integer("k", 3, 1, 1000)
+    assert caught.value.status == 422
+
+
+def test_a_parameter_that_is_given_twice_is_a_list_and_never_silently_the_last_one() -> None:
+    form = read(post(files=files(picture("red"), picture("blue")), data={"label": ["mug", "cup"]}))
+    assert Parameters(form.values).texts("label") == ["mug", "cup"]
+    with pytest.raises(Problem, match="mug") as caught:
+        Parameters(form.values).text("label")
+    assert "one text" in caught.value.expected
+
+
+def test_json_of_countless_values_is_refused_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = Limits(max_bytes=10**7, max_files=3)
+    many = post(json={"image": [""] * (MAX_JSON_VALUES + 1)})
+    deep = post(content=b'{"x": ' + b"[" * (MAX_JSON_VALUES + 1), headers={"content-type": "application/json"})
+    monkeypatch.setattr(json, "loads", None)
+    assert refusal(many, limits=limits, chunk=10**6).status == refusal(deep, limits=limits, chunk=10**6).status == 413
+
+
+def test_more_images_in_json_than_may_be_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base64, "b64decode", None)
+    assert refusal(post(json={"image": ["aaaa"] * 4})).status == 413

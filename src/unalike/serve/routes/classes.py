@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,6 +23,8 @@ from unalike.serve.uploads import Parameters, parse_json, read_body
 MAX_BODY = 1 << 20
 MAX_PAGE = 1000
 MAX_LABEL = 500
+# They let a name look like another one.
+_DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 PAGE_PARAMETERS: dict[str, dict[str, Any]] = {
     "after": {"type": "string", "description": "`next` of the page before."},
     "limit": {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 100},
@@ -90,14 +93,15 @@ def _add_changes(service: Service, router: APIRouter) -> None:
                     return counts.get(label, 0)
                 return function(gallery)
 
-            return await asyncio.to_thread(apply, service, resource, change, action, values, once, answer)
+            details = {key: bounded(value) if isinstance(value, list) else value for key, value in values.items()}
+            return await asyncio.to_thread(apply, service, resource, change, action, details, once, answer)
 
         return await carry_out(service, request, request_digest(request, values), perform)
 
     async def rename(request: Request, name: str | None) -> Response:
         """Rename a class; its references keep their pictures and ids."""
         parameters = await _body(request)
-        label, new = _required(parameters, "label"), _required(parameters, "new")
+        label, new = _required(parameters, "label"), check_new_class(_required(parameters, "new"))
         parameters.finish()
 
         def function(gallery: GalleryBackend) -> int:
@@ -111,10 +115,9 @@ def _add_changes(service: Service, router: APIRouter) -> None:
         """Merge several classes into one, which may be new."""
         parameters = await _body(request)
         labels = [normalize_class_name(label) for label in parameters.texts("labels")]
-        into = _required(parameters, "into")
+        into = check_new_class(_required(parameters, "into"))
         parameters.finish()
-        values = {"labels": bounded(labels), "into": into}
-        return await change(request, name, "classes.merge", values, into, lambda gallery: gallery.merge(labels, into),
+        return await change(request, name, "classes.merge", {"labels": labels, "into": into}, into, lambda gallery: gallery.merge(labels, into),
                             lambda counts: into in counts and not ({*labels} - {into}) & counts.keys())  # fmt: skip
 
     async def remove(request: Request, name: str | None) -> Response:
@@ -151,6 +154,15 @@ def _required(parameters: Parameters, name: str) -> str:
     if value is None or not value.strip():
         raise Problem(422, "invalid-value", f"no {name}", expected=f"{name}: the name of a class")
     return normalize_class_name(value)
+
+
+def check_new_class(label: str) -> str:
+    """A name that a class may get: of visible text, so that every file, page and terminal shows the same. Raises Problem (422)."""
+    wrong = next((sign for sign in label if unicodedata.category(sign) in ("Cc", "Cs") or sign in _DIRECTIONS), None)
+    if wrong is not None:
+        raise Problem(422, "invalid-value", f"a class name with the character U+{ord(wrong):04X}: {label[:100]!a}",
+                      expected="a name without control characters and halves of characters")  # fmt: skip
+    return label
 
 
 def no_class(label: str, labels: list[str]) -> Problem:

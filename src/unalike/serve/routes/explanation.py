@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -15,6 +13,7 @@ from unalike.errors import DataError, UnreadableImage
 from unalike.explanation.explainer import Explainer
 from unalike.serve.documents import add_scoped, image_body
 from unalike.serve.problems import Problem
+from unalike.serve.request_context import answered_in_time
 from unalike.serve.resources import GalleryResource
 from unalike.serve.routes.recognition import EmbedFinish
 from unalike.serve.service import Service, display_name, json_response
@@ -22,6 +21,7 @@ from unalike.serve.store.references import hash_of_reference
 from unalike.serve.uploads import Parameters, Upload
 
 MAX_ID = 2**63 - 1
+PREPARATION_S = 10  # after so long it may be ready
 
 
 class PairModel(BaseModel):
@@ -37,35 +37,14 @@ class ExplainModel(BaseModel):
     pairs: list[PairModel]
 
 
-class Explainers:
-    """The explainer of each network, made when it is first asked for."""
-
-    def __init__(self) -> None:
-        self._explainers: dict[str, Explainer] = {}
-        self._lock = threading.Lock()
-
-    def get(self, resource: GalleryResource) -> Explainer:
-        """The explainer of a gallery's network and view."""
-        with self._lock:
-            explainer = self._explainers.get(resource.name)
-            if explainer is None or explainer.view != resource.view:
-                preprocessing = replace(resource.network.model.preprocessing, view=resource.view)
-                explainer = Explainer.from_model(replace(resource.network.model, preprocessing=preprocessing))
-                self._explainers[resource.name] = explainer
-            return explainer
-
-
 def explanation_router(service: Service) -> APIRouter:
     """The endpoint."""
     router = APIRouter()
-    explainers = Explainers()
 
-    def explain_pair(
-        resource: GalleryResource, query: Upload, other: Any, reference: str, label: str
-    ) -> dict[str, Any]:
+    def explain_pair(explainer: Explainer, query: Upload, other: Any, reference: str, label: str) -> dict[str, Any]:
         try:
             service.check_size(query)
-            explanation = explainers.get(resource).explain(query.content, other)
+            explanation = explainer.explain(query.content, other)
         except UnreadableImage as error:
             raise service.named_error(error, query) from error
         return {"query": display_name(query.name), "query_label": "", "reference": reference, "reference_label": label,
@@ -92,7 +71,8 @@ def explanation_router(service: Service) -> APIRouter:
             if reference_id < 0:
                 reference_id = await _nearest(service, request, resource, queries[0])
             content, reference, label = await asyncio.to_thread(_picture, service, resource, reference_id)
-        pairs = await service.work_on(request, [lambda: explain_pair(resource, queries[0], content, reference, label)])
+        explainer = await _explainer(service, request, resource)
+        pairs = await service.work_on(request, [lambda: explain_pair(explainer, queries[0], content, reference, label)])
         return json_response({"gallery": resource.name, "pairs": pairs})
 
     add_scoped(
@@ -102,6 +82,17 @@ def explanation_router(service: Service) -> APIRouter:
         }),
     )  # fmt: skip
     return router
+
+
+async def _explainer(service: Service, request: Request, resource: GalleryResource) -> Explainer:
+    """The explainer of a gallery. Raises Problem (503) where it is not ready within the request's time, Overloaded."""
+    try:
+        with service.work.reserve():
+            async with answered_in_time(request):
+                return await service.explainers.get(resource)
+    except TimeoutError as error:
+        raise Problem(503, "being-prepared", "the network is still being prepared for explanations",
+                      remedy="send it again later", headers={"Retry-After": str(PREPARATION_S)}) from error  # fmt: skip
 
 
 async def _nearest(service: Service, request: Request, resource: GalleryResource, query: Upload) -> int:

@@ -28,6 +28,9 @@ def health_router(service: Service) -> APIRouter:
             raise Problem(503, "not-ready", "the service is starting or stopping", headers={"Retry-After": "1"})
         return json_response({"status": "ready"})
 
+    for path, endpoint in (("/healthz", healthz), ("/readyz", readyz)):  # balancers ask for the headers alone
+        router.add_api_route(path, endpoint, methods=["HEAD"], response_class=Response, include_in_schema=False)
+
     @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
                 summary="Metrics for Prometheus.")  # fmt: skip
     async def metrics(request: Request) -> Response:

@@ -70,8 +70,9 @@ class Idempotency:
                 return Conflict()
             if old["status"] is not None:
                 return Replay(old["status"], old["body"])
-            if old["lease_end"] > now:
-                return InProgress((old["lease_end"] - now).total_seconds())
+            remaining_s = (old["lease_end"] - now).total_seconds()
+            if 0 < remaining_s <= max(lease_s, LEASE_S):  # more: the clock was set back since
+                return InProgress(remaining_s)
             connection.execute(idempotency.update().where(own).values(token=token, lease_end=lease_end))
             return New(key, actor, token, is_retry=True)
 

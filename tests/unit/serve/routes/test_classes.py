@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import unicodedata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from tests.support.serving import run, running
+from tests.support.serving import picture, run, running
 from unalike.recognition.gallery import Gallery
 from unalike.serve.store import New
 
@@ -103,5 +106,42 @@ def test_a_name_is_the_same_class_however_its_accents_are_written(tmp_path: Path
             assert response.json()["label"] == name and response.json()["images"] == 1
             assert (await it.client.get("/v1/references", params={"label": decomposed})).status_code == 200
             assert (await it.client.delete("/v1/classes", params={"label": decomposed})).json()["images"] == 2
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\nb", "a\x1b[2J", "\ud800", "a\u202eb", "a\u2066b"])
+def test_a_new_name_is_visible_text(tmp_path: Path, name: str) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            text = json.dumps(name)
+            for path, body in (
+                ("/v1/classes/rename", f'{{"label": "red", "new": {text}}}'),
+                ("/v1/classes/merge", f'{{"labels": ["red"], "into": {text}}}'),
+                ("/v1/references", f'{{"image": "{base64.b64encode(picture("red")).decode()}", "label": {text}}}'),
+            ):
+                response = await it.client.post(path, content=body, headers={"content-type": "application/json"})
+                assert response.status_code == 422 and "U+" in response.json()["found"], path
+            assert set(it.service.resources.gallery().gallery.counts()) == {"red", "green", "blue"}
+
+    run(scenario())
+
+
+def test_a_key_belongs_to_all_of_many_names(tmp_path: Path) -> None:
+    """Also to those that the audit log leaves out."""
+
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            gallery, headers = it.service.resources.gallery().gallery, {"idempotency-key": "key"}
+            names = [f"c{number:03d}" for number in range(121)]
+            gallery.enrol(np.eye(3)[[0] * len(names)], names)
+            gallery.save()
+            first = {"labels": names[:120], "into": "all"}
+            assert (await it.client.post("/v1/classes/merge", json=first, headers=headers)).json()["images"] == 120
+            other = {"labels": [*names[:119], names[120]], "into": "all"}
+            response = await it.client.post("/v1/classes/merge", json=other, headers=headers)
+            assert response.status_code == 422 and response.json()["type"].endswith("key-conflict")
+            details = it.service.store.audit.find().items[0].details
+            assert details["labels"][-1] == "and 20 more"
 
     run(scenario())

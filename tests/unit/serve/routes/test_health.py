@@ -13,7 +13,10 @@ def test_the_service_is_ready_until_it_stops(tmp_path: Path) -> None:
             assert (await it.client.get("/readyz")).json() == {"status": "ready"}
             it.service.is_ready = False
             assert (await it.client.get("/readyz")).status_code == 503
+            assert (await it.client.head("/readyz")).status_code == 503
             assert (await it.client.get("/healthz")).status_code == 200
+            response = await it.client.head("/healthz")
+            assert response.status_code == 200 and (await it.client.get("/openapi.json")).status_code == 200
 
     run(scenario())
 

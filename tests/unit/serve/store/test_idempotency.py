@@ -41,6 +41,13 @@ def test_who_comes_second_waits_and_takes_over_when_the_claim_ends(store: Store)
     assert store.idempotency.complete(second, 200, "{}")
 
 
+def test_a_claim_ends_although_the_clock_is_set_back(store: Store) -> None:
+    """It then seems to end in hours."""
+    assert isinstance(store.idempotency.claim("key", "ann", DIGEST, lease_s=7200), New)
+    again = store.idempotency.claim("key", "ann", DIGEST)
+    assert isinstance(again, New) and again.is_retry
+
+
 def test_a_released_key_is_free(store: Store) -> None:
     claim = store.idempotency.claim("key", "ann", DIGEST)
     assert isinstance(claim, New) and store.idempotency.release(claim)

@@ -1,0 +1,57 @@
+"""Work in a child process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.serving import run, until
+from unalike.errors import RunError
+from unalike.serve import child_process
+from unalike.serve.child_process import run_child
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module whose ``main`` does what its argument says."""
+    lines = [
+        "import os, sys, time", "from pathlib import Path", "def main():", "    place = Path(sys.argv[2])",
+        "    if sys.argv[1] == 'fail': sys.exit('error: no such network')",
+        "    if sys.argv[1] == 'die': os._exit(7)",
+        "    if sys.argv[1] == 'wait':", "        place.write_text(str(os.getpid())); time.sleep(600)",
+        "    time.sleep(0.2); place.write_text(str(os.getpriority(os.PRIO_PROCESS, 0)))",
+    ]  # fmt: skip
+    (tmp_path / "standin_work.py").write_text("\n".join(lines))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    return "standin_work"
+
+
+def test_it_runs_at_the_lowest_priority(module: str, tmp_path: Path) -> None:
+    run(run_child(module, ["work", str(tmp_path / "out")]))
+    assert int((tmp_path / "out").read_text()) == child_process.LOWEST_PRIORITY
+
+
+def test_a_failure_says_the_last_line_or_the_code(module: str, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="^no such network$"):
+        run(run_child(module, ["fail", ""]))
+    with pytest.raises(RunError, match="code 7"):
+        run(run_child(module, ["die", ""]))
+
+
+def test_it_is_killed_when_its_task_is_cancelled(module: str, tmp_path: Path) -> None:
+    async def scenario() -> int:
+        place = tmp_path / "pid"
+        task = asyncio.create_task(run_child(module, ["wait", str(place)]))
+        await until(lambda: place.exists() and place.read_text() != "")
+        pid = int(place.read_text())
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return pid
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(run(scenario()), 0)
