@@ -25,7 +25,7 @@ from unalike.serve.documents import add_scoped, image_body, problems, query_para
 from unalike.serve.problems import Problem
 from unalike.serve.resources import GalleryResource
 from unalike.serve.routes.classes import MAX_LABEL, MAX_PAGE, PAGE_PARAMETERS, no_class
-from unalike.serve.routes.decisions import image_response, stored_image
+from unalike.serve.routes.decisions import decision_upload, image_response, stored_image
 from unalike.serve.routes.recognition import EmbedFinish, require_images
 from unalike.serve.service import Service, json_response
 from unalike.serve.store import NoSuchImage
@@ -99,10 +99,14 @@ def reference_router(service: Service) -> APIRouter:
         })  # fmt: skip
 
     async def enroll(request: Request, name: str | None) -> Response:
-        """Enroll images as references of a class; their pictures are kept. All are enrolled, or none."""
+        """Enroll images as references of a class; their pictures are kept. All are enrolled, or none.
+
+        In place of images, ``decision`` names a decision whose image is enrolled.
+        """
         resource = service.gallery(request, name)
         form = await service.read_images(request, resource.network)
         parameters = Parameters(form.values)
+        await _add_decision_image(service, request, parameters, form)
         labels = _labels(parameters, form)
         parameters.finish()
         uploads = require_images(form)
@@ -135,11 +139,12 @@ def reference_router(service: Service) -> APIRouter:
         return await carry_out(service, request, request_digest(request, values, uploads), perform)
 
     text = {"type": "string", "minLength": 1, "maxLength": MAX_LABEL}
-    labels = {"label": {**text, "description": "Class of all images."}}
+    labels = {"label": {**text, "description": "Class of all images."},
+              "decision": {"type": "string", "description": "Id of a decision whose image is enrolled, in place of images."}}  # fmt: skip
     add_scoped(router, "GET", "galleries", "/references", references, answer=ReferencePage, summary="List references.",
                extra=query_parameters(label=text, **{**PAGE_PARAMETERS, "after": {"type": "integer", "minimum": -1}}))  # fmt: skip
     add_scoped(router, "POST", "galleries", "/references", enroll, answer=Enrollment, status=201, statuses=[409],
-               summary="Enroll images as references of a class.", extra=image_body({"image": "Images of the class."}, labels))  # fmt: skip
+               summary="Enroll images as references of a class.", extra=image_body({"image": "Images of the class."}, labels, required=()))  # fmt: skip
     _add_single(service, router)
     return router
 
@@ -229,6 +234,18 @@ def _add_with_id(
 def no_reference(id: int) -> Problem:
     """The problem of an id that no reference has."""
     return Problem(404, "no-reference", f"no reference {id}", expected="an id from GET /v1/references")
+
+
+async def _add_decision_image(service: Service, request: Request, parameters: Parameters, form: Form) -> None:
+    """Put the image of the decision that a request names into its form. Raises Problem (404, 422)."""
+    decision_id = parameters.text("decision", most=64)
+    if decision_id is None:
+        return
+    if form.images:
+        raise Problem(
+            422, "invalid-value", f"{len(form.images)} images and a decision", expected="images, or a decision"
+        )
+    form.images.append(await decision_upload(service, request, decision_id))
 
 
 def _labels(parameters: Parameters, form: Form) -> list[str]:

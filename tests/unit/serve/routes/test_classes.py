@@ -105,3 +105,15 @@ def test_a_name_is_the_same_class_however_its_accents_are_written(tmp_path: Path
             assert (await it.client.delete("/v1/classes", params={"label": decomposed})).json()["images"] == 2
 
     run(scenario())
+
+
+def test_classes_are_searched_by_a_part_of_their_name(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            page = (await it.client.get("/v1/classes", params={"search": "RE", "limit": 1})).json()
+            assert [entry["label"] for entry in page["classes"]] == ["green"] and page["total"] == 2
+            page = (await it.client.get("/v1/classes", params={"search": "re", "after": page["next"]})).json()
+            assert [entry["label"] for entry in page["classes"]] == ["red"] and page["next"] is None
+            assert (await it.client.get("/v1/classes", params={"search": "%"})).json()["total"] == 0
+
+    run(scenario())
