@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,30 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
 
 
 def upload(page: Any, *contents: bytes, name: str = "") -> None:
-    files = [{"name": name or f"{n}.png", "mimeType": "image/png", "buffer": content} for n, content in enumerate(contents)]
+    files = [
+        {"name": name or f"{n}.png", "mimeType": "image/png", "buffer": content} for n, content in enumerate(contents)
+    ]
     page.set_input_files("#files", files)
 
 
 def wait_for(page: Any, count: int) -> None:
-    page.wait_for_function(f"document.querySelectorAll('article').length === {count}", timeout=PATIENCE_MS)
+    from playwright.sync_api import expect
+
+    expect(page.locator("article")).to_have_count(count, timeout=PATIENCE_MS)
+
+
+def until(condition: Callable[[], bool], page: Any) -> None:
+    """Wait for a condition; the pages' policy forbids the browser to evaluate one by itself."""
+    for _ in range(PATIENCE_MS // 100):
+        if condition():
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError("it never became true")
+
+
+def clear(page: Any) -> None:
+    """Close all messages, so that the next one is a new one."""
+    page.evaluate("document.getElementById('messages').replaceChildren()")
 
 
 def message(page: Any, text: str) -> Any:
@@ -55,7 +73,9 @@ def decisions(service: Workbench) -> list[dict[str, Any]]:
 def test_the_page_is_shown_whole_and_follows_wcag_with_its_dialogs_open(browser, service, width, scheme):
     for number in range(len(NAMES)):
         service.call("POST", "/v1/identify", files={"image": (HOSTILE_FILE, mark_picture(number, 3), "image/png")})
-    service.call("POST", f"/v1/decisions/{decisions(service)[0]['id']}/feedback", json={"verdict": "wrong", "label": MARKUP})
+    service.call(
+        "POST", f"/v1/decisions/{decisions(service)[0]['id']}/feedback", json={"verdict": "wrong", "label": MARKUP}
+    )
     with Visit(browser, width, scheme) as visit:
         page = visit.page
         page.goto(service.address)
@@ -172,12 +192,14 @@ def test_a_correction_is_undone_by_its_button_and_by_its_key(browser, service):
             assert service.counts() == counts
             assert service.call("GET", path)["feedback"][-1]["verdict"] == "withdrawn"
             page.locator("article[data-verdict='']").wait_for()
+            clear(page)
         # What is undone after an earlier verdict leaves that one.
         page.keyboard.press("y")
         message(page, "Noted: right")
         page.keyboard.press("u")
         message(page, "Noted: unusable")
         page.keyboard.press("z")
+        message(page, "Undone")
         page.locator("article[data-verdict=confirmed]").wait_for()
         assert service.call("GET", path)["feedback"][-1]["verdict"] == "confirmed"
         assert not visit.messages
@@ -200,7 +222,7 @@ def test_the_camera_takes_a_picture(browser, service):
         page = visit.page
         page.goto(f"{service.address}/recognize")
         page.keyboard.press("c")
-        page.wait_for_function("document.getElementById('video').videoWidth > 0", timeout=PATIENCE_MS)
+        until(lambda: page.evaluate("document.getElementById('video').videoWidth > 0"), page)
         assert not visit.faults(), "\n".join(visit.faults())
         page.get_by_role("button", name="Take the picture").click()
         wait_for(page, 1)

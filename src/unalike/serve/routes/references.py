@@ -29,9 +29,9 @@ from unalike.serve.routes.decisions import decision_upload, image_response, stor
 from unalike.serve.routes.recognition import EmbedFinish, require_images
 from unalike.serve.service import Service, json_response
 from unalike.serve.store import NoSuchImage
-from unalike.serve.store.images import SIDES
+from unalike.serve.store.images import SIDES, check_sha
 from unalike.serve.store.references import hash_of_reference, reference_name
-from unalike.serve.uploads import Form, Parameters, Upload
+from unalike.serve.uploads import Form, Parameters, Upload, too_many_files
 
 MAX_ID = 2**63 - 1
 ReferenceId = Annotated[int, Path(description="Id of the reference.", ge=0, le=MAX_ID)]
@@ -101,12 +101,13 @@ def reference_router(service: Service) -> APIRouter:
     async def enroll(request: Request, name: str | None) -> Response:
         """Enroll images as references of a class; their pictures are kept. All are enrolled, or none.
 
-        In place of images, ``decision`` names a decision whose image is enrolled.
+        In place of images, ``decision`` names a decision whose image is enrolled, or ``pictures`` content hashes of pictures that the
+        service keeps, such as those of references that were removed.
         """
         resource = service.gallery(request, name)
         form = await service.read_images(request, resource.network)
         parameters = Parameters(form.values)
-        await _add_decision_image(service, request, parameters, form)
+        await _add_own_images(service, request, parameters, form)
         labels = _labels(parameters, form)
         parameters.finish()
         uploads = require_images(form)
@@ -140,7 +141,9 @@ def reference_router(service: Service) -> APIRouter:
 
     text = {"type": "string", "minLength": 1, "maxLength": MAX_LABEL}
     labels = {"label": {**text, "description": "Class of all images."},
-              "decision": {"type": "string", "description": "Id of a decision whose image is enrolled, in place of images."}}  # fmt: skip
+              "decision": {"type": "string", "description": "Id of a decision whose image is enrolled, in place of images."},
+              "pictures": {"type": "array", "items": {"type": "string"}, "description": "Content hashes of pictures that the service "
+                           "keeps, in place of images."}}  # fmt: skip
     add_scoped(router, "GET", "galleries", "/references", references, answer=ReferencePage, summary="List references.",
                extra=query_parameters(label=text, **{**PAGE_PARAMETERS, "after": {"type": "integer", "minimum": -1}}))  # fmt: skip
     add_scoped(router, "POST", "galleries", "/references", enroll, answer=Enrollment, status=201, statuses=[409],
@@ -236,16 +239,20 @@ def no_reference(id: int) -> Problem:
     return Problem(404, "no-reference", f"no reference {id}", expected="an id from GET /v1/references")
 
 
-async def _add_decision_image(service: Service, request: Request, parameters: Parameters, form: Form) -> None:
-    """Put the image of the decision that a request names into its form. Raises Problem (404, 422)."""
-    decision_id = parameters.text("decision", most=64)
-    if decision_id is None:
-        return
-    if form.images:
-        raise Problem(
-            422, "invalid-value", f"{len(form.images)} images and a decision", expected="images, or a decision"
-        )
-    form.images.append(await decision_upload(service, request, decision_id))
+async def _add_own_images(service: Service, request: Request, parameters: Parameters, form: Form) -> None:
+    """Put the images of the service that a request names into its form. Raises Problem (404, 413, 422), NoSuchImage.
+
+    Who knows the hash of a picture has had the picture, and could send it again.
+    """
+    decision_id, hashes = parameters.text("decision", most=64), parameters.texts("pictures")
+    if sum((bool(form.images), decision_id is not None, bool(hashes))) > 1:
+        raise Problem(422, "invalid-value", "several of images, a decision and pictures", expected="one of them")
+    if len(hashes) > service.limits.max_files:
+        raise too_many_files(len(hashes), service.limits.max_files)
+    if decision_id is not None:
+        form.images.append(await decision_upload(service, request, decision_id))
+    for sha in hashes:
+        form.images.append(Upload(sha, await asyncio.to_thread(service.store.images.get, check_sha(sha))))
 
 
 def _labels(parameters: Parameters, form: Form) -> list[str]:

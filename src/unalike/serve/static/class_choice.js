@@ -4,6 +4,7 @@ const dialog = document.getElementById("choose");
 const field = document.getElementById("choose-text");
 const choices = document.getElementById("choices");
 let finish = null;
+let isAwaited = false; // Enter was pressed before the list of the text was there
 
 /**
  * Ask for a class.
@@ -16,6 +17,8 @@ export function askClass(gallery, title) {
   field.value = "";
   field.setAttribute("hx-vals", JSON.stringify({ gallery }));
   choices.replaceChildren();
+  delete choices.dataset.text;
+  isAwaited = false;
   dialog.showModal();
   field.focus();
   htmx.trigger(field, "refresh");
@@ -35,6 +38,10 @@ function take(option) {
   if (option?.dataset.label) close({ label: option.dataset.label, isNew: option.dataset.kind === "new" });
 }
 
+function isUpToDate() {
+  return choices.dataset.text === field.value;
+}
+
 function options() {
   return [...choices.querySelectorAll("[role=option][data-label]")];
 }
@@ -47,9 +54,10 @@ function mark(option) {
 }
 
 if (dialog) {
-  choices.addEventListener("htmx:afterSwap", () => {
-    choices.dataset.text = field.value;
+  choices.addEventListener("htmx:afterSwap", (event) => {
+    choices.dataset.text = new URL(event.detail.xhr.responseURL).searchParams.get("search");
     mark(options()[0]);
+    if (isAwaited && isUpToDate()) take(options()[0]);
   });
   choices.addEventListener("click", (event) => take(event.target.closest("[role=option]")));
   dialog.addEventListener("close", () => close(null));
@@ -63,8 +71,8 @@ if (dialog) {
     } else if (event.key === "Enter") {
       event.preventDefault();
       // The list may still be that of a shorter text: wait for the one of this text.
-      if (choices.dataset.text === field.value) take(all[place]);
-      else choices.addEventListener("htmx:afterSwap", () => take(options()[0]), { once: true });
+      if (isUpToDate()) take(all[place]);
+      else isAwaited = true;
     }
   });
 }

@@ -3,6 +3,7 @@ import { call, galleryPath, say, sayProblem } from "./api.js";
 import { bindKeys } from "./keys.js";
 import { askClass } from "./class_choice.js";
 import { startCamera } from "./camera.js";
+import { fetchFragment } from "./fragments.js";
 
 const AT_ONCE = 3; // requests; more would only wait in the queue of the server
 const { gallery, batch } = document.getElementById("recognize").dataset;
@@ -68,13 +69,13 @@ async function send({ file, line }) {
 
 /** Fetch an answer as the server renders it; in place of the one that is shown, or before all others. */
 async function showAnswer(id) {
-  const address = `/recognize/answer?${new URLSearchParams({ gallery, id })}`;
-  const isShown = document.getElementById(`answer-${id}`);
+  const answer = await fetchFragment(`/recognize/answer?${new URLSearchParams({ gallery, id })}`);
+  const old = document.getElementById(`answer-${id}`);
+  const hadFocus = old && (old.contains(document.activeElement) || document.activeElement === document.body);
   document.getElementById("no-answers").hidden = true;
-  const hadFocus = isShown?.contains(document.activeElement) || document.activeElement === document.body;
-  await htmx.ajax("GET", address, { target: isShown ?? list, swap: isShown ? "outerHTML" : "afterbegin" });
-  const answer = document.getElementById(`answer-${id}`);
-  if (isShown && hadFocus) answer?.focus({ preventScroll: true });
+  if (old) old.replaceWith(answer);
+  else list.prepend(answer);
+  if (hadFocus) answer.focus({ preventScroll: true });
 }
 
 addEventListener("beforeunload", (event) => {
