@@ -1,4 +1,4 @@
-"""A browser for tests of pages: marker ``browser``, started once. ``make test-browser`` runs them."""
+"""A browser for tests of pages: marker ``browser``, started once, with a drawn camera. ``make test-browser`` runs them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.chromium import find_chromium
+
+# The camera is a drawing of the browser's own.
+FLAGS = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -30,6 +33,6 @@ def browser() -> Iterator[object]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        running = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield running
         running.close()

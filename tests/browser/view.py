@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 WIDTHS = (390, 1440)
 SCHEMES = ("light", "dark")
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+# Of pages that are served; the reports' tables may have small targets.
+PAGE_RULES = [*RULES, "wcag22a", "wcag22aa", "best-practice"]
 # Elements that reach beyond the right edge of the window, and that no container of their own scrolls.
 FIND_OVERFLOW = """() => [...document.querySelectorAll('body *')].filter(element => {
   const box = element.getBoundingClientRect();
@@ -76,16 +78,58 @@ def view_page(browser: Any, path: Path, width: int, scheme: str, *, rules: bool 
     page.goto(address)
     view.first_sentence, view.before_pictures = page.evaluate(FIRST_SENTENCE), page.evaluate(BEFORE_PICTURES)
     page.evaluate(OPEN_ALL)
-    if page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"):
-        view.overflow.append("the page scrolls sideways")
-    view.overflow += page.evaluate(FIND_OVERFLOW)
+    view.overflow = find_overflow(page)
     if rules:
-        page.evaluate(axe_source())
-        result = page.evaluate("rules => axe.run(document, {runOnly: rules, resultTypes: ['violations']})", RULES)
-        view.violations = [
-            f"{found['id']}: {node['html'][:160]} {node.get('failureSummary', '')}"
-            for found in result["violations"]
-            for node in found["nodes"]
-        ]
+        view.violations = find_violations(page, RULES)
     context.close()
     return view
+
+
+def find_overflow(page: Any) -> list[str]:
+    """What reaches beyond the right edge of the window."""
+    is_wide = page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
+    return [*(["the page scrolls sideways"] if is_wide else []), *page.evaluate(FIND_OVERFLOW)]
+
+
+def find_violations(page: Any, rules: list[str]) -> list[str]:
+    """What axe-core finds on the page as it is now."""
+    page.evaluate(axe_source())
+    result = page.evaluate("rules => axe.run(document, {runOnly: rules, resultTypes: ['violations']})", rules)
+    return [
+        f"{found['id']}: {node['html'][:160]} {node.get('failureSummary', '')}"
+        for found in result["violations"]
+        for node in found["nodes"]
+    ]
+
+
+class Visit:
+    """A page of a service in a window of its own; what the console says is collected.
+
+    Args:
+        browser: The fixture ``browser``.
+        width, scheme: As of ``view_page``.
+        options: Further options of the browser's context.
+    """
+
+    def __init__(self, browser: Any, width: int = 1440, scheme: str = "light", **options: Any) -> None:
+        height = 844 if width < 600 else 900
+        self.context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, **options)
+        self.page = self.context.new_page()
+        self.messages: list[str] = []
+        self.page.on("console", lambda message: self.messages.append(f"console: {message.text}"))
+        self.page.on("pageerror", lambda error: self.messages.append(f"error: {error}"))
+        self.page.on("dialog", self._refuse)
+
+    def _refuse(self, dialog: Any) -> None:
+        self.messages.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    def faults(self) -> list[str]:
+        """What is wrong with the page as it is now."""
+        return [*find_overflow(self.page), *find_violations(self.page, PAGE_RULES), *self.messages]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.context.close()

@@ -87,7 +87,9 @@ def test_the_base_installs_and_runs(tmp_path, distributions, kind, version):
         [program, "train", "photos"], capture_output=True, text=True, cwd=tmp_path, check=False, env=CLEAN
     )
     assert missing.returncode != 0 and missing.stderr.count("\n") == 1
-    assert f"pip install '{distributions[kind]}[train]'" in missing.stderr  # the line that works here: from this very file
+    assert (
+        f"pip install '{distributions[kind]}[train]'" in missing.stderr
+    )  # the line that works here: from this very file
 
 
 @pytest.mark.slow  # asks the package index

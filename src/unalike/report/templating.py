@@ -29,11 +29,20 @@ def render(template: str, **values: Any) -> str:
 
 @cache
 def environment() -> Environment:
-    """The environment of the package's templates; Jinja2 is imported when the first page is rendered."""
+    """The environment of the package's templates."""
+    return make_environment("unalike.report")
+
+
+def make_environment(package: str) -> Environment:
+    """An environment of the templates of a package; Jinja2 is imported when the first page is rendered.
+
+    Args:
+        package: Its dotted name; the templates are in its folder ``templates``.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(
-        loader=PackageLoader("unalike.report"),
+        loader=PackageLoader(package),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -18,8 +18,12 @@ from unalike.errors import UnalikeError
 from unalike.serve.batching import DeadlinePassed, Overloaded
 from unalike.serve.documents import set_document
 from unalike.serve.logs import log, log_error
-from unalike.serve.problems import Problem, problem_of, problem_response, title_of
-from unalike.serve.request_context import SCOPE_KEY, HungUp, RequestContext, context_of, new_context
+from unalike.serve.pages.problem_page import answer_problem
+from unalike.serve.pages.recognize import recognize_pages
+from unalike.serve.pages.sign_in import sign_in_pages
+from unalike.serve.pages.static_files import static_files
+from unalike.serve.problems import Problem, problem_of, title_of
+from unalike.serve.request_context import SCOPE_KEY, HungUp, RequestContext, new_context
 from unalike.serve.routes.audit import audit_router
 from unalike.serve.routes.classes import class_router
 from unalike.serve.routes.comparison import comparison_router
@@ -30,7 +34,9 @@ from unalike.serve.routes.inference_protocol import inference_protocol_router
 from unalike.serve.routes.inspection import inspection_router
 from unalike.serve.routes.models import model_router
 from unalike.serve.routes.recognition import recognition_router
+from unalike.serve.routes.reference_sets import reference_set_router
 from unalike.serve.routes.references import reference_router
+from unalike.serve.routes.sessions import session_router
 from unalike.serve.routes.verification import verification_router
 from unalike.serve.service import Service
 from unalike.serve.uploads import ClientDisconnect
@@ -45,8 +51,9 @@ SECURITY_HEADERS = [
     (b"cache-control", b"no-store"),
 ]
 ROUTERS: tuple[Callable[[Service], APIRouter], ...] = (
-    health_router, recognition_router, decision_router, class_router, reference_router, model_router, inspection_router,
+    health_router, recognition_router, decision_router, class_router, reference_router, reference_set_router, model_router, inspection_router,
     verification_router, comparison_router, explanation_router, inference_protocol_router, audit_router,
+    session_router, static_files, sign_in_pages, recognize_pages,
 )  # fmt: skip
 # Routes of probes are not logged, but as details.
 _QUIET = frozenset(("/healthz", "/readyz", "/metrics"))
@@ -78,7 +85,7 @@ def create_app(service: Service) -> ASGIApp:
 async def _answer_problem(request: Request, error: Exception) -> Response:
     problem = problem_of(error)
     assert problem is not None
-    return problem_response(problem, context_of(request).id)
+    return answer_problem(request.scope, problem)
 
 
 async def _answer_nobody(_: Request, __: Exception) -> Response:
@@ -93,20 +100,20 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
     remedy = "see /openapi.json" if error.status_code in (404, 405) else ""
     problem = Problem(error.status_code, title_of(error.status_code).lower().replace(" ", "-"), text, remedy=remedy,
                       headers=dict(error.headers or {}))  # fmt: skip
-    return problem_response(problem, context_of(request).id)
+    return answer_problem(request.scope, problem)
 
 
 async def _answer_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
-    return problem_response(Problem(422, "invalid-value", f"{place}: {first['msg']}"), context_of(request).id)
+    return answer_problem(request.scope, Problem(422, "invalid-value", f"{place}: {first['msg']}"))
 
 
 async def _answer_failure(request: Request, _: Exception) -> Response:
     """The answer to an error of ours; the layer in front logs it."""
     problem = Problem(500, "failure", "the service failed", remedy="its log has the details under this request_id")
-    return problem_response(problem, context_of(request).id)
+    return answer_problem(request.scope, problem)
 
 
 class Front:
@@ -123,6 +130,8 @@ class Front:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         client = str(scope["client"][0]) if scope.get("client") else ""
         context = new_context(headers.get("x-request-id", ""), client, self.service.settings.deadline)
+        # A proxy with TLS speaks http to us; the browser's own word for a page is its origin.
+        context.is_secure = scope.get("scheme") == "https" or headers.get("origin", "").startswith("https:")
         scope[SCOPE_KEY] = context
         status = HUNG_UP
 
@@ -157,7 +166,7 @@ class Front:
         except (Problem, UnalikeError) as error:
             problem = problem_of(error)
             assert problem is not None
-            await problem_response(problem, context.id)(scope, receive, send)
+            await answer_problem(scope, problem)(scope, receive, send)
             return
         await self.app(scope, receive, send)
 

@@ -42,14 +42,16 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def image_body(
-    fields: Mapping[str, str], parameters: Mapping[str, Any] | None = None, *, raw: bool = True
-) -> dict[str, Any]:
+    fields: Mapping[str, str], parameters: Mapping[str, Any] | None = None, *, raw: bool = True,
+    required: Sequence[str] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """The ``openapi_extra`` of an endpoint that takes images.
 
     Args:
         fields: name of a field of images -> its description.
         parameters: name of a further parameter -> its schema.
         raw: whether one image may be the body itself.
+        required: the fields that must be there; all by default.
     """
     image = {
         "anyOf": [
@@ -70,10 +72,10 @@ def image_body(
         name: {"anyOf": [image, {"type": "array", "items": image}], "description": text}
         for name, text in fields.items()
     }
-    required = list(fields)
+    needs = list(fields) if required is None else list(required)
     content: dict[str, Any] = {
-        "multipart/form-data": {"schema": {"type": "object", "properties": {**form, **further}, "required": required}},
-        "application/json": {"schema": {"type": "object", "properties": {**in_json, **further}, "required": required,
+        "multipart/form-data": {"schema": {"type": "object", "properties": {**form, **further}, "required": needs}},
+        "application/json": {"schema": {"type": "object", "properties": {**in_json, **further}, "required": needs,
                                         "additionalProperties": False}},
     }  # fmt: skip
     if raw:

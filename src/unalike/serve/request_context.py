@@ -33,6 +33,8 @@ class RequestContext:
         role: role of the key.
         gallery: the only gallery that the key may use; None: all.
         images: number of images, for the log.
+        csrf: what changes with the session's cookie send in a header; empty without a session.
+        is_secure: whether the client sees https.
     """
 
     id: str
@@ -42,6 +44,8 @@ class RequestContext:
     role: str = "admin"
     gallery: str | None = None
     images: int = 0
+    csrf: str = ""
+    is_secure: bool = False
     start: float = field(default_factory=time.monotonic)
 
 

@@ -1,4 +1,4 @@
-"""Who may do what: API keys with roles, limits of rate, and requests that other web sites make a browser send.
+"""Who may do what: API keys with roles, sessions of browsers, limits of rate, and requests that other web sites make a browser send.
 
 Without any key, everybody who reaches the loopback address may do everything; with a key, nobody without one.
 """
@@ -6,23 +6,29 @@ Without any key, everybody who reaches the loopback address may do everything; w
 from __future__ import annotations
 
 import asyncio
+import hmac
 import re
 import socket
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from unalike.serve.problems import Problem
 from unalike.serve.request_context import RequestContext
-from unalike.serve.store import KeyRecord, Store
+from unalike.serve.store import KeyRecord, SessionRecord, Store
+from unalike.serve.store.sessions import csrf_token
 
 VIEW, OPERATE, ADMIN = "view", "operate", "admin"
 ROLES = (VIEW, OPERATE, ADMIN)
 # Without a key even where keys are needed: a balancer's probes.
 OPEN_PATHS = frozenset(("/healthz", "/readyz"))
+# Where somebody without a session signs in, and what that page is made of.
+SIGN_IN_PATH, SESSION_PATH, STATIC_PREFIX = "/sign-in", "/v1/session", "/static/"
+COOKIE, CSRF_HEADER = "unalike_session", "x-csrf-token"
 # The last part of a path that asks, and changes nothing but the record of decisions.
 _ASKING = frozenset(("identify", "embed", "explain", "compare", "inspect", "verify", "infer"))
 # Changes of what is recognized, and feedback.
@@ -48,9 +54,16 @@ def role_for(method: str, path: str) -> str:
     """The role that a request needs; whatever is not known to be less needs ``admin``."""
     if method in _READING:
         return ADMIN if path.startswith("/v1/audit") else VIEW
-    if method == "POST" and path.rpartition("/")[2] in _ASKING:
+    if (method == "POST" and path.rpartition("/")[2] in _ASKING) or (method == "DELETE" and path == SESSION_PATH):
         return VIEW
     return OPERATE if method in ("POST", "DELETE") and _TEACHING.fullmatch(path) else ADMIN
+
+
+def is_public(method: str, path: str) -> bool:
+    """Whether a request needs no key, because it is how a browser gets a session."""
+    if method in ("GET", "HEAD"):
+        return path == SIGN_IN_PATH or path.startswith(STATIC_PREFIX)
+    return method == "POST" and path == SESSION_PATH
 
 
 @dataclass(slots=True)
@@ -107,6 +120,7 @@ class AccessControl:
         self._limiter = RateLimiter(rate_limit, max(1.0, rate_limit * BURST_S)) if rate_limit else None
         self._failures = RateLimiter(FAILURE_RATE, MAX_FAILURES)
         self._cache: dict[str, tuple[float, KeyRecord]] = {}
+        self._sessions: dict[str, tuple[float, KeyRecord]] = {}
 
     def refresh(self) -> None:
         """Look whether keys are needed: where there is one, and beyond loopback always."""
@@ -116,7 +130,8 @@ class AccessControl:
         """Check a request, and write who sent it into its context.
 
         Raises:
-            Problem: 401 without a valid key, 403 for what the key may not do or what another site sent, 429 beyond the rate.
+            Problem: 401 without a valid key or session, 403 for what the key may not do, what another site sent or a change by
+                cookie without the session's CSRF token, 429 beyond the rate.
         """
         refuse_other_sites(method, headers)
         if path in OPEN_PATHS:
@@ -124,9 +139,13 @@ class AccessControl:
         if not self.needs_key:
             refuse_other_hosts(headers)
         record = await self._authenticate(headers, context.client)
+        if record is None:
+            record = await self._find_session(method, path, headers, context)
         if record is not None:
             context.actor, context.role, context.gallery = record.name, record.role, record.gallery
-        elif self.needs_key:
+        if is_public(method, path):
+            return
+        if record is None and self.needs_key:
             raise _unauthorized("no API key")
         role = role_for(method, path)
         if ROLES.index(context.role) < ROLES.index(role):
@@ -135,10 +154,52 @@ class AccessControl:
         if self._limiter is not None and (seconds := self._limiter.wait_s(record.id if record else context.client)):
             raise _too_many(seconds)
 
+    async def sign_in(self, secret: str, client: str) -> tuple[SessionRecord, str]:
+        """Begin a session with a key.
+
+        Returns:
+            The session, and its token.
+
+        Raises:
+            Problem: 401 for a key that is not valid, 429 for too many of them.
+        """
+        record = await self._look_up(secret, client)
+        return await asyncio.to_thread(self.store.sessions.open, record)
+
+    async def sign_out(self, headers: Mapping[str, str]) -> bool:
+        """End the session of a request's cookie; whether there was one."""
+        token = _cookie(headers)
+        self._sessions.pop(token, None)
+        return bool(token) and await asyncio.to_thread(self.store.sessions.close, token)
+
+    async def _find_session(
+        self, method: str, path: str, headers: Mapping[str, str], context: RequestContext
+    ) -> KeyRecord | None:
+        """The key of the session that a cookie names; None where there is none. Raises Problem (403)."""
+        token = _cookie(headers)
+        if not token:
+            return None
+        end, record = self._sessions.get(token, (0.0, None))
+        if record is None or time.monotonic() >= end:
+            session = await asyncio.to_thread(self.store.sessions.find, token)
+            if session is None:
+                self._sessions.pop(token, None)
+                return None
+            record = session.key
+            if len(self._sessions) > MAX_CLIENTS:
+                self._sessions.clear()
+            self._sessions[token] = time.monotonic() + CACHE_S, record
+        context.csrf = csrf_token(token)
+        if method not in _READING and not is_public(method, path):
+            refuse_without_token(headers, context.csrf)
+        return record
+
     async def _authenticate(self, headers: Mapping[str, str], client: str) -> KeyRecord | None:
         secret = _secret(headers)
-        if secret is None:
-            return None
+        return None if secret is None else await self._look_up(secret, client)
+
+    async def _look_up(self, secret: str, client: str) -> KeyRecord:
+        """The valid key of a secret. Raises Problem (401, 429)."""
         end, record = self._cache.get(secret, (0.0, None))
         if record is not None and time.monotonic() < end:
             return record
@@ -168,6 +229,18 @@ def _secret(headers: Mapping[str, str]) -> str | None:
     return headers.get("x-api-key", "").strip() or None
 
 
+def _cookie(headers: Mapping[str, str]) -> str:
+    """The token in the cookie of a session; empty without one."""
+    text = headers.get("cookie", "")
+    if COOKIE not in text:
+        return ""
+    try:
+        cookies = SimpleCookie(text)
+    except CookieError:
+        return ""
+    return cookies[COOKIE].value if COOKIE in cookies else ""
+
+
 def _unauthorized(fault: str) -> Problem:
     return Problem(401, "unauthorized", fault, expected="the header Authorization: Bearer KEY, or X-API-Key: KEY",
                    remedy="make a key: unalike serve keys add NAME", headers={"WWW-Authenticate": "Bearer"})  # fmt: skip
@@ -180,6 +253,13 @@ def _too_many(seconds: float) -> Problem:
 
 
 # ---- browsers ----
+
+
+def refuse_without_token(headers: Mapping[str, str], csrf: str) -> None:
+    """Refuse a change by cookie without the CSRF token of its session. Raises Problem (403)."""
+    if not hmac.compare_digest(headers.get(CSRF_HEADER, "").encode(), csrf.encode()):
+        raise Problem(403, "csrf", "a change with a session's cookie and without its token", expected="the header X-CSRF-Token",
+                      remedy="load the page again, or GET /v1/session")  # fmt: skip
 
 
 def refuse_other_sites(method: str, headers: Mapping[str, str]) -> None:

@@ -15,6 +15,7 @@ from unalike.serve.security import (
     MAX_FAILURES,
     RateLimiter,
     is_loopback,
+    is_public,
     refuse_other_hosts,
     refuse_other_sites,
     role_for,
@@ -27,6 +28,7 @@ ROLES = [
     ("POST", "/v1/decisions/1/feedback", "operate"), ("POST", "/v1/references", "operate"), ("DELETE", "/v1/classes", "operate"),
     ("POST", "/v1/galleries/a/classes/merge", "operate"), ("DELETE", "/v1/galleries/a/references/7", "operate"),
     ("POST", "/v1/calibration", "operate"), ("PUT", "/v1/references", "admin"), ("POST", "/v1/galleries/a/b/references", "admin"),
+    ("GET", "/recognize", "view"), ("DELETE", "/v1/session", "view"), ("POST", "/v1/session", "admin"),
     ("PUT", "/v1/identify", "admin"), ("POST", "/v1/unknown", "admin"), ("DELETE", "/v1/decisions/identify", "admin"),
 ]  # fmt: skip
 
@@ -34,6 +36,13 @@ ROLES = [
 @pytest.mark.parametrize(("method", "path", "role"), ROLES)
 def test_every_request_needs_a_role(method: str, path: str, role: str) -> None:
     assert role_for(method, path) == role
+
+
+def test_what_a_browser_signs_in_with_needs_no_key() -> None:
+    assert is_public("GET", "/sign-in") and is_public("GET", "/static/api.js") and is_public("POST", "/v1/session")
+    for method, path in (("POST", "/sign-in"), ("DELETE", "/v1/session"), ("GET", "/v1/session"), ("GET", "/recognize"),
+                         ("GET", "/"), ("POST", "/static/api.js"), ("GET", "/static"), ("GET", "/v1/static/x")):  # fmt: skip
+        assert not is_public(method, path)
 
 
 def test_keys_open_what_their_role_may_do_and_nothing_is_open_without(tmp_path: Path) -> None:

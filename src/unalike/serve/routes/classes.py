@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -39,7 +39,7 @@ class ClassModel(BaseModel):
 class ClassPage(BaseModel):
     gallery: str
     classes: list[ClassModel]
-    total: int = Field(description="Number of all classes.")
+    total: int = Field(description="Number of all classes, of those that `search` selects.")
     next: str | None
 
 
@@ -63,17 +63,28 @@ def _add_list(service: Service, router: APIRouter) -> None:
         resource = service.gallery(request, name)
         parameters = Parameters(dict(request.query_params))
         after, limit = parameters.text("after"), parameters.integer("limit", 100, 1, MAX_PAGE)
+        search = parameters.text("search", "", most=MAX_LABEL) or ""
         parameters.finish()
         counts = await asyncio.to_thread(resource.gallery.counts)
-        labels = [label for label in sorted(counts) if after is None or label > after]
+        matches = find_labels(counts, search)
+        labels = [label for label in matches if after is None or label > after]
         page = labels[:limit]
         return json_response({
             "gallery": resource.name, "classes": [{"label": label, "images": counts[label]} for label in page],
-            "total": len(counts), "next": page[-1] if len(labels) > limit else None,
+            "total": len(matches), "next": page[-1] if len(labels) > limit else None,
         })  # fmt: skip
 
     add_scoped(router, "GET", "galleries", "/classes", classes, answer=ClassPage, summary="List the classes of a gallery.",
-               extra=query_parameters(**PAGE_PARAMETERS))  # fmt: skip
+               extra=query_parameters(
+                   search={"type": "string", "maxLength": MAX_LABEL, "description": "Part of the name, in any case."},
+                   **PAGE_PARAMETERS,
+               ))  # fmt: skip
+
+
+def find_labels(labels: Iterable[str], search: str) -> list[str]:
+    """Classes by name; those whose name contains a text, in any case."""
+    word = normalize_class_name(search).casefold()
+    return sorted(label for label in labels if word in label.casefold())
 
 
 def _add_changes(service: Service, router: APIRouter) -> None:

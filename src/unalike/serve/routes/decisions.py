@@ -19,8 +19,8 @@ from unalike.serve.request_context import RequestContext, context_of
 from unalike.serve.service import Service, json_response
 from unalike.serve.store import DecisionFilter, DecisionRecord, Feedback, Store
 from unalike.serve.store.images import SIDES, media_type_of
-from unalike.serve.store.records import KINDS, MAX_PAGE, NO_FEEDBACK, VERDICTS
-from unalike.serve.uploads import Parameters, parse_json, read_body
+from unalike.serve.store.records import KINDS, MAX_PAGE, NO_FEEDBACK, VERDICTS, WITHDRAWN
+from unalike.serve.uploads import Parameters, Upload, parse_json, read_body
 
 MAX_BODY = 1 << 16
 _TEXT_FIELDS = ("resource", "decision", "label", "nearest", "image", "request_id", "actor")
@@ -29,7 +29,7 @@ DecisionId = Annotated[str, Path(description="Id of the decision.")]
 
 class FeedbackModel(BaseModel):
     id: str
-    verdict: str = Field(json_schema_extra={"enum": list(VERDICTS)})
+    verdict: str = Field(json_schema_extra={"enum": [*VERDICTS, WITHDRAWN]})
     label: str | None
     note: str
     actor: str
@@ -132,24 +132,20 @@ def decision_router(service: Service) -> APIRouter:
     @router.get("/v1/decisions/{id}", response_class=Response, summary="One decision with its feedback.",
                 responses={**problems(), 200: {"model": DecisionModel}})  # fmt: skip
     async def decision(request: Request, id: DecisionId) -> Response:
-        return json_response((await _find(store, context_of(request), id)).to_dict())
+        return json_response((await find_decision(store, context_of(request), id)).to_dict())
 
     @router.get("/v1/decisions/{id}/image", response_class=Response, responses=_image_answer(),
                 summary="The image that was decided on, as it came; small as JPEG with `side`.",
                 openapi_extra=query_parameters(side={"type": "integer", "minimum": 1, "maximum": SIDES[-1]}))  # fmt: skip
     async def image(request: Request, id: DecisionId) -> Response:
-        record = await _find(store, context_of(request), id)
-        if record.image is None:
-            raise Problem(
-                404, "no-image", "the image of this decision was not kept", remedy="start it without --no-keep-images"
-            )
-        return await stored_image(service, request, record.image)
+        record = await find_decision(store, context_of(request), id)
+        return await stored_image(service, request, _image_of(record))
 
     _add_feedback(service, router)
     return router
 
 
-async def _find(store: Store, context: RequestContext, decision_id: str) -> DecisionRecord:
+async def find_decision(store: Store, context: RequestContext, decision_id: str) -> DecisionRecord:
     """A decision that the key of a request may see. Raises Problem (404)."""
     record = await asyncio.to_thread(store.decisions.get, decision_id)
     if record is None or (
@@ -159,6 +155,27 @@ async def _find(store: Store, context: RequestContext, decision_id: str) -> Deci
     return record
 
 
+def _image_of(record: DecisionRecord) -> str:
+    """Content hash of the image of a decision. Raises Problem (404)."""
+    if record.image is None:
+        raise Problem(
+            404, "no-image", "the image of this decision was not kept", remedy="start it without --no-keep-images"
+        )
+    return record.image
+
+
+async def decision_upload(service: Service, request: Request, decision_id: str) -> Upload:
+    """The image of a decision, as if the client had sent it again.
+
+    Raises:
+        Problem: 404, there is no such decision, or its image was not kept.
+        NoSuchImage: it was removed since.
+    """
+    record = await find_decision(service.store, context_of(request), decision_id)
+    content = await asyncio.to_thread(service.store.images.get, _image_of(record))
+    return Upload(f"decision {record.id}", content)
+
+
 def _add_feedback(service: Service, router: APIRouter) -> None:
     store = service.store
 
@@ -166,7 +183,8 @@ def _add_feedback(service: Service, router: APIRouter) -> None:
         "/v1/decisions/{id}/feedback", response_class=Response, summary="Say whether a decision was right.",
         responses={**problems(), 200: {"model": DecisionModel}},
         openapi_extra=json_body({
-            "verdict": {"type": "string", "enum": list(VERDICTS)},
+            "verdict": {"type": "string", "enum": [*VERDICTS, WITHDRAWN],
+                        "description": "`withdrawn` takes back what was said before."},
             "label": {"type": ["string", "null"], "description": "The right class, with `wrong` and `new class`."},
             "note": {"type": "string"},
         }, ["verdict"]),
@@ -175,12 +193,12 @@ def _add_feedback(service: Service, router: APIRouter) -> None:
         context = context_of(request)
         values = parse_json(await read_body(request, MAX_BODY))
         parameters = Parameters(values)
-        verdict, label = parameters.choice("verdict", VERDICTS), _class_name(parameters.text("label"))
+        verdict, label = parameters.choice("verdict", (*VERDICTS, WITHDRAWN)), _class_name(parameters.text("label"))
         note = parameters.text("note", "", most=4000) or ""
         parameters.finish()
         if verdict is None:
             raise Problem(422, "invalid-value", "feedback without a verdict", expected=f"one of {', '.join(VERDICTS)}")
-        await _find(store, context, id)
+        await find_decision(store, context, id)
         remark = Feedback(verdict, label, note, context.actor)
 
         def give(change: Change) -> tuple[int, Any]:

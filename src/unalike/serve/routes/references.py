@@ -25,13 +25,13 @@ from unalike.serve.documents import add_scoped, image_body, problems, query_para
 from unalike.serve.problems import Problem
 from unalike.serve.resources import GalleryResource
 from unalike.serve.routes.classes import MAX_LABEL, MAX_PAGE, PAGE_PARAMETERS, check_new_class, no_class
-from unalike.serve.routes.decisions import image_response, stored_image
+from unalike.serve.routes.decisions import decision_upload, image_response, stored_image
 from unalike.serve.routes.recognition import EmbedFinish, require_images
 from unalike.serve.service import Service, json_response
 from unalike.serve.store import NoSuchImage
-from unalike.serve.store.images import SIDES
+from unalike.serve.store.images import SIDES, check_sha
 from unalike.serve.store.references import hash_of_reference, reference_name
-from unalike.serve.uploads import Form, Parameters, Upload
+from unalike.serve.uploads import Form, Parameters, Upload, too_many_files
 
 MAX_ID = 2**63 - 1
 ReferenceId = Annotated[int, Path(description="Id of the reference.", ge=0, le=MAX_ID)]
@@ -99,10 +99,15 @@ def reference_router(service: Service) -> APIRouter:
         })  # fmt: skip
 
     async def enroll(request: Request, name: str | None) -> Response:
-        """Enroll images as references of a class; their pictures are kept. All are enrolled, or none."""
+        """Enroll images as references of a class; their pictures are kept. All are enrolled, or none.
+
+        In place of images, ``decision`` names a decision whose image is enrolled, or ``pictures`` content hashes of pictures that the
+        service keeps, such as those of references that were removed.
+        """
         resource = service.gallery(request, name)
         form = await service.read_images(request, resource.network)
         parameters = Parameters(form.values)
+        await _add_own_images(service, request, parameters, form)
         labels = _labels(parameters, form)
         parameters.finish()
         uploads = require_images(form)
@@ -135,11 +140,14 @@ def reference_router(service: Service) -> APIRouter:
         return await carry_out(service, request, request_digest(request, values, uploads), perform)
 
     text = {"type": "string", "minLength": 1, "maxLength": MAX_LABEL}
-    labels = {"label": {**text, "description": "Class of all images."}}
+    labels = {"label": {**text, "description": "Class of all images."},
+              "decision": {"type": "string", "description": "Id of a decision whose image is enrolled, in place of images."},
+              "pictures": {"type": "array", "items": {"type": "string"}, "description": "Content hashes of pictures that the service "
+                           "keeps, in place of images."}}  # fmt: skip
     add_scoped(router, "GET", "galleries", "/references", references, answer=ReferencePage, summary="List references.",
                extra=query_parameters(label=text, **{**PAGE_PARAMETERS, "after": {"type": "integer", "minimum": -1}}))  # fmt: skip
     add_scoped(router, "POST", "galleries", "/references", enroll, answer=Enrollment, status=201, statuses=[409],
-               summary="Enroll images as references of a class.", extra=image_body({"image": "Images of the class."}, labels))  # fmt: skip
+               summary="Enroll images as references of a class.", extra=image_body({"image": "Images of the class."}, labels, required=()))  # fmt: skip
     _add_single(service, router)
     return router
 
@@ -229,6 +237,22 @@ def _add_with_id(
 def no_reference(id: int) -> Problem:
     """The problem of an id that no reference has."""
     return Problem(404, "no-reference", f"no reference {id}", expected="an id from GET /v1/references")
+
+
+async def _add_own_images(service: Service, request: Request, parameters: Parameters, form: Form) -> None:
+    """Put the images of the service that a request names into its form. Raises Problem (404, 413, 422), NoSuchImage.
+
+    Who knows the hash of a picture has had the picture, and could send it again.
+    """
+    decision_id, hashes = parameters.text("decision", most=64), parameters.texts("pictures")
+    if sum((bool(form.images), decision_id is not None, bool(hashes))) > 1:
+        raise Problem(422, "invalid-value", "several of images, a decision and pictures", expected="one of them")
+    if len(hashes) > service.limits.max_files:
+        raise too_many_files(len(hashes), service.limits.max_files)
+    if decision_id is not None:
+        form.images.append(await decision_upload(service, request, decision_id))
+    for sha in hashes:
+        form.images.append(Upload(sha, await asyncio.to_thread(service.store.images.get, check_sha(sha))))
 
 
 def _labels(parameters: Parameters, form: Form) -> list[str]:

@@ -11,6 +11,7 @@ from unalike.errors import DataError
 from unalike.serve.store.database import Database
 from unalike.serve.store.records import (
     NO_FEEDBACK,
+    WITHDRAWN,
     DecisionFilter,
     DecisionRecord,
     Feedback,
@@ -84,7 +85,7 @@ class Decisions:
     def give_feedback(
         self, decision_id: str, remark: Feedback, *, connection: sa.Connection | None = None
     ) -> DecisionRecord | None:
-        """Add feedback to a decision; the latest counts, earlier ones stay.
+        """Add feedback to a decision; the latest counts, earlier ones stay. ``withdrawn`` takes back what was said.
 
         Returns:
             The decision with all of its feedback; None where there is no such decision.
@@ -95,7 +96,8 @@ class Decisions:
         with self._database.writing(connection) as open_connection:
             change = decisions.update().where(decisions.c.id == decision_id)
             # This locks the row, so that of two at once the one that is committed last is the latest in both tables.
-            if not open_connection.execute(change.values(verdict=remark.verdict, right_label=remark.label)).rowcount:
+            verdict = None if remark.verdict == WITHDRAWN else remark.verdict
+            if not open_connection.execute(change.values(verdict=verdict, right_label=remark.label)).rowcount:
                 return None
             of_decision = feedback.c.decision_id == decision_id
             count = open_connection.execute(sa.select(sa.func.count()).where(of_decision)).scalar_one()

@@ -20,6 +20,8 @@ from unalike.serve.store.tables import idempotency
 
 MAX_KEY, MAX_BODY = 255, 2**20
 LEASE_S = 60.0
+# A claim was made by another clock, or after this caller looked at its own and waited for the row.
+CLOCK_TOLERANCE_S = 60.0
 
 
 class Idempotency:
@@ -71,7 +73,7 @@ class Idempotency:
             if old["status"] is not None:
                 return Replay(old["status"], old["body"])
             remaining_s = (old["lease_end"] - now).total_seconds()
-            if 0 < remaining_s <= max(lease_s, LEASE_S):  # more: the clock was set back since
+            if 0 < remaining_s <= max(lease_s, LEASE_S) + CLOCK_TOLERANCE_S:  # more: the clock was set back since
                 return InProgress(remaining_s)
             connection.execute(idempotency.update().where(own).values(token=token, lease_end=lease_end))
             return New(key, actor, token, is_retry=True)

@@ -14,6 +14,8 @@ from unalike.errors import DataError, closest
 
 KINDS = ("identify", "inspect", "verify", "compare")
 VERDICTS = ("confirmed", "wrong", "new class", "unusable")
+# Feedback that takes back what was said before: the decision counts as one without feedback.
+WITHDRAWN = "withdrawn"
 # Each role may do what those before it may.
 ROLES = ("view", "operate", "admin")
 OUTCOMES = ("begun", "done", "failed")
@@ -102,7 +104,7 @@ class Feedback(_Record):
     """What somebody said about a decision.
 
     Attributes:
-        verdict: one of ``VERDICTS``.
+        verdict: one of ``VERDICTS``, or ``WITHDRAWN``.
         label: the right class, with ``wrong`` and ``new class``.
         note: a remark.
         actor: who gave it.
@@ -118,7 +120,7 @@ class Feedback(_Record):
     id: str = field(default_factory=new_id)
 
     def __post_init__(self) -> None:
-        check_choice(self.verdict, VERDICTS, "verdict")
+        check_choice(self.verdict, (*VERDICTS, WITHDRAWN), "verdict")
         check_text(self.label, "label", MAX_LABEL)
         check_text(self.note, "note", MAX_NOTE)
         needs_label = self.verdict in ("wrong", "new class")
@@ -235,6 +237,20 @@ class KeyRecord(_Record):
         check_choice(role, ROLES, "role")
         has_role = self.revoked is None and ROLES.index(self.role) >= ROLES.index(role)
         return has_role and (self.gallery is None or self.gallery == gallery)
+
+
+@dataclass(frozen=True)
+class SessionRecord(_Record):
+    """A browser that signed in, without its token.
+
+    Attributes:
+        key: the key that it signed in with.
+        created, expires: when it began and when it ends, in UTC.
+    """
+
+    key: KeyRecord
+    created: datetime
+    expires: datetime
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from unalike.serve.store.images import ImageStore
 from unalike.serve.store.keys import Keys
 from unalike.serve.store.migration import upgrade
 from unalike.serve.store.references import Galleries
+from unalike.serve.store.sessions import Sessions
 
 IMAGES_FOLDER = "images"
 
@@ -27,7 +28,7 @@ class Store:
     Attributes:
         folder: the folder of the service.
         database: the database.
-        decisions, keys, idempotency, audit: what it holds.
+        decisions, keys, sessions, idempotency, audit: what it holds.
         galleries: names and addresses of the galleries that are served; the references are in the galleries alone.
         images: the images.
     """
@@ -37,6 +38,7 @@ class Store:
         self.decisions = Decisions(database, sync=sync_decisions)
         self.audit, self.idempotency = Audit(database), Idempotency(database)
         self.keys = Keys(database, self.audit)
+        self.sessions = Sessions(database, self.audit)
         self.galleries = Galleries(database)
 
     def transaction(self) -> AbstractContextManager[sa.Connection]:

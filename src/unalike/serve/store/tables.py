@@ -215,3 +215,12 @@ galleries = Table(
     Column("address", PlainText, nullable=False),
     Column("registered", UtcTime, nullable=False),
 )  # fmt: skip
+
+sessions = Table(
+    "sessions", metadata,
+    Column("digest", String(64), primary_key=True),  # of the token in the cookie
+    Column("key_id", String(8), ForeignKey("keys.id", ondelete="CASCADE"), nullable=False),
+    Column("created", UtcTime, nullable=False),
+    Column("expires", UtcTime, nullable=False),
+    Index("sessions_by_expires", "expires"),
+)  # fmt: skip

@@ -118,6 +118,7 @@ def test_a_new_name_is_visible_text(tmp_path: Path, name: str) -> None:
             for path, body in (
                 ("/v1/classes/rename", f'{{"label": "red", "new": {text}}}'),
                 ("/v1/classes/merge", f'{{"labels": ["red"], "into": {text}}}'),
+                ("/v1/references/move", f'{{"ids": [0], "label": {text}}}'),
                 ("/v1/references", f'{{"image": "{base64.b64encode(picture("red")).decode()}", "label": {text}}}'),
             ):
                 response = await it.client.post(path, content=body, headers={"content-type": "application/json"})
@@ -143,5 +144,17 @@ def test_a_key_belongs_to_all_of_many_names(tmp_path: Path) -> None:
             assert response.status_code == 422 and response.json()["type"].endswith("key-conflict")
             details = it.service.store.audit.find().items[0].details
             assert details["labels"][-1] == "and 20 more"
+
+    run(scenario())
+
+
+def test_classes_are_searched_by_a_part_of_their_name(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            page = (await it.client.get("/v1/classes", params={"search": "RE", "limit": 1})).json()
+            assert [entry["label"] for entry in page["classes"]] == ["green"] and page["total"] == 2
+            page = (await it.client.get("/v1/classes", params={"search": "re", "after": page["next"]})).json()
+            assert [entry["label"] for entry in page["classes"]] == ["red"] and page["next"] is None
+            assert (await it.client.get("/v1/classes", params={"search": "%"})).json()["total"] == 0
 
     run(scenario())

@@ -90,6 +90,22 @@ def test_feedback_is_kept_with_the_decision(tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_feedback_that_is_withdrawn_stays_in_the_record_and_counts_no_more(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            answer = (await it.client.post("/v1/identify", files=files(picture("red")))).json()["answers"][0]
+            path = f"/v1/decisions/{answer['id']}/feedback"
+            await it.client.post(path, json={"verdict": "wrong", "label": "crimson"})
+            assert (await it.client.post(path, json={"verdict": "withdrawn", "label": "x"})).status_code == 422
+            record = (await it.client.post(path, json={"verdict": "withdrawn"})).json()
+            assert [remark["verdict"] for remark in record["feedback"]] == ["wrong", "withdrawn"]
+            assert not (await it.client.get("/v1/decisions?verdict=wrong")).json()["decisions"]
+            assert len((await it.client.get("/v1/decisions?verdict=none")).json()["decisions"]) == 1
+            assert (await it.client.get("/v1/decisions?verdict=withdrawn")).status_code == 422
+
+    run(scenario())
+
+
 def test_without_keeping_images_there_is_none(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path, keep_images=False) as it:

@@ -146,3 +146,48 @@ def test_the_audit_log_says_who_did_what(tmp_path: Path) -> None:
             assert entries[1].details["labels"] == ["gold"] and entries[1].actor == "anonymous"
 
     run(scenario())
+
+
+def test_the_image_of_a_decision_is_enrolled_without_sending_it_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            content = picture(GOLD)
+            decision = (await it.client.post("/v1/identify", files=files(content))).json()["answers"][0]["id"]
+            body, headers = {"decision": decision, "label": "gold"}, {"idempotency-key": "k1"}
+            response = await it.client.post("/v1/references", json=body, headers=headers)
+            assert response.status_code == 201
+            reference = response.json()["references"][0]
+            assert reference["name"].startswith(f"sha256:{content_sha256(content)}/")
+            assert (await it.client.post("/v1/references", json=body, headers=headers)).json() == response.json()
+            assert (await it.client.get(reference["image"])).content == content
+            assert (await it.client.post("/v1/references", data=body)).status_code == 415  # a form without files
+            for wrong, status in (({**body, "decision": "none"}, 404), ({"decision": decision}, 422)):
+                assert (await it.client.post("/v1/references", json=wrong)).status_code == status
+            both = await it.client.post("/v1/references", files=files(content), data=body)
+            assert both.status_code == 422 and "a decision" in both.json()["detail"]
+            it.service.store.images.delete(content_sha256(content))
+            assert (await it.client.post("/v1/references", json=body)).status_code == 404
+
+    run(scenario())
+
+
+def test_the_image_of_another_gallerys_decision_is_for_no_key_of_this_one(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, names=("colors", "others")) as it:
+            decision = (await it.client.post("/v1/identify", files=files(picture(GOLD)))).json()["answers"][0]["id"]
+            headers = {"x-api-key": it.service.store.keys.add("till", "operate", "others")[1]}
+            it.service.access.refresh()
+            body = {"decision": decision, "label": "gold"}
+            assert (await it.client.post("/v1/references", json=body, headers=headers)).status_code == 404
+
+    run(scenario())
+
+
+def test_an_image_that_was_not_kept_cannot_be_enrolled_by_its_decision(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, keep_images=False) as it:
+            decision = (await it.client.post("/v1/identify", files=files(picture(GOLD)))).json()["answers"][0]["id"]
+            response = await it.client.post("/v1/references", json={"decision": decision, "label": "gold"})
+            assert response.status_code == 404 and "not kept" in response.json()["detail"]
+
+    run(scenario())

@@ -1,0 +1,45 @@
+"""Problems as pages where a browser asks for a page, and as problem documents otherwise; who must sign in is sent there."""
+
+from __future__ import annotations
+
+from urllib.parse import urlencode
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.types import Scope
+
+from unalike.serve.pages.rendering import render_page
+from unalike.serve.problems import Problem, problem_response
+from unalike.serve.request_context import context_of
+from unalike.serve.security import SIGN_IN_PATH
+
+# Addresses of programs: their answer to an error is a problem document, whatever the client accepts.
+_PROGRAM_PREFIXES = ("/v1/", "/v2/", "/static/", "/openapi.json", "/metrics", "/healthz", "/readyz")
+
+
+def asks_for_page(scope: Scope) -> bool:
+    """Whether a browser asks for a page, and not a program or a script for a part of one."""
+    headers = Headers(scope=scope)
+    is_program = scope["path"].startswith(_PROGRAM_PREFIXES) or "hx-request" in headers
+    return scope["method"] in ("GET", "HEAD") and "text/html" in headers.get("accept", "") and not is_program
+
+
+def answer_problem(scope: Scope, problem: Problem) -> Response:
+    """The answer to a request that failed."""
+    request = Request(scope)
+    context = context_of(request)
+    if not asks_for_page(scope):
+        return problem_response(problem, context.id)
+    if problem.status == 401:
+        place = scope["path"] + (f"?{query}" if (query := scope["query_string"].decode("latin-1")) else "")
+        return RedirectResponse(f"{SIGN_IN_PATH}?{urlencode({'next': place})}", 303)
+    document = problem.to_dict(context.id)
+    return render_page(
+        request,
+        "problem.html.j2",
+        status=problem.status,
+        headers=problem.headers,
+        document=document,
+        heading=document["title"],
+    )

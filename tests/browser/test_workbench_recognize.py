@@ -1,0 +1,294 @@
+"""The page Recognize in a browser: pictures come in by four ways, are judged by one key each, and nothing is lost by a reload."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.browser.view import Visit
+from tests.support.workbench import BIDI, MARKUP, NAMES, Workbench, mark_picture, noise_picture, workbench
+
+PATIENCE_MS = 60_000
+HOSTILE_FILE = "<b onclick=alert(1)>\u202egnp.png"
+SHAPES = [(390, "dark"), (390, "light"), (1440, "dark"), (1440, "light")]
+# A drop or a paste of pictures, as the browser would make it.
+GIVE = """([kind, contents]) => {
+  const data = new DataTransfer();
+  contents.forEach((content, number) => data.items.add(new File(
+    [Uint8Array.from(atob(content), letter => letter.charCodeAt(0))], `${number}.png`, {type: 'image/png'})));
+  const event = kind === 'paste' ? new ClipboardEvent('paste', {clipboardData: data, bubbles: true})
+    : new DragEvent(kind, {dataTransfer: data, bubbles: true, cancelable: true});
+  document.getElementById('drop').dispatchEvent(event);
+}"""
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
+    with workbench(tmp_path_factory.mktemp("recognize")) as running:
+        yield running
+
+
+def upload(page: Any, *contents: bytes, name: str = "") -> None:
+    files = [
+        {"name": name or f"{n}.png", "mimeType": "image/png", "buffer": content} for n, content in enumerate(contents)
+    ]
+    page.set_input_files("#files", files)
+
+
+def wait_for(page: Any, count: int) -> None:
+    from playwright.sync_api import expect
+
+    expect(page.locator("article")).to_have_count(count, timeout=PATIENCE_MS)
+
+
+def until(condition: Callable[[], bool], page: Any) -> None:
+    """Wait for a condition; the pages' policy forbids the browser to evaluate one by itself."""
+    for _ in range(PATIENCE_MS // 100):
+        if condition():
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError("it never became true")
+
+
+def clear(page: Any) -> None:
+    """Close all messages, so that the next one is a new one."""
+    page.evaluate("document.getElementById('messages').replaceChildren()")
+
+
+def message(page: Any, text: str) -> Any:
+    place = page.locator(".message", has_text=text).last
+    place.wait_for(timeout=PATIENCE_MS)
+    return place
+
+
+def decisions(service: Workbench) -> list[dict[str, Any]]:
+    return list(service.call("GET", "/v1/decisions")["decisions"])
+
+
+@pytest.mark.parametrize(("width", "scheme"), SHAPES)
+def test_the_page_is_shown_whole_and_follows_wcag_with_its_dialogs_open(browser, service, width, scheme):
+    for number in range(len(NAMES)):
+        service.call("POST", "/v1/identify", files={"image": (HOSTILE_FILE, mark_picture(number, 3), "image/png")})
+    service.call(
+        "POST", f"/v1/decisions/{decisions(service)[0]['id']}/feedback", json={"verdict": "wrong", "label": MARKUP}
+    )
+    with Visit(browser, width, scheme) as visit:
+        page = visit.page
+        page.goto(service.address)
+        page.wait_for_load_state("networkidle")
+        assert page.url.endswith("/recognize") and page.locator("article").count() >= len(NAMES)
+        assert not visit.faults(), "\n".join(visit.faults())
+        page.keyboard.press("?")
+        assert page.get_by_role("dialog", name="Keys of this page").is_visible()
+        assert not visit.faults(), "\n".join(visit.faults())
+        page.keyboard.press("Escape")
+        page.keyboard.press("h")
+        page.locator(".heat img").first.wait_for(timeout=PATIENCE_MS)
+        page.keyboard.press("w")
+        page.locator("#choices [role=option]").first.wait_for()
+        page.keyboard.type("no such class")
+        page.locator("#choice-new").wait_for()
+        assert not visit.faults(), "\n".join(visit.faults())
+
+
+def test_pictures_are_dropped_pasted_and_chosen_and_a_reload_shows_their_answers(browser, service):
+    with Visit(browser) as visit:
+        page = visit.page
+        page.goto(f"{service.address}/recognize")
+        upload(page, *(mark_picture(number, 5) for number in range(4)), mark_picture(0, -5))
+        wait_for(page, 5)
+        for count, kind in ((7, "drop"), (9, "paste")):
+            contents = [base64.b64encode(mark_picture(number, 6)).decode() for number in range(2)]
+            page.evaluate(GIVE, [kind, contents])
+            wait_for(page, count)
+        assert "batch=" in page.url and page.locator("#pending li").count() == 0
+        ids = set(page.eval_on_selector_all("article", "all => all.map(one => one.dataset.id)"))
+        assert ids == {entry["id"] for entry in decisions(service)[:9]}
+        page.reload()
+        assert set(page.eval_on_selector_all("article", "all => all.map(one => one.dataset.id)")) == ids
+        headlines = set(page.locator("article h3").all_inner_texts())
+        assert headlines <= {name.replace("\u202e", "\\u202e") for name in NAMES} and len(headlines) >= 2
+        assert not visit.messages
+
+
+def test_a_file_that_is_no_picture_is_named_with_what_to_do_and_the_others_go_on(browser, service):
+    with Visit(browser) as visit:
+        page = visit.page
+        page.goto(f"{service.address}/recognize")
+        upload(page, b"no picture", name=HOSTILE_FILE)
+        upload(page, mark_picture(1))
+        wait_for(page, 1)
+        line = page.locator("#pending .bad")
+        line.wait_for()
+        assert "<b onclick=alert(1)>" in line.inner_text() and page.locator("#pending b").count() == 0
+        line.get_by_role("button", name="Close").click()
+        assert page.locator("#pending li").count() == 0
+        assert all("422" in text for text in visit.messages)  # the browser's own line about the refused request
+
+
+def test_answers_are_judged_by_keys_and_corrected_pictures_become_references(browser, service):
+    counts = service.counts()
+    with Visit(browser) as visit:
+        page = visit.page
+        page.goto(f"{service.address}/recognize")
+        upload(page, *(mark_picture(number, 12) for number in range(4)))
+        wait_for(page, 4)
+        ids = page.eval_on_selector_all("article", "all => all.map(one => one.dataset.id)")
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("y")
+        message(page, "Noted: right")
+        page.keyboard.press("ArrowDown")
+        assert page.evaluate("document.activeElement.dataset.id") == ids[1]
+        page.keyboard.press("w")  # the class is found by a part of its name
+        page.keyboard.type("PHOTO")
+        page.locator("#choice-1").wait_for()
+        page.keyboard.press("Enter")
+        message(page, "is now a reference of")
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("n")
+        page.keyboard.type("a new one")
+        page.keyboard.press("Enter")
+        message(page, "is now a reference of a new one")
+        page.keyboard.press("ArrowDown")
+        assert page.evaluate("document.activeElement.dataset.id") == ids[3]
+        page.keyboard.press("u")
+        message(page, "Noted: unusable")
+        assert not visit.messages
+    service.restart()
+    expected = [("confirmed", None), ("wrong", BIDI), ("new class", "a new one"), ("unusable", None)]
+    feedback = [service.call("GET", f"/v1/decisions/{identifier}")["feedback"][-1] for identifier in ids]
+    assert [(remark["verdict"], remark["label"]) for remark in feedback] == expected
+    assert service.counts() == {**counts, BIDI: counts[BIDI] + 1, "a new one": 1}
+    with Visit(browser) as visit:
+        visit.page.goto(f"{service.address}/recognize?decision={ids[2]}")
+        assert "New class: a new one" in visit.page.locator(".said").inner_text()
+
+
+def test_a_correction_is_undone_by_its_button_and_by_its_key(browser, service):
+    counts = service.counts()
+    with Visit(browser) as visit:
+        page = visit.page
+        page.goto(f"{service.address}/recognize")
+        upload(page, noise_picture(3))
+        wait_for(page, 1)
+        identifier = page.locator("article").get_attribute("data-id")
+        path = f"/v1/decisions/{identifier}"
+        for way in ("button", "key"):
+            page.keyboard.press("w")
+            page.keyboard.type("anchor")
+            page.locator("#choice-1[data-label=anchor]").wait_for()
+            page.keyboard.press("Enter")
+            place = message(page, "is now a reference of anchor")
+            assert service.counts()["anchor"] == counts["anchor"] + 1
+            if way == "button":
+                place.get_by_role("button", name="Undo").click()
+            else:
+                page.keyboard.press("z")
+            message(page, "Undone")
+            assert service.counts() == counts
+            assert service.call("GET", path)["feedback"][-1]["verdict"] == "withdrawn"
+            page.locator("article[data-verdict='']").wait_for()
+            clear(page)
+        # What is undone after an earlier verdict leaves that one.
+        page.keyboard.press("y")
+        message(page, "Noted: right")
+        page.keyboard.press("u")
+        message(page, "Noted: unusable")
+        page.keyboard.press("z")
+        message(page, "Undone")
+        page.locator("article[data-verdict=confirmed]").wait_for()
+        assert service.call("GET", path)["feedback"][-1]["verdict"] == "confirmed"
+        assert not visit.messages
+
+
+def test_two_browsers_see_the_same_answers_and_verdicts(browser, service):
+    with Visit(browser) as first, Visit(browser, 390, "dark") as second:
+        first.page.goto(f"{service.address}/recognize")
+        upload(first.page, mark_picture(2, 2))
+        wait_for(first.page, 1)
+        second.page.goto(first.page.url)
+        second.page.get_by_role("button", name="Right").click()
+        message(second.page, "Noted: right")
+        first.page.reload()
+        assert "Right, says" in first.page.locator(".said").inner_text()
+
+
+def test_the_camera_takes_a_picture(browser, service):
+    with Visit(browser, permissions=["camera"]) as visit:
+        page = visit.page
+        page.goto(f"{service.address}/recognize")
+        page.keyboard.press("c")
+        until(lambda: page.evaluate("document.getElementById('video').videoWidth > 0"), page)
+        assert not visit.faults(), "\n".join(visit.faults())
+        page.get_by_role("button", name="Take the picture").click()
+        wait_for(page, 1)
+        page.get_by_role("button", name="Close").first.click()
+        assert page.evaluate("document.getElementById('video').srcObject === null")
+
+
+def test_without_a_camera_api_the_phones_own_camera_is_offered(browser, service):
+    with Visit(browser, 390) as visit:
+        visit.page.add_init_script("Object.defineProperty(navigator, 'mediaDevices', {value: undefined})")
+        visit.page.goto(f"{service.address}/recognize")
+        assert visit.page.locator("label", has_text="Take a picture").is_visible()
+        assert not visit.page.get_by_role("button", name="Use the camera").is_visible()
+        capture = {"name": "c.png", "mimeType": "image/png", "buffer": mark_picture(0)}
+        visit.page.set_input_files("#capture", [capture])
+        wait_for(visit.page, 1)
+        assert not visit.faults(), "\n".join(visit.faults())
+
+
+@pytest.mark.parametrize(("width", "scheme"), SHAPES)
+def test_signing_in_with_a_key_and_out_again(browser, tmp_path, width, scheme):
+    with workbench(tmp_path, with_key=True, names=("anchor",)) as service, Visit(browser, width, scheme) as visit:
+        page = visit.page
+        page.goto(f"{service.address}/recognize?gallery=marks")
+        assert "/sign-in" in page.url
+        assert not visit.faults(), "\n".join(visit.faults())
+        page.get_by_label("API key").fill("unalike_wrong")
+        page.keyboard.press("Enter")
+        page.locator("#sign-in-problem", has_text="not valid").wait_for()
+        visit.messages.clear()  # the browser's own line about the 401
+        page.get_by_label("API key").fill(service.secret)
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/recognize?gallery=marks")
+        assert page.evaluate("document.cookie") == "", "no script can read the session"
+        upload(page, mark_picture(0))
+        wait_for(page, 1)
+        page.keyboard.press("y")
+        message(page, "Noted: right")
+        assert decisions(service)[0]["actor"] == "chief"
+        service.restart()
+        page.reload()
+        assert page.locator("article").count() == 1, "the session outlives the server"
+        assert not visit.faults(), "\n".join(visit.faults())
+        page.get_by_role("button", name="Sign out").click()
+        page.wait_for_url("**/sign-in")
+        page.goto(f"{service.address}/recognize")
+        assert "/sign-in" in page.url
+
+
+@pytest.mark.parametrize(("width", "scheme"), SHAPES)
+def test_an_error_is_a_page(browser, service, width, scheme):
+    with Visit(browser, width, scheme) as visit:
+        visit.page.goto(f"{service.address}/<img src=x onerror=alert(1)>")
+        assert visit.page.get_by_role("heading", name="Not Found").is_visible()
+        visit.messages = [text for text in visit.messages if "404" not in text]  # the browser's own line
+        assert not visit.faults(), "\n".join(visit.faults())
+
+
+def test_files_of_a_stylesheet_or_script_come_from_this_service_alone(browser, service):
+    with Visit(browser) as visit:
+        addresses: list[str] = []
+        visit.page.on("request", lambda request: addresses.append(request.url))
+        visit.page.goto(f"{service.address}/recognize")
+        visit.page.wait_for_load_state("networkidle")
+        assert addresses and all(address.startswith((service.address, "blob:", "data:")) for address in addresses)
+
+
+def test_the_service_writes_no_traceback(service):
+    assert "Traceback" not in (Path(service.folder) / "log.txt").read_text()
