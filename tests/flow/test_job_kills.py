@@ -16,7 +16,6 @@ from unalike.errors import RunError
 from unalike.jobs import Workspace, create_job
 from unalike.runs.processes import is_alive, this_boot
 
-pytestmark = pytest.mark.slow
 WITH_STANDIN = (sys.executable, "-m", "tests.support.standin_job", "120")
 PATIENCE_S = 600.0  # a busy machine starts a process in half a minute
 
@@ -44,7 +43,7 @@ def exported(trained, tmp_path_factory):
     return path
 
 
-def told(action, images, trained, exported):
+def overrides_for(action, images, trained, exported):
     """What each action needs, named rather than taken from a parent."""
     best = str(trained / "ml_model_best.pth")
     sets = {
@@ -90,15 +89,22 @@ def caught_at_work(workspace, job, begun):
     return job
 
 
-@pytest.mark.parametrize("all_of_it", [False, True], ids=["its runner", "all of it"])
-@pytest.mark.parametrize(
-    "action", ["train", "evaluate", "inference", "export", "gen_trt_engine", "quantize", "gen_engine"]
-)
+def kills():
+    """Every action, its runner or all of it killed; those that are not slow are a bounded part."""
+    for action in ("train", "evaluate", "inference", "export", "gen_trt_engine", "quantize", "gen_engine"):
+        for all_of_it in (False, True):
+            marks = () if (action, all_of_it) == ("evaluate", False) else pytest.mark.slow
+            yield pytest.param(
+                action, all_of_it, marks=marks, id=f"{action}-{'all of it' if all_of_it else 'its runner'}"
+            )
+
+
+@pytest.mark.parametrize(("action", "all_of_it"), list(kills()))
 def test_a_job_killed_in_the_middle(workspace, images, trained, exported, action, all_of_it):
     policy = "off" if action == "train" else None
     if action == "gen_trt_engine":
         workspace = Workspace(workspace.folder, program=WITH_STANDIN)
-    job = workspace.create(action, told(action, images, trained, exported), automl_policy=policy)
+    job = workspace.create(action, overrides_for(action, images, trained, exported), automl_policy=policy)
     run = Path(job.run_dir)
     mark = "model_epoch_000_step_*.pth" if action == "train" else "status.json"
     job = caught_at_work(workspace, job, lambda: any(run.glob(mark)) and (run / "status.json").stat().st_size)
@@ -115,7 +121,7 @@ def test_a_job_killed_in_the_middle(workspace, images, trained, exported, action
     # Killed outright it could say nothing more; else it heard that its runner was gone, and ended in order.
     assert status_lines(run)[-1]["status"] in (("STARTED", "RUNNING") if all_of_it else ("FAILURE",))
     with pytest.raises(RunError, match="is Error; expected one that is Complete"):
-        workspace.create("evaluate", told("evaluate", images, trained, exported), parent_job_id=job.id)
+        workspace.create("evaluate", overrides_for("evaluate", images, trained, exported), parent_job_id=job.id)
     first = min(path.stat().st_mtime_ns for path in run.glob("model_epoch_000_*")) if action == "train" else 0
     workspace.resume(job.id)
     (job,) = workspace.wait([job.id], timeout=PATIENCE_S)
@@ -130,6 +136,7 @@ def test_a_job_killed_in_the_middle(workspace, images, trained, exported, action
         assert workspace.model(job.id).stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_a_search_killed_in_the_middle_and_its_trials(workspace, images):
     tiny = dict(word.split("=", 1) for word in TINY)
     tiny = {key: int(value) if value.isdigit() else value for key, value in tiny.items()}
@@ -165,6 +172,7 @@ def test_a_search_killed_in_the_middle_and_its_trials(workspace, images):
     assert len(workspace.delete(search.id)) == 4 and not run.exists()
 
 
+@pytest.mark.slow
 def test_pause_cancel_and_resume_of_a_training(workspace, images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tiny = dict(word.split("=", 1) for word in TINY)
