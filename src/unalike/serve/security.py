@@ -42,6 +42,14 @@ CACHE_S = 0.25  # a key is looked up again after so long
 MAX_FAILURES, FAILURE_RATE = 10, 0.2
 BURST_S = 2.0  # a client that was silent may send so many seconds' worth of requests at once
 MAX_CLIENTS = 10_000
+# Of every answer that sets no other ones.
+SECURITY_HEADERS = [
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+]
 
 
 def is_loopback(host: str) -> bool:
