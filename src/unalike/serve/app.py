@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from unalike.errors import UnalikeError
+from unalike.errors import StoreError, UnalikeError
 from unalike.serve.batching import DeadlinePassed, Overloaded
 from unalike.serve.documents import set_document
 from unalike.serve.logs import log, log_error
@@ -71,6 +71,8 @@ def create_app(service: Service) -> ASGIApp:
 async def _answer_problem(request: Request, error: Exception) -> Response:
     problem = problem_of(error)
     assert problem is not None
+    if isinstance(error, StoreError):
+        log_error("the store cannot be read or written", error)
     return answer_problem(request.scope, problem)
 
 
@@ -152,6 +154,8 @@ class Front:
         except (Problem, UnalikeError) as error:
             problem = problem_of(error)
             assert problem is not None
+            if isinstance(error, StoreError):
+                log_error("the store cannot be read or written", error)
             await answer_problem(scope, problem)(scope, receive, send)
             return
         await self.app(scope, receive, send)

@@ -8,7 +8,6 @@ names of its references whether it was applied.
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from starlette.responses import Response
 from unalike.errors import DataError, ModelError
 from unalike.recognition.backends.protocol import GalleryBackend
 from unalike.serve.logs import log_error
-from unalike.serve.problems import Problem
+from unalike.serve.problems import Problem, is_disk_full
 from unalike.serve.request_context import RequestContext, context_of
 from unalike.serve.resources import GalleryResource
 from unalike.serve.service import Service, json_response
@@ -162,15 +161,6 @@ def _open_change(resource: GalleryResource) -> Iterator[GalleryBackend]:
         raise Problem(503, "gallery-unavailable", f"the gallery {resource.name} cannot be read or written now: nothing was changed",
                       remedy="the service's log says why; send it again when that is mended",
                       headers={"Retry-After": str(UNAVAILABLE_S)}) from error  # fmt: skip
-
-
-def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or one that it came from, says that there is no room."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def bounded(names: Sequence[str]) -> list[str]:
