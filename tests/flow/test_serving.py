@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from PIL import Image
 
 from tests.support.networks import pictures, write_model
-from tests.support.program import process
+from tests.support.program import process, unalike
 from unalike.recognition.recognizer import Recogniser
+from unalike.serve.server import DRAIN_MARGIN_S
 from unalike.serve.store import open_store
 
 PATIENCE_S = 120
@@ -91,6 +96,51 @@ def test_a_request_that_was_taken_is_answered_while_the_service_stops(gallery: P
         assert response.json()["answers"][0]["label"] == "a"
         client.close()
         assert server.wait(PATIENCE_S) == 0
+
+
+def test_probes_are_answered_while_networks_load(gallery: Path, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["serve", "-g", str(gallery), "--folder", str(tmp_path / "serve"), "--port", str(port)]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "unalike", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    address, statuses, end = f"http://127.0.0.1:{port}", [], time.monotonic() + PATIENCE_S
+    try:
+        while not statuses or statuses[-1] != (200, 200):
+            assert server.poll() is None and time.monotonic() < end
+            with contextlib.suppress(httpx.ConnectError):
+                statuses.append(
+                    tuple(httpx.get(address + path, timeout=PATIENCE_S).status_code for path in ("/healthz", "/readyz"))
+                )
+        assert statuses[0] == (200, 503) and {*statuses} == {(200, 503), (200, 200)}
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(PATIENCE_S) == 0
+    finally:
+        server.kill()
+        server.wait(PATIENCE_S)
+
+
+@pytest.mark.slow
+def test_a_stop_ends_the_export_of_a_network(trained: Path, images: Path, tmp_path: Path) -> None:
+    gallery = tmp_path / "g.gallery"
+    assert (
+        unalike("gallery", "build", gallery, images / "reference", "--model", trained / "ml_model_best.pth").returncode
+        == 0
+    )
+    with serving("-g", gallery, "--folder", tmp_path / "serve", "--deadline", "1", cwd=tmp_path) as (server, address):
+        own = psutil.Process(server.pid)
+        end = time.monotonic() + PATIENCE_S
+        while not (children := own.children()):
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        assert httpx.get(f"{address}/readyz").status_code == 200  # nothing waits for it
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(1 + DRAIN_MARGIN_S + 2) == 0
+        psutil.wait_procs(children, 2)
+        assert not any(child.is_running() for child in children)
+    assert list((tmp_path / "serve/explanation").iterdir()) == []
 
 
 def test_several_processes_share_the_address(gallery: Path, tmp_path: Path) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from email import message_from_bytes
+from email.policy import HTTP
 from typing import Any
 
 import httpx
 
+from unalike.client.asynchronous import AsyncClient
 from unalike.client.sync import Client
 
 NEIGHBOR = {"label": "mug", "name": "a.jpg", "score": 0.9, "distance": 0.2}
@@ -52,3 +56,28 @@ def problem(status: int, kind: str, **headers: str) -> httpx.Response:
     document = {"type": f"urn:unalike:problem:{kind}", "found": "7 images", "expected": "at most 3", "remedy": "send fewer",
                 "request_id": "r1"}  # fmt: skip
     return httpx.Response(status, json=document, headers=headers)
+
+
+def fields_of(request: httpx.Request) -> list[tuple[str, str | None, bytes]]:
+    """Name, file name and content of each part of a multipart request, in order."""
+    head = b"Content-Type: " + request.headers["content-type"].encode() + b"\r\n\r\n"
+    parts = message_from_bytes(head + request.read(), policy=HTTP).iter_parts()  # type: ignore[attr-defined]
+    return [
+        (part.get_param("name", header="content-disposition"), part.get_filename(), part.get_payload(decode=True))
+        for part in parts
+    ]
+
+
+def ask(kind: str, service: Service, method: str, /, *arguments: Any, **options: Any) -> Any:
+    """What a method of the ``sync`` or the ``async`` client gives; a list of all where it goes through many."""
+    if kind == "sync":
+        with service.client() as client:
+            result = getattr(client, method)(*arguments, **options)
+            return list(result) if isinstance(result, Iterator) else result
+
+    async def run() -> Any:
+        async with AsyncClient("http://service", transport=httpx.MockTransport(service)) as client:
+            result = getattr(client, method)(*arguments, **options)
+            return [entry async for entry in result] if isinstance(result, AsyncIterator) else await result
+
+    return asyncio.run(run())

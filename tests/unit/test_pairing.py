@@ -53,7 +53,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "cli.jobs": (WORKSPACE, "flow/test_workflow.py"),
     "cli.child_process": (WORKSPACE, "flow/test_job_kills.py", SEARCHING),
     "cli.automl": (SEARCHING,),
-    **dict.fromkeys(("client.answers", "client.calls"), ("unit/client/test_sync.py", "unit/client/test_asynchronous.py")),
+    "client.answers": ("unit/client/test_calls.py", "unit/client/test_sync.py"),
     "cli.serve": (OPTIONS, "flow/test_serving.py"),
     **dict.fromkeys(("serve.answers", "serve.documents"), ("unit/serve/test_app.py", "unit/serve/routes/test_recognition.py")),
     "serve.changes": ("unit/serve/routes/test_references.py", "unit/serve/routes/test_classes.py"),

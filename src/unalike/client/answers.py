@@ -87,4 +87,4 @@ def raise_errors(results: Sequence[Any]) -> list[Any]:
 def as_array(vectors: Sequence[Sequence[float]]) -> np.ndarray:
     import numpy as np
 
-    return np.array(vectors, np.float32).reshape(len(vectors), -1)
+    return np.array(vectors, np.float32).reshape(len(vectors), -1 if vectors else 0)

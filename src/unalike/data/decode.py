@@ -8,6 +8,8 @@ Shape letters: H, W are height and width of the upright image.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -258,7 +260,14 @@ class ErrorsNamed:
             raise UnreadableImage(f"{name}: {error.found}", expected=error.expected, remedy=error.remedy) from error
         if isinstance(error, DataError):
             return
-        raise UnreadableImage(f"{name}: {_reason(error)}") from error
+        raise UnreadableImage(f"{name}: {'an empty file' if _is_empty(self._image) else _reason(error)}") from error
+
+
+def _is_empty(image: ImageInput) -> bool:
+    if isinstance(image, str | Path):
+        with contextlib.suppress(OSError):
+            return os.path.getsize(image) == 0
+    return isinstance(image, bytes) and not image
 
 
 def _reason(error: Exception) -> str:

@@ -5,6 +5,7 @@ Shape letters: N images, H, W their height and width, D width of an embedding, Q
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -68,6 +69,7 @@ class Recogniser:
         network: key of the network (``engines.metadata.NetworkFacts``).
         classes: names of the classes that the network was trained on.
         held_out_scores: scores of images that its training held out (``recognition.training_trials``).
+        says_changes: say once when the gallery's file was changed by others; False where the caller takes changes over.
 
     Raises:
         ModelError: the gallery was made with another network or view.
@@ -76,6 +78,7 @@ class Recogniser:
     def __init__(
         self, engine: Engine, view: View, gallery: GalleryBackend | None = None, *, approximate: bool = False, source: str = "",
         trunk: str = "", network: str = "", classes: Sequence[str] = (), held_out_scores: Mapping[str, Any] | None = None,
+        says_changes: bool = True,
     ) -> None:  # fmt: skip
         self.engine, self.view = engine, view
         self.classes, self.held_out_scores = tuple(classes), dict(held_out_scores or {})
@@ -89,7 +92,7 @@ class Recogniser:
         self.gallery.model_identity.check_compatible(self.model_identity)
         self._set_decoding(view.decoding.completed(self.gallery.model_identity.decoding))
         self._index: SearchIndex | None = self.gallery.open_index() if approximate else None
-        self._next_check = 0.0
+        self._next_check = 0.0 if says_changes else math.inf
 
     @classmethod
     def load(

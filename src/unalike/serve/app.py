@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
@@ -14,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from unalike.errors import UnalikeError
+from unalike.errors import StoreError, UnalikeError
 from unalike.serve.batching import DeadlinePassed, Overloaded
 from unalike.serve.documents import set_document
 from unalike.serve.logs import log, log_error
@@ -38,18 +37,12 @@ from unalike.serve.routes.reference_sets import reference_set_router
 from unalike.serve.routes.references import reference_router
 from unalike.serve.routes.sessions import session_router
 from unalike.serve.routes.verification import verification_router
+from unalike.serve.security import SECURITY_HEADERS
 from unalike.serve.service import Service
 from unalike.serve.uploads import ClientDisconnect
 
 # Status in log and metrics for a client that hung up.
 HUNG_UP = 499
-SECURITY_HEADERS = [
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"cache-control", b"no-store"),
-]
 ROUTERS: tuple[Callable[[Service], APIRouter], ...] = (
     health_router, recognition_router, decision_router, class_router, reference_router, reference_set_router, model_router, inspection_router,
     verification_router, comparison_router, explanation_router, inference_protocol_router, audit_router,
@@ -60,15 +53,8 @@ _QUIET = frozenset(("/healthz", "/readyz", "/metrics"))
 
 
 def create_app(service: Service) -> ASGIApp:
-    """The application of a service; its lifespan starts and stops the service."""
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await service.start()
-        yield
-        await service.stop()
-
-    app = FastAPI(title="unalike", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+    """The application of a service that is started and stopped by others (``StartUp``)."""
+    app = FastAPI(title="unalike", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
     for make_router in ROUTERS:
         app.include_router(make_router(service))
     for kind in (Problem, UnalikeError, Overloaded, DeadlinePassed, TimeoutError):
@@ -85,6 +71,8 @@ def create_app(service: Service) -> ASGIApp:
 async def _answer_problem(request: Request, error: Exception) -> Response:
     problem = problem_of(error)
     assert problem is not None
+    if isinstance(error, StoreError):
+        log_error("the store cannot be read or written", error)
     return answer_problem(request.scope, problem)
 
 
@@ -166,6 +154,8 @@ class Front:
         except (Problem, UnalikeError) as error:
             problem = problem_of(error)
             assert problem is not None
+            if isinstance(error, StoreError):
+                log_error("the store cannot be read or written", error)
             await answer_problem(scope, problem)(scope, receive, send)
             return
         await self.app(scope, receive, send)

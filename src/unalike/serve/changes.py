@@ -10,15 +10,18 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from unalike.errors import DataError, ModelError
 from unalike.recognition.backends.protocol import GalleryBackend
-from unalike.serve.problems import Problem
+from unalike.serve.logs import log_error
+from unalike.serve.problems import Problem, is_disk_full
 from unalike.serve.request_context import RequestContext, context_of
 from unalike.serve.resources import GalleryResource
 from unalike.serve.service import Service, json_response
@@ -30,6 +33,7 @@ KEY_HEADER, REPLAY_HEADER = "idempotency-key", "Idempotency-Replayed"
 _NAMESPACE = uuid.UUID("6f0c1f3e-4b0a-5c7e-9b0e-6d3f7a2b9c11")
 # Audit details are bounded: so many names of a list.
 MAX_DETAILS = 100
+UNAVAILABLE_S = 10
 
 
 @dataclass
@@ -122,7 +126,7 @@ def apply(
     store, context = service.store, change.context
     entry = store.audit.begin(context.actor, action, resource.name, details, request_id=context.id)
     try:
-        with resource.gallery.change() as gallery:
+        with _open_change(resource) as gallery:
             result = function(gallery)
         change.is_applied = True
     except Exception as error:
@@ -136,6 +140,27 @@ def apply(
             body = json.dumps(value, ensure_ascii=True)
             store.idempotency.complete(change.claim, status, body, connection=connection)
     return status, value
+
+
+@contextmanager
+def _open_change(resource: GalleryResource) -> Iterator[GalleryBackend]:
+    """Change a gallery; a file or database that cannot be read or written is no mistake of the request: Problem (503, 507)."""
+    is_inside = False
+    try:
+        with resource.gallery.change() as gallery:
+            is_inside = True
+            yield gallery
+            is_inside = False
+    except (DataError, ModelError, OSError) as error:
+        if is_inside:
+            raise
+        log_error(f"the gallery {resource.name} cannot be changed", error)
+        if is_disk_full(error):
+            raise Problem(507, "no-space", f"the disk of the gallery {resource.name} is full: nothing was changed",
+                          remedy="make room, and send it again") from error  # fmt: skip
+        raise Problem(503, "gallery-unavailable", f"the gallery {resource.name} cannot be read or written now: nothing was changed",
+                      remedy="the service's log says why; send it again when that is mended",
+                      headers={"Retry-After": str(UNAVAILABLE_S)}) from error  # fmt: skip
 
 
 def bounded(names: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -27,7 +28,6 @@ TYPE_PREFIX = "urn:unalike:problem:"
 # Class of an error -> (status, name of the problem's type); the first that fits.
 _KINDS: tuple[tuple[type[UnalikeError], int, str], ...] = (
     (NoSuchImage, 404, "no-image"),
-    (StoreError, 503, "store-failure"),
     (UnreadableImage, 422, "unreadable-image"),
     (NotComparable, 422, "not-comparable"),
     (MissingExtra, 501, "missing-extra"),
@@ -92,12 +92,31 @@ def problem_of(error: BaseException) -> Problem | None:
     if isinstance(error, DeadlinePassed | TimeoutError):
         return Problem(504, "deadline", "the request's time was over before its answer was ready",
                        remedy="send fewer images, send it again later, or start the service with a longer --deadline")  # fmt: skip
+    if isinstance(error, StoreError):
+        # Its message names files of the server, which are for the log.
+        status, kind = (507, "no-space") if is_disk_full(error) else (503, "store-failure")
+        text = (
+            "the disk of the service's store is full"
+            if status == 507
+            else "the service's store cannot be read or written now"
+        )
+        return Problem(status, kind, text, remedy="the service's log says more; send it again when that is mended",
+                       headers={"Retry-After": "10"})  # fmt: skip
     if isinstance(error, UnalikeError):
         status, kind = next(
             ((number, name) for cls, number, name in _KINDS if isinstance(error, cls)), (500, "failure")
         )
         return Problem(status, kind, error.found, expected=error.expected, remedy=error.remedy)
     return None
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, says that there is no room."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def problem_response(problem: Problem, request_id: str = "") -> Response:

@@ -162,7 +162,7 @@ def recognizer_of(network: Network, gallery: GalleryBackend | None, *, approxima
     file = network.model
     return Recogniser(
         file.engine, file.view, gallery, approximate=approximate, source=network.key, trunk=file.trunk, network=file.network, classes=file.classes,
-        held_out_scores=file.held_out_scores,
+        held_out_scores=file.held_out_scores, says_changes=False,
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from unalike.serve.problems import Problem
 from unalike.serve.request_context import RequestContext
 from unalike.serve.store import KeyRecord, SessionRecord, Store
 from unalike.serve.store.sessions import csrf_token
+from unalike.storage.digests import text_sha256
 
 VIEW, OPERATE, ADMIN = "view", "operate", "admin"
 ROLES = (VIEW, OPERATE, ADMIN)
@@ -37,9 +38,18 @@ _TEACHING = re.compile(
 )
 _READING = frozenset(("GET", "HEAD", "OPTIONS"))
 CACHE_S = 0.25  # a key is looked up again after so long
-MAX_FAILURES, FAILURE_RATE = 10, 0.2  # wrong keys of one address at once, and again each second
+# Wrong keys of one address at once, and again each second; beyond, a key is looked up only where it is known to be valid.
+MAX_FAILURES, FAILURE_RATE = 10, 0.2
 BURST_S = 2.0  # a client that was silent may send so many seconds' worth of requests at once
 MAX_CLIENTS = 10_000
+# Of every answer that sets no other ones.
+SECURITY_HEADERS = [
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+]
 
 
 def is_loopback(host: str) -> bool:
@@ -119,12 +129,14 @@ class AccessControl:
         self.needs_key = True
         self._limiter = RateLimiter(rate_limit, max(1.0, rate_limit * BURST_S)) if rate_limit else None
         self._failures = RateLimiter(FAILURE_RATE, MAX_FAILURES)
+        self._digests: frozenset[str] = frozenset()
         self._cache: dict[str, tuple[float, KeyRecord]] = {}
         self._sessions: dict[str, tuple[float, KeyRecord]] = {}
 
     def refresh(self) -> None:
         """Look whether keys are needed: where there is one, and beyond loopback always."""
-        self.needs_key = not self.is_loopback or any(key.revoked is None for key in self.store.keys.list())
+        self._digests = self.store.keys.digests()
+        self.needs_key = not self.is_loopback or bool(self._digests)
 
     async def check(self, method: str, path: str, headers: Mapping[str, str], context: RequestContext) -> None:
         """Check a request, and write who sent it into its context.
@@ -203,7 +215,8 @@ class AccessControl:
         end, record = self._cache.get(secret, (0.0, None))
         if record is not None and time.monotonic() < end:
             return record
-        if not self._failures.has(client):
+        # Behind a proxy all clients have one address: wrong keys of one may not keep out the valid ones of others.
+        if not self._failures.has(client) and text_sha256(secret) not in self._digests:
             raise _too_many(1 / FAILURE_RATE)
         record = await asyncio.to_thread(self.store.keys.authenticate, secret)
         if record is None:

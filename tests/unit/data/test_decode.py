@@ -326,3 +326,12 @@ def test_a_file_that_ends_at_once_is_named_without_a_text_of_the_library(tmp_pat
     with pytest.raises(UnreadableImage) as caught:
         decode(tmp_path / "x.jpg")
     assert "x.jpg: " in str(caught.value) and "unpack" not in str(caught.value)
+
+
+def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"")
+    for image, name in ((path, "a.png"), (b"", "image bytes")):
+        for read in (decode, upright_size):
+            with pytest.raises(UnreadableImage, match=f"{name}: an empty file"):
+                read(image)

@@ -263,8 +263,10 @@ def test_a_gallery_that_changes_on_disk_is_named_and_loaded_again(model, folder,
     recognizer = Recogniser.load(model, precision="fp32")
     recognizer.enrol(folder)
     path = recognizer.gallery.save(tmp_path / "g")
+    quiet = Recogniser(recognizer.engine, recognizer.view, Gallery.load(path), says_changes=False)  # as in the service
     with Gallery.edit(path) as edited:
         edited.rename("red", "scarlet")
+    assert quiet.identify(flat("red"))[0].label == "red" and "was changed" not in capsys.readouterr().err
     for _ in range(3):
         assert recognizer.identify(flat("red"))[0].label == "red"
         recognizer._next_check = 0.0

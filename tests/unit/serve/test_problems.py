@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 
 import pytest
 
-from unalike.errors import DataError, MissingExtra, ModelError, SpecError, UnreadableImage
+from unalike.errors import DataError, MissingExtra, ModelError, SpecError, StoreError, UnreadableImage
 from unalike.serve.batching import DeadlinePassed, Overloaded
 from unalike.serve.problems import MEDIA_TYPE, Problem, problem_of, problem_response
 
@@ -21,6 +22,17 @@ from unalike.serve.problems import MEDIA_TYPE, Problem, problem_of, problem_resp
 def test_every_error_has_its_status(error: Exception, status: int) -> None:
     problem = problem_of(error)
     assert problem is not None and problem.status == status
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "kind"), [(errno.ENOSPC, 507, "no-space"), (errno.EIO, 503, "store-failure")]
+)
+def test_a_store_that_fails_shows_no_file_of_the_server(number: int, status: int, kind: str) -> None:
+    error = StoreError("image 1 in /srv/images: it cannot be written")
+    error.__cause__ = OSError(number, "x")
+    problem = problem_of(error)
+    assert problem is not None and (problem.status, problem.kind) == (status, kind)
+    assert "/srv" not in json.dumps(problem.to_dict()) and int(problem.headers["Retry-After"]) > 0
 
 
 def test_other_errors_are_no_problems() -> None:

@@ -127,6 +127,24 @@ def test_many_wrong_keys_of_one_address_are_refused_without_a_look(tmp_path: Pat
     run(scenario())
 
 
+def test_wrong_keys_do_not_keep_out_the_valid_key_of_the_same_address(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            keys = it.service.store.keys
+            (_, valid), (revoked_key, revoked) = keys.add("a", "view"), keys.add("b", "view")
+            keys.revoke(revoked_key.id)
+            it.service.access.refresh()
+
+            async def get(secret: str) -> int:
+                return (await it.client.get("/v1/decisions", headers={"x-api-key": secret})).status_code
+
+            assert [await get(f"k{n}") for n in range(MAX_FAILURES + 2)][-1] == 429
+            assert [await get(secret) for secret in (valid, revoked, "k", valid)] == [200, 429, 429, 200]
+            assert (await it.client.post("/v1/session", json={"key": valid})).status_code in (200, 201)
+
+    run(scenario())
+
+
 def test_a_client_beyond_its_rate_is_told_when_to_come_again(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path, rate_limit=0.001) as it:

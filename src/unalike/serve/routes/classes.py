@@ -116,6 +116,7 @@ def _add_changes(service: Service, router: APIRouter) -> None:
         parameters.finish()
 
         def function(gallery: GalleryBackend) -> int:
+            require_classes(gallery, [label])
             gallery.rename(label, new)
             return gallery.counts().get(new, 0)
 
@@ -128,7 +129,12 @@ def _add_changes(service: Service, router: APIRouter) -> None:
         labels = [normalize_class_name(label) for label in parameters.texts("labels")]
         into = check_new_class(_required(parameters, "into"))
         parameters.finish()
-        return await change(request, name, "classes.merge", {"labels": labels, "into": into}, into, lambda gallery: gallery.merge(labels, into),
+
+        def function(gallery: GalleryBackend) -> int:
+            require_classes(gallery, [label for label in labels if label != into])
+            return gallery.merge(labels, into)
+
+        return await change(request, name, "classes.merge", {"labels": labels, "into": into}, into, function,
                             lambda counts: into in counts and not ({*labels} - {into}) & counts.keys())  # fmt: skip
 
     async def remove(request: Request, name: str | None) -> Response:
@@ -138,9 +144,7 @@ def _add_changes(service: Service, router: APIRouter) -> None:
         parameters.finish()
 
         def function(gallery: GalleryBackend) -> int:
-            counts = gallery.counts()
-            if label not in counts:
-                raise no_class(label, list(counts))
+            require_classes(gallery, [label])
             return gallery.remove(labels=[label])
 
         return await change(request, name, "classes.remove", {"label": label}, label, function,
@@ -174,6 +178,14 @@ def check_new_class(label: str) -> str:
         raise Problem(422, "invalid-value", f"a class name with the character U+{ord(wrong):04X}: {label[:100]!a}",
                       expected="a name without control characters and halves of characters")  # fmt: skip
     return label
+
+
+def require_classes(gallery: GalleryBackend, labels: Iterable[str]) -> None:
+    """Refuse classes that a gallery does not have. Raises Problem (404)."""
+    counts = gallery.counts()
+    for label in labels:
+        if label not in counts:
+            raise no_class(label, list(counts))
 
 
 def no_class(label: str, labels: list[str]) -> Problem:

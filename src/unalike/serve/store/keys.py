@@ -82,6 +82,11 @@ class Keys:
             rows = connection.execute(sa.select(*_COLUMNS).order_by(keys.c.created, keys.c.id)).mappings().all()
         return [KeyRecord(**row) for row in rows]
 
+    def digests(self) -> frozenset[str]:
+        """SHA-256 of the secrets of all valid keys."""
+        with self._database.reading() as connection:
+            return frozenset(connection.execute(sa.select(keys.c.digest).where(keys.c.revoked.is_(None))).scalars())
+
     def revoke(self, key: str, *, actor: str = "") -> KeyRecord:
         """Revoke a key for ever; the audit log has an entry about it.
 

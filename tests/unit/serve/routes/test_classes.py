@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import unicodedata
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.support.serving import picture, run, running
+from unalike.recognition import gallery_file
 from unalike.recognition.gallery import Gallery
 from unalike.serve.store import New
 
@@ -53,11 +55,18 @@ def test_classes_that_do_not_exist_or_are_taken_are_problems_and_change_nothing(
     async def scenario() -> None:
         async with running(tmp_path) as it:
             for path, body in (
-                ("rename", {"label": "none", "new": "x"}), ("rename", {"label": "red", "new": "blue"}), ("rename", {"label": "red"}),
-                ("merge", {"labels": ["none"], "into": "x"}), ("merge", {"labels": [], "into": "x"}), ("merge", {"labels": 5, "into": "x"}),
+                ("rename", {"label": "red", "new": "blue"}), ("rename", {"label": "red"}),
+                ("merge", {"labels": [], "into": "x"}), ("merge", {"labels": 5, "into": "x"}),
             ):  # fmt: skip
                 response = await it.client.post(f"/v1/classes/{path}", json=body)
                 assert response.status_code == 422, body
+            for path, body in (
+                ("rename", {"label": "rede", "new": "x"}), ("merge", {"labels": ["rede"], "into": "x"}),
+                ("merge", {"labels": ["blue", "rede"], "into": "blue"}),
+            ):  # fmt: skip
+                response = await it.client.post(f"/v1/classes/{path}", json=body)
+                assert response.status_code == 404 and response.json()["type"].endswith(":no-class"), body
+                assert "red" in response.json()["remedy"]
             response = await it.client.delete("/v1/classes?label=rede")
             assert response.status_code == 404 and "red" in response.json()["remedy"]
             assert (await it.client.delete("/v1/classes")).status_code == 422
@@ -156,5 +165,32 @@ def test_classes_are_searched_by_a_part_of_their_name(tmp_path: Path) -> None:
             page = (await it.client.get("/v1/classes", params={"search": "re", "after": page["next"]})).json()
             assert [entry["label"] for entry in page["classes"]] == ["red"] and page["next"] is None
             assert (await it.client.get("/v1/classes", params={"search": "%"})).json()["total"] == 0
+
+    run(scenario())
+
+
+def test_a_gallery_that_cannot_be_read_or_written_is_no_mistake_of_the_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            resource = it.service.resources.gallery()
+            file = Path(resource.address)
+            body = {"label": "red", "new": "crimson"}
+            file.rename(tmp_path / "away")
+            response = await it.client.post("/v1/classes/rename", json=body)
+            assert response.status_code == 503 and response.json()["type"].endswith(":gallery-unavailable")
+            assert int(response.headers["retry-after"]) > 0 and str(tmp_path) not in response.text
+            (tmp_path / "away").rename(file)
+
+            def append(*_: object) -> None:
+                raise OSError(errno.ENOSPC, "No space left on device", str(file))
+
+            with monkeypatch.context() as patch:
+                patch.setattr(gallery_file, "append_record", append)
+                response = await it.client.post("/v1/classes/rename", json=body)
+            assert response.status_code == 507 and response.json()["type"].endswith(":no-space")
+            assert str(tmp_path) not in response.text and set(resource.gallery.counts()) == {"red", "green", "blue"}
+            assert (await it.client.post("/v1/classes/rename", json=body)).status_code == 200
 
     run(scenario())
