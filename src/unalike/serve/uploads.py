@@ -124,8 +124,8 @@ def too_many_files(count: int, most: int) -> Problem:
                    remedy="send them in several requests, or start the service with a larger --max-files")  # fmt: skip
 
 
-def _damaged(fault: str, expected: str = "a complete body of its Content-Type") -> Problem:
-    return Problem(400, "damaged-request", fault, expected=expected)
+def _damaged(fault: str, requirement: str = "a complete body of its Content-Type") -> Problem:
+    return Problem(400, "damaged-request", fault, expected=requirement)
 
 
 class _PartReader:
@@ -175,7 +175,7 @@ class _PartReader:
         elif self._size > MAX_TEXT or self._parameters >= max(MAX_PARAMETERS, self._limits.max_files):
             raise _damaged(
                 f"the parameter {shown(name)} is too long, or there are too many parameters",
-                expected=f"at most {MAX_TEXT} bytes each",
+                requirement=f"at most {MAX_TEXT} bytes each",
             )
         else:
             self._parameters += 1

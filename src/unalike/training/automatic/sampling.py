@@ -71,7 +71,7 @@ class EmbeddingLimit:
         budget: the time budget.
         passes: how often every image will be embedded, its mirror image included.
         shares: of the budget, for all images, for a sample, and for a sample on which fine-tuning follows.
-        expected: about how many images will be embedded, by which an engine is chosen; None: by the time that is left,
+        image_estimate: about how many images will be embedded, by which an engine is chosen; None: by the time that is left,
             cautiously, as no rate is known.
     """
 
@@ -80,18 +80,19 @@ class EmbeddingLimit:
         budget: TimeBudget,
         passes: float = 1,
         shares: tuple[float, float, float] = (ALL_SHARE, HEADS_SHARE, TUNING_SHARE),
-        expected: int | None = None,
+        image_estimate: int | None = None,
     ) -> None:
         self.budget, self.passes = budget, passes
         self.all_share, self.heads_share, self.tuning_share = shares
         self.start = budget.clock()
-        self.expected = int(CAUTIOUS_RATE * max(0.0, self._until(self.heads_share))) if expected is None else expected
+        cautious_estimate = int(CAUTIOUS_RATE * max(0.0, self._until(self.heads_share)))
+        self.image_estimate = cautious_estimate if image_estimate is None else image_estimate
         self._stop_digests: Callable[[int, int], bool] | None = None
         self.stopped = False  # whether images were left out
 
     def expected_images(self) -> int:
         """Return about how many images will be embedded, by which an engine is chosen."""
-        return self.expected
+        return self.image_estimate
 
     def stop_digests(self, count: int, total: int) -> bool:
         """Return whether no more files are to be read for the cache; called after ``count`` of ``total``."""
@@ -131,11 +132,11 @@ class ShareLimit(EmbeddingLimit):
     Args:
         budget: the time budget.
         share: of what is left of the budget at the first image, after which the embedding stops.
-        expected: as of ``EmbeddingLimit``.
+        image_estimate: as of ``EmbeddingLimit``.
     """
 
-    def __init__(self, budget: TimeBudget, share: float, expected: int | None = None) -> None:
-        super().__init__(budget, expected=expected)
+    def __init__(self, budget: TimeBudget, share: float, image_estimate: int | None = None) -> None:
+        super().__init__(budget, image_estimate=image_estimate)
         self.share = share
 
     def stop_digests(self, count: int, total: int) -> bool:

@@ -85,7 +85,7 @@ class TrunkSelector:
         self.images = images if sample_N is None else self.sample.images
         self.trial, self._is_compared = self.images, True
         # Of the first limit: all features come from the same engine, however late they are computed.
-        self._expected: int | None = None
+        self._image_estimate: int | None = None
         self.size_is_set = spec.is_set("model.input_height") or spec.is_set("model.input_width")
 
     def compare_trunks(self, seconds: float) -> list[TrunkResult]:
@@ -224,7 +224,7 @@ class TrunkSelector:
             return self._compute_features(name, size)
         every = self.images
         order_N = self._order(every)
-        limit = EmbeddingLimit(self.budget, passes, expected=self._expected)
+        limit = EmbeddingLimit(self.budget, passes, image_estimate=self._image_estimate)
         features = self._compute_features(name, size, limit=limit, order_N=order_N)
         if features.tried == len(every):
             return features
@@ -239,7 +239,7 @@ class TrunkSelector:
             self._is_compared, self.trial = not self.is_sampled, self.images
             return self._score(features) if self._is_compared else TrunkResult(features, 0.0)
         limit = None if self.budget is None else ShareLimit(self.budget, FIRST_TRIAL_SHARE)
-        self._expected = None if limit is None else limit.expected
+        self._image_estimate = None if limit is None else limit.image_estimate
         features = self._compute_features(name, size, images=self.trial, limit=limit)
         self._is_compared = features.tried == len(self.trial)
         return self._score(features) if self._is_compared else TrunkResult(features, 0.0)
@@ -248,7 +248,7 @@ class TrunkSelector:
         """Compute and score features; None where that would take far longer than was expected."""
         limit: ShareLimit | None = None
         if self.budget is not None and len(self.images) > MIN_IMAGES:
-            limit = ShareLimit(self.budget, TRIAL_SHARE, self._expected)
+            limit = ShareLimit(self.budget, TRIAL_SHARE, self._image_estimate)
         features = self._compute_features(name, size, images=self.trial, limit=limit)
         if features.tried is not None and features.tried < len(self.trial):
             say(f"trunk {name} at {size[0]}x{size[1]} is left out: it takes too long", level=2)
