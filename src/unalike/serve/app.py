@@ -38,6 +38,7 @@ from unalike.serve.routes.models import model_router
 from unalike.serve.routes.recognition import recognition_router
 from unalike.serve.routes.reference_sets import reference_set_router
 from unalike.serve.routes.references import reference_router
+from unalike.serve.routes.separation import separation_router
 from unalike.serve.routes.sessions import session_router
 from unalike.serve.routes.verification import verification_router
 from unalike.serve.service import Service
@@ -53,7 +54,7 @@ SECURITY_HEADERS = [
     (b"cache-control", b"no-store"),
 ]
 ROUTERS: tuple[Callable[[Service], APIRouter], ...] = (
-    health_router, recognition_router, decision_router, class_router, reference_router, reference_set_router, model_router, inspection_router,
+    health_router, recognition_router, decision_router, class_router, separation_router, reference_router, reference_set_router, model_router, inspection_router,
     verification_router, comparison_router, explanation_router, inference_protocol_router, audit_router,
     session_router, static_files, sign_in_pages, recognize_pages, class_pages, class_view_pages,
 )  # fmt: skip

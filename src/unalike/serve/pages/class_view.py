@@ -1,4 +1,4 @@
-"""The page of one class: its references page by page, and what a deletion of it could not bring back."""
+"""The page of one class: its references page by page, how well it is separated, what a deletion could not bring back."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from unalike.serve.problems import Problem
 from unalike.serve.resources import GalleryResource
 from unalike.serve.routes.classes import MAX_LABEL
 from unalike.serve.routes.references import MAX_ID, plain_reference
+from unalike.serve.routes.separation import find_separation
 from unalike.serve.service import Service
 from unalike.serve.store.references import hash_of_reference
 from unalike.serve.uploads import Parameters
 
 PAGE_SIZE = 60
+MAX_LOOK_ALIKES = 20
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,15 @@ def class_view_pages(service: Service) -> APIRouter:
     @router.get("/classes/references")
     async def references(request: Request) -> Response:
         return render_page(request, "fragments/references.html.j2", **await _references(service, request))
+
+    @router.get("/classes/separation")
+    async def separation(request: Request) -> Response:
+        resource, label, parameters = read_class(service, request)
+        parameters.finish()
+        result = await find_separation(service, request, resource, label)
+        return render_page(
+            request, "fragments/separation.html.j2", gallery=resource.name, label=label, separation=result, most=MAX_LOOK_ALIKES
+        )
 
     @router.get("/classes/deletion")
     async def deletion(request: Request) -> Response:

@@ -153,9 +153,26 @@ async function deleteClass() {
   await show(label);
 }
 
+/** Show how well the class is separated, or hide it again. */
+async function showSeparation() {
+  const place = document.getElementById("separation");
+  const button = page.querySelector("[data-act=separation]");
+  place.hidden = !place.hidden;
+  button.setAttribute("aria-expanded", String(!place.hidden));
+  if (place.hidden) return;
+  place.textContent = "It is measured…";
+  try {
+    place.replaceChildren(await fetchFragment(`/classes/separation?${new URLSearchParams({ gallery, label: state().label })}`));
+  } catch (error) {
+    place.hidden = true;
+    button.setAttribute("aria-expanded", "false");
+    throw error;
+  }
+}
+
 // ---- buttons, keys, pictures ----
 
-const acts = { all: async () => selection.toggleAll(), move, remove, rename, merge, delete: deleteClass };
+const acts = { all: async () => selection.toggleAll(), move, remove, rename, merge, delete: deleteClass, separation: showSeparation };
 let isBusy = false;
 
 /** Do one thing at a time. */
@@ -191,6 +208,7 @@ bindKeys({
   Delete: () => act("remove"),
   e: () => act("rename"),
   g: () => act("merge"),
+  s: () => act("separation"),
   o: () => files?.click(),
 });
 

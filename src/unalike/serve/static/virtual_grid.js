@@ -100,26 +100,16 @@ export class VirtualGrid {
     }
   }
 
+  /** Fetch, a moment later, the parts that are missing then. */
   fetchMissing(wanted) {
-    const parts = new Set([...wanted].map((number) => Math.floor(number / this.partSize)));
-    const missing = [...parts].filter((part) => !this.parts.has(part));
-    this.list.setAttribute("aria-busy", String(missing.length > 0));
-    if (!missing.length || this.timer) return;
+    this.wantedParts = new Set([...wanted].map((number) => Math.floor(number / this.partSize)));
+    const isComplete = [...this.wantedParts].every((part) => this.parts.has(part));
+    this.list.setAttribute("aria-busy", String(!isComplete));
+    if (isComplete || this.timer) return;
     this.timer = setTimeout(() => {
       this.timer = null;
-      this.fetchNow();
+      for (const part of this.wantedParts) if (!this.parts.has(part) && !this.waiting.has(part)) this.fetch(part);
     }, WAIT_MS);
-  }
-
-  /** Fetch the parts that the window shows now. */
-  fetchNow() {
-    const pitch = this.rowHeight + this.gap;
-    const top = -this.list.getBoundingClientRect().top;
-    const first = Math.max(0, Math.floor(top / pitch) - 2) * this.columns;
-    const last = Math.min(this.total - 1, (Math.ceil((top + innerHeight) / pitch) + 2) * this.columns);
-    const parts = new Set([Math.floor(this.current / this.partSize)]);
-    for (let part = Math.floor(first / this.partSize); part <= Math.floor(last / this.partSize); part += 1) parts.add(part);
-    for (const part of parts) if (!this.parts.has(part) && !this.waiting.has(part)) this.fetch(part);
   }
 
   async fetch(number) {
