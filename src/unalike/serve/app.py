@@ -31,6 +31,7 @@ from unalike.serve.routes.classes import class_router
 from unalike.serve.routes.comparison import comparison_router
 from unalike.serve.routes.decisions import decision_router
 from unalike.serve.routes.explanation import explanation_router
+from unalike.serve.routes.export import export_router
 from unalike.serve.routes.health import health_router
 from unalike.serve.routes.inference_protocol import inference_protocol_router
 from unalike.serve.routes.inspection import inspection_router
@@ -54,7 +55,7 @@ SECURITY_HEADERS = [
     (b"cache-control", b"no-store"),
 ]
 ROUTERS: tuple[Callable[[Service], APIRouter], ...] = (
-    health_router, recognition_router, decision_router, class_router, separation_router, reference_router, reference_set_router, model_router, inspection_router,
+    health_router, recognition_router, decision_router, class_router, separation_router, export_router, reference_router, reference_set_router, model_router, inspection_router,
     verification_router, comparison_router, explanation_router, inference_protocol_router, audit_router,
     session_router, static_files, sign_in_pages, recognize_pages, class_pages, class_view_pages,
 )  # fmt: skip
