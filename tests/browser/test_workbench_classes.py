@@ -170,6 +170,10 @@ def test_a_class_is_shown_whole_and_follows_wcag_with_its_dialogs_open(browser, 
             return
         page.keyboard.press("a")
         assert page.locator("#selected").inner_text() == "3 selected"
+        page.keyboard.press("s")
+        page.locator("#separation .look-alikes a").first.wait_for()
+        answer = service.call("GET", f"/v1/classes/separation?{urlencode({'label': label})}")
+        assert f"{answer['margin']:.3f}" in page.locator("#separation .figures").inner_text()
         assert not visit.faults(), "\n".join(visit.faults())
         page.get_by_role("button", name="Delete the class").click()
         page.locator("#confirm").wait_for()
@@ -187,14 +191,14 @@ def test_references_are_selected_by_click_shift_and_keys(browser, service):
     with Visit(browser) as visit:
         page = visit.page
         page.goto(class_address(service, label))
-        assert page.get_by_role("button", name="Move").is_disabled()
+        assert page.get_by_role("button", name="Move m").is_disabled()
         page.locator(f"#reference-{ids[1]}").click()
         page.locator(f"#reference-{ids[4]}").click(modifiers=["Shift"])
         assert selected() == ids[1:5] and page.locator("#selected").inner_text() == "4 selected"
         page.locator(f"#reference-{ids[2]}").click()
         assert selected() == [ids[1], ids[3], ids[4]]
         page.keyboard.press("Escape")
-        assert selected() == [] and page.get_by_role("button", name="Remove").is_disabled()
+        assert selected() == [] and page.get_by_role("button", name="Remove Del").is_disabled()
         page.keyboard.press("Home")
         page.keyboard.press("Space")
         page.keyboard.press("Shift+ArrowRight")
