@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.browser.view import Visit
-from tests.support.workbench import BIDI, MARKUP, NAMES, Workbench, mark_picture, noise_picture, workbench
+from tests.support.workbench import BIDI, MARKUP, NAMES, Workbench, noise_picture, workbench
 from unalike.recognition.gallery import Gallery
 
 PATIENCE_MS = 60_000
@@ -131,7 +132,13 @@ def test_the_grid_is_walked_by_keys_to_its_end_and_searched(browser, large):
         columns = page.evaluate(
             "[...document.querySelectorAll('.cell')].filter((one, _, all) => one.getBoundingClientRect().top === all[0].getBoundingClientRect().top).length"
         )
-        for key, number in (("ArrowRight", 1), ("ArrowDown", 1 + columns), ("ArrowLeft", columns), ("ArrowUp", 0), ("End", 10_000)):
+        for key, number in (
+            ("ArrowRight", 1),
+            ("ArrowDown", 1 + columns),
+            ("ArrowLeft", columns),
+            ("ArrowUp", 0),
+            ("End", 10_000),
+        ):
             page.keyboard.press(key)
             page.locator(f".cells > li[data-number='{number}'] a:focus").wait_for(timeout=PATIENCE_MS)
         assert page.locator("a:focus .cell-name").inner_text() == "class 09999"
@@ -186,7 +193,9 @@ def test_references_are_selected_by_click_shift_and_keys(browser, service):
     ids = enroll(service, label, *(noise_picture(100 + seed) for seed in range(6)))
 
     def selected() -> list[int]:
-        return [int(id) for id in page.eval_on_selector_all("[aria-selected=true]", "all => all.map(one => one.dataset.id)")]
+        return [
+            int(id) for id in page.eval_on_selector_all("[aria-selected=true]", "all => all.map(one => one.dataset.id)")
+        ]
 
     with Visit(browser) as visit:
         page = visit.page
@@ -215,7 +224,7 @@ def test_references_are_selected_by_click_shift_and_keys(browser, service):
 
 
 def test_references_are_moved_and_removed_and_it_is_undone(browser, service):
-    label, target = "from <here>", "to \"there\""
+    label, target = "from <here>", 'to "there"'
     ids = enroll(service, label, *(noise_picture(200 + seed) for seed in range(4)))
     pictures = {entry["name"].split("/")[0] for entry in references(service, label)}
     with Visit(browser) as visit:
@@ -362,6 +371,113 @@ def test_before_a_deletion_the_page_says_that_it_cannot_be_undone(browser, large
         assert not visit.messages
     counts = large.call("GET", f"/v1/classes?{urlencode({'search': label})}")
     assert counts["total"] == 0
+
+
+# ---- import and export ----
+
+
+@pytest.mark.parametrize(("width", "scheme"), SHAPES)
+def test_the_page_of_the_import_is_shown_whole_and_follows_wcag(browser, service, width, scheme):
+    with Visit(browser, width, scheme) as visit:
+        visit.page.goto(f"{service.address}/classes")
+        visit.page.get_by_role("link", name="Import").click()
+        visit.page.get_by_role("heading", name="Import").wait_for()
+        assert not visit.faults(), "\n".join(visit.faults())
+
+
+def test_a_folder_becomes_classes_and_it_is_undone(browser, service, tmp_path):
+    counts = service.counts()
+    folder = tmp_path / "shop"
+    for number, name in enumerate(
+        (
+            "first/1.png",
+            "first/deep/2.png",
+            "<i>second/3.png",
+            "alone.png",
+            "first/notes.txt",
+            "first/broken.png",
+            ".hidden/4.png",
+        )
+    ):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"text" if "notes" in name or "broken" in name else noise_picture(600 + number))
+    with Visit(browser, 390) as visit:
+        page = visit.page
+        page.goto(f"{service.address}/classes/import")
+        page.set_input_files("#folder", str(folder))
+        page.locator("#summary", has_text="3 of 7 files became references, of 2 classes; 4 refused").wait_for(
+            timeout=PATIENCE_MS
+        )
+        refused = page.locator(".refused").inner_text()
+        for name, reason in (
+            ("alone.png", "no folder"),
+            ("first/notes.txt", "no image"),
+            ("first/broken.png", ""),
+            (".hidden/4.png", "hidden"),
+        ):
+            assert any(name in line and reason in line for line in refused.splitlines()), refused
+        assert service.counts() == {**counts, "first": 2, "<i>second": 1} and page.locator(".refused i").count() == 0
+        visit.messages = [text for text in visit.messages if "422" not in text]  # the browser's own line
+        assert not visit.faults(), "\n".join(visit.faults())
+        undo(page, "3 references imported")
+        assert service.counts() == counts
+
+
+def test_a_table_with_its_pictures_becomes_references(browser, service):
+    table = '\ufeffpath;label\r\n"a ""1"".png";"semi; colon"\r\nsub/b.png;plain\r\nmissing.png;plain\r\n;plain\r\nb.png;\r\n'
+    sent = [
+        {"name": name, "mimeType": "image/png", "buffer": noise_picture(700 + n)}
+        for n, name in enumerate(('a "1".png', "b.png", "more.png"))
+    ]
+    with Visit(browser) as visit:
+        page = visit.page
+        page.goto(f"{service.address}/classes/import")
+        page.set_input_files("#pictures", sent)
+        message(page, "Choose the CSV file first")
+        page.set_input_files("#table", [{"name": "t.csv", "mimeType": "text/csv", "buffer": table.encode()}])
+        page.set_input_files("#pictures", sent)
+        page.locator("#summary", has_text="2 of 6 files became references").wait_for(timeout=PATIENCE_MS)
+        refused = page.locator(".refused").inner_text()
+        assert all(
+            word in refused
+            for word in (
+                "missing.png: it is not among",
+                "line 5: no path",
+                "b.png: no label",
+                "more.png: the table does not name it",
+            )
+        )
+        page.set_input_files("#table", [{"name": "t.csv", "mimeType": "text/csv", "buffer": b"file,class\n"}])
+        page.set_input_files("#pictures", sent)
+        message(page, "no columns path and label")
+        assert not visit.messages
+    service.restart()
+    assert (service.counts()["semi; colon"], service.counts()["plain"]) == (1, 1)
+
+
+def test_an_export_is_imported_again_as_it_was(browser, service, tmp_path):
+    with Visit(browser) as visit:
+        page = visit.page
+        page.goto(f"{service.address}/classes")
+        with page.expect_download() as download:
+            page.get_by_role("link", name="Export").click()
+        with zipfile.ZipFile(download.value.path()) as file:
+            assert file.testzip() is None
+            file.extractall(tmp_path / "export")
+        counts = {label: count for label, count in service.counts().items() if label != BIDI}
+        page.goto(f"{service.address}/classes/import")
+        page.set_input_files("#folder", str(tmp_path / "export"))
+        page.locator("#summary", has_text="became references").wait_for(timeout=PATIENCE_MS)
+        assert {label: count for label, count in service.counts().items() if label != BIDI} == {
+            label: 2 * count for label, count in counts.items()
+        }
+        # A name that turns the direction of writing is no new one.
+        assert page.locator(".refused li").count() == 3 and all(
+            "U+202E" in text for text in page.locator(".refused li").all_inner_texts()
+        )
+        undo(page, "references imported")
+        assert {label: count for label, count in service.counts().items() if label != BIDI} == counts
 
 
 def test_a_key_that_may_only_look_sees_no_buttons_of_changes(browser, tmp_path):

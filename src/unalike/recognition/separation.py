@@ -65,26 +65,26 @@ class Separation:
 
 
 def measure_separation(
-    view: GalleryView, label: str, measured: int = MEASURED, check: Callable[[], None] = lambda: None
+    view: GalleryView, label: str, sample: int = MEASURED, check: Callable[[], None] = lambda: None
 ) -> Separation:
     """Measure how well a class is separated.
 
     Args:
         view: one state of the gallery.
         label: the class.
-        measured: most references that are measured, 1 to ``MOST_MEASURED``.
+        sample: most references that are measured, 1 to ``MOST_MEASURED``.
         check: called between parts of the work; what it raises ends the measurement.
 
     Raises:
-        DataError: there is no such class, or ``measured`` is out of its range.
+        DataError: there is no such class, or ``sample`` is out of its range.
     """
-    if not 1 <= measured <= MOST_MEASURED:
-        raise DataError(f"{measured} measured references", expected=f"1 to {MOST_MEASURED}")
+    if not 1 <= sample <= MOST_MEASURED:
+        raise DataError(f"{sample} measured references", expected=f"1 to {MOST_MEASURED}")
     counts = view.counts()
     if label not in counts:
         raise DataError(f"no class {label!r} in the gallery", remedy=closest(label, counts))
     all_ids = [entry.id for entry in pages(view, label)]
-    ids = [all_ids[number] for number in spread(len(all_ids), measured)]
+    ids = [all_ids[number] for number in spread(len(all_ids), sample)]
     vectors_QD = view.vectors(ids)
     own_Q = _nearest_of_own(view, all_ids, ids, vectors_QD, check)
     other_Q = np.full(len(ids), EXCLUDED, np.float32)
@@ -119,19 +119,17 @@ def _nearest_of_own(
     return best_Q
 
 
-def _summarize(
-    total: int, own_Q: np.ndarray, other_Q: np.ndarray, look_alikes: dict[str, list[float]]
-) -> Separation:
+def _summarize(total: int, own_Q: np.ndarray, other_Q: np.ndarray, look_alikes: dict[str, list[float]]) -> Separation:
     has_own, has_other = bool(np.all(own_Q > EXCLUDED)), bool(np.all(other_Q > EXCLUDED))
     margins_Q = own_Q - other_Q if has_own and has_other else None
-    ranked = sorted(
+    order = sorted(
         (LookAlike(label, len(scores), max(scores)) for label, scores in look_alikes.items()),
         key=lambda one: (-one.references, -one.score, one.label),
     )
     return Separation(
         total, len(own_Q), _mean(own_Q) if has_own else None, _mean(other_Q) if has_other else None,
         None if margins_Q is None else _mean(margins_Q), None if margins_Q is None else int(np.count_nonzero(margins_Q <= 0)),
-        tuple(ranked),
+        tuple(order),
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from unalike.errors import UnalikeError
 from unalike.serve.batching import DeadlinePassed, Overloaded
 from unalike.serve.documents import set_document
 from unalike.serve.logs import log, log_error
+from unalike.serve.pages.class_import import class_import_pages
 from unalike.serve.pages.class_view import class_view_pages
 from unalike.serve.pages.classes import class_pages
 from unalike.serve.pages.problem_page import answer_problem
@@ -57,7 +58,7 @@ SECURITY_HEADERS = [
 ROUTERS: tuple[Callable[[Service], APIRouter], ...] = (
     health_router, recognition_router, decision_router, class_router, separation_router, export_router, reference_router, reference_set_router, model_router, inspection_router,
     verification_router, comparison_router, explanation_router, inference_protocol_router, audit_router,
-    session_router, static_files, sign_in_pages, recognize_pages, class_pages, class_view_pages,
+    session_router, static_files, sign_in_pages, recognize_pages, class_pages, class_view_pages, class_import_pages,
 )  # fmt: skip
 # Routes of probes are not logged, but as details.
 _QUIET = frozenset(("/healthz", "/readyz", "/metrics"))

@@ -27,7 +27,9 @@ def oracle(vectors: np.ndarray, labels: list[str], label: str, measured: int) ->
     own, other, of_class = [], [], defaultdict(list)
     for row in chosen:
         own.append(max((float(units[row] @ units[near]) for near in rows if near != row), default=None))
-        foreign = [(float(units[row] @ units[near]), labels[near]) for near in range(len(labels)) if labels[near] != label]
+        foreign = [
+            (float(units[row] @ units[near]), labels[near]) for near in range(len(labels)) if labels[near] != label
+        ]
         if foreign:
             score, name = max(foreign)
             other.append(score)
@@ -41,7 +43,8 @@ def oracle(vectors: np.ndarray, labels: list[str], label: str, measured: int) ->
         margins = [a - b for a, b in zip(own, other, strict=True)]
         result |= {"margin": sum(margins) / len(margins), "closer": sum(margin <= 0 for margin in margins)}
     result["look_alikes"] = sorted(
-        ((name, len(scores), max(scores)) for name, scores in of_class.items()), key=lambda one: (-one[1], -one[2], one[0])
+        ((name, len(scores), max(scores)) for name, scores in of_class.items()),
+        key=lambda one: (-one[1], -one[2], one[0]),
     )
     return result
 
@@ -81,7 +84,9 @@ def test_the_measurement_is_that_of_all_pairs(
                     assert (value is None) == (expected[name] is None)
                     assert value is None or value == pytest.approx(expected[name], abs=tolerance), (label, name)
                 assert result.closer_to_others == expected["closer"]
-                assert result.references == labels.count(label) and result.measured == min(measured, labels.count(label))
+                assert result.references == labels.count(label) and result.measured == min(
+                    measured, labels.count(label)
+                )
                 found = [(one.label, one.references) for one in result.look_alikes]
                 assert found == [one[:2] for one in expected["look_alikes"]]
     opened.close()
@@ -97,7 +102,13 @@ def test_a_class_without_others_and_one_of_a_single_reference_have_no_margin() -
     gallery.enrol(np.eye(DIM)[:2], ["a", "a"])
     with gallery.view() as view:
         result = measure_separation(view, "a")
-    assert (result.own, result.other, result.margin, result.closer_to_others, result.look_alikes) == (0.0, None, None, None, ())
+    assert (result.own, result.other, result.margin, result.closer_to_others, result.look_alikes) == (
+        0.0,
+        None,
+        None,
+        None,
+        (),
+    )
     gallery.enrol(np.eye(DIM)[2:3] + np.eye(DIM)[:1], ["b"])
     with gallery.view() as view:
         result = measure_separation(view, "b")
@@ -148,5 +159,5 @@ def test_no_more_than_a_part_is_read_at_once(monkeypatch: pytest.MonkeyPatch) ->
             return read(ids)
 
         monkeypatch.setattr(view, "vectors", vectors)
-        measure_separation(view, "a", measured=40)
+        measure_separation(view, "a", sample=40)
     assert most == 50

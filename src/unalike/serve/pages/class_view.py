@@ -48,7 +48,12 @@ def class_view_pages(service: Service) -> APIRouter:
     async def view(request: Request) -> Response:
         values = await _references(service, request)
         return render_page(
-            request, "class_view.html.j2", service=service, max_label=MAX_LABEL, max_files=service.limits.max_files, **values
+            request,
+            "class_view.html.j2",
+            service=service,
+            max_label=MAX_LABEL,
+            max_files=service.limits.max_files,
+            **values,
         )
 
     @router.get("/classes/references")
@@ -61,7 +66,12 @@ def class_view_pages(service: Service) -> APIRouter:
         parameters.finish()
         result = await find_separation(service, request, resource, label)
         return render_page(
-            request, "fragments/separation.html.j2", gallery=resource.name, label=label, separation=result, most=MAX_LOOK_ALIKES
+            request,
+            "fragments/separation.html.j2",
+            gallery=resource.name,
+            label=label,
+            separation=result,
+            most=MAX_LOOK_ALIKES,
         )
 
     @router.get("/classes/deletion")
@@ -72,12 +82,19 @@ def class_view_pages(service: Service) -> APIRouter:
         def count() -> tuple[int, int]:
             with resource.gallery.view() as view:
                 total = view.counts().get(label, 0)
-                kept = sum(hash_of_reference(entry.name) is not None for entry in pages(view, label)) if total else 0
-                return total, kept
+                pictures = (
+                    sum(hash_of_reference(entry.name) is not None for entry in pages(view, label)) if total else 0
+                )
+                return total, pictures
 
-        total, kept = await asyncio.to_thread(count)
+        total, pictures = await asyncio.to_thread(count)
         return render_page(
-            request, "fragments/class_deletion.html.j2", gallery=resource.name, label=label, total=total, lost=total - kept
+            request,
+            "fragments/class_deletion.html.j2",
+            gallery=resource.name,
+            label=label,
+            total=total,
+            lost=total - pictures,
         )
 
     return router

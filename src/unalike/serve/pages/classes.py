@@ -65,10 +65,12 @@ async def _cells(service: Service, request: Request, *, is_whole: bool = False) 
             labels = matches[offset : offset + PAGE_SIZE]
             first = view.first_entries(labels)
         cells = [
-            ClassCell(label, counts[label], plain_reference(resource, first[label])["image"] if label in first else None)
+            ClassCell(
+                label, counts[label], plain_reference(resource, first[label])["image"] if label in first else None
+            )
             for label in labels
         ]
         return {"cells": cells, "total": len(matches), "classes": len(counts), "references": sum(counts.values())}
 
-    found = await asyncio.to_thread(find)
-    return {"gallery": resource.name, "search": search, "offset": offset, "page_size": PAGE_SIZE, **found}
+    values = await asyncio.to_thread(find)
+    return {"gallery": resource.name, "search": search, "offset": offset, "page_size": PAGE_SIZE, **values}

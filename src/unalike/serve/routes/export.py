@@ -55,11 +55,15 @@ def export_router(service: Service) -> APIRouter:
 
         entries = await asyncio.to_thread(find)
         headers = {"Content-Disposition": f'attachment; filename="{resource.name}.zip"'}
-        return StreamingResponse(zip_references(entries, service.store.images), headers=headers, media_type="application/zip")
+        return StreamingResponse(
+            zip_references(entries, service.store.images), headers=headers, media_type="application/zip"
+        )
 
     content = {"application/zip": {"schema": {"type": "string", "format": "binary"}}}
     extra: dict[str, Any] = {"responses": {"200": {"description": "The ZIP file.", "content": content}}}
-    add_scoped(router, "GET", "galleries", "/export", export, summary="Export all references with their pictures.", extra=extra)
+    add_scoped(
+        router, "GET", "galleries", "/export", export, summary="Export all references with their pictures.", extra=extra
+    )
     return router
 
 
@@ -124,27 +128,27 @@ def _picture(entry: Entry, images: ImageStore) -> bytes | None:
 def name_folders(labels: Iterable[str]) -> dict[str, str]:
     """A folder's name for each class, which every file system takes; no two differ in case alone, or in the form of Unicode."""
     folders: dict[str, str] = {}
-    taken: set[str] = set()
+    keys: set[str] = set()
     for label in labels:
         if label in folders:
             continue
         name = _folder_name(label)
-        if _key(name) in taken or len(name.encode()) > MAX_FOLDER:
+        if _key(name) in keys or len(name.encode()) > MAX_FOLDER:
             name = f"{name.encode()[: MAX_FOLDER - 14].decode('utf-8', 'ignore')}%{text_sha256(ascii(label), 12)}"
         folders[label] = name
-        taken.add(_key(name))
+        keys.add(_key(name))
     return folders
 
 
 def _folder_name(label: str) -> str:
     """A label with escapes such as %2F for what is not safe."""
-    hidden = "".join(
+    name = "".join(
         _escape(sign) if unicodedata.category(sign) in ("Cc", "Cf", "Cs", "Zl", "Zp") else sign
         for sign in _UNSAFE.sub(lambda match: _escape(match[0]), label)
     )
-    if hidden[0] in ". " or _DEVICES.fullmatch(hidden):
-        hidden = _escape(hidden[0]) + hidden[1:]
-    return hidden[:-1] + _escape(hidden[-1]) if hidden[-1] in ". " else hidden
+    if name[0] in ". " or _DEVICES.fullmatch(name):
+        name = _escape(name[0]) + name[1:]
+    return name[:-1] + _escape(name[-1]) if name[-1] in ". " else name
 
 
 def _escape(sign: str) -> str:

@@ -23,7 +23,9 @@ from unalike.serve.uploads import Parameters
 
 class LookAlikeModel(BaseModel):
     label: str
-    references: int = Field(description="Number of measured references whose nearest foreign reference is of this class.")
+    references: int = Field(
+        description="Number of measured references whose nearest foreign reference is of this class."
+    )
     score: float = Field(description="Highest cosine of those.")
 
 
@@ -56,25 +58,25 @@ def separation_router(service: Service) -> APIRouter:
         resource = service.gallery(request, name)
         parameters = Parameters(dict(request.query_params))
         label = normalize_class_name(parameters.text("label", "", most=MAX_LABEL) or "")
-        measured = parameters.integer("measured", MEASURED, 1, MOST_MEASURED)
+        sample = parameters.integer("sample", MEASURED, 1, MOST_MEASURED)
         parameters.finish()
         if not label.strip():
             raise Problem(422, "invalid-value", "no label", expected="label: the name of a class")
-        result = await find_separation(service, request, resource, label, measured)
+        result = await find_separation(service, request, resource, label, sample)
         return json_response({"gallery": resource.name, "label": label, **asdict(result)})
 
     add_scoped(router, "GET", "galleries", "/classes/separation", separation, answer=SeparationModel,
                summary="How well a class is separated from the others.",
                extra=query_parameters(
                    label={"type": "string", "minLength": 1, "maxLength": MAX_LABEL},
-                   measured={"type": "integer", "minimum": 1, "maximum": MOST_MEASURED, "default": MEASURED,
+                   sample={"type": "integer", "minimum": 1, "maximum": MOST_MEASURED, "default": MEASURED,
                              "description": "Most references that are measured."},
                ))  # fmt: skip
     return router
 
 
 async def find_separation(
-    service: Service, request: Request, resource: GalleryResource, label: str, measured: int = MEASURED
+    service: Service, request: Request, resource: GalleryResource, label: str, sample: int = MEASURED
 ) -> Separation:
     """Measure a class in the work pool; the measurement ends with the request.
 
@@ -82,10 +84,10 @@ async def find_separation(
         Problem: 404, there is no such class.
         Overloaded, HungUp, TimeoutError.
     """
-    ended, deadline = threading.Event(), context_of(request).deadline
+    stop, deadline = threading.Event(), context_of(request).deadline
 
     def check() -> None:
-        if ended.is_set() or time.monotonic() > deadline:
+        if stop.is_set() or time.monotonic() > deadline:
             raise TimeoutError
 
     def measure() -> Separation:
@@ -93,9 +95,9 @@ async def find_separation(
             counts = view.counts()
             if label not in counts:
                 raise no_class(label, list(counts))
-            return measure_separation(view, label, measured, check)
+            return measure_separation(view, label, sample, check)
 
     try:
         return (await service.work_on(request, [measure]))[0]
     finally:
-        ended.set()
+        stop.set()

@@ -19,6 +19,7 @@ addEventListener("beforeunload", (event) => {
 export async function enrollPictures(gallery, pictures, place) {
   const ids = [];
   const refused = [];
+  if (!pictures.length) return { ids, refused };
   const show = showProgress(place, pictures.length);
   const queue = [...pictures];
   running += 1;

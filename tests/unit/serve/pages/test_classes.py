@@ -26,10 +26,14 @@ def test_parts_of_the_grid_follow_one_another(tmp_path: Path) -> None:
                 gallery.enrol(np.random.default_rng(0).normal(size=(len(labels), 3)), labels)
             expected = sorted([*labels, "red", "green", "blue"])
             text = (await it.client.get("/classes")).text
-            assert names_in(text) == expected[:PAGE_SIZE] and f'data-total="{len(expected)}"' in text and "<html" in text
+            assert (
+                names_in(text) == expected[:PAGE_SIZE] and f'data-total="{len(expected)}"' in text and "<html" in text
+            )
             assert f"{len(expected)} of {len(expected)} classes, {len(expected)} references" in text
             text = (await it.client.get("/classes/cells", params={"offset": PAGE_SIZE})).text
-            assert names_in(text) == expected[PAGE_SIZE:] and f'data-offset="{PAGE_SIZE}"' in text and "<html" not in text
+            assert (
+                names_in(text) == expected[PAGE_SIZE:] and f'data-offset="{PAGE_SIZE}"' in text and "<html" not in text
+            )
             assert f'aria-posinset="{PAGE_SIZE + 1}"' in text
             text = (await it.client.get("/classes/cells", params={"offset": 10_000})).text
             assert names_in(text) == [] and f'data-total="{len(expected)}"' in text
@@ -43,19 +47,26 @@ def test_parts_of_the_grid_follow_one_another(tmp_path: Path) -> None:
 def test_a_cell_has_the_picture_of_the_first_reference(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as it:
-            response = await it.client.post("/v1/references", files=files(picture((9, 9, 9)), picture((8, 8, 8))), data={"label": MARKUP})
+            response = await it.client.post(
+                "/v1/references", files=files(picture((9, 9, 9)), picture((8, 8, 8))), data={"label": MARKUP}
+            )
             ids = [entry["id"] for entry in response.json()["references"]]
             with it.service.resources.gallery().gallery.change() as gallery:
                 gallery.enrol(np.ones((1, 3)), ["bare"], ["a vector alone"])
             text = (await it.client.get("/classes/cells")).text
-            assert f"/v1/galleries/colors/references/{ids[0]}/image?side=128" in text and f"references/{ids[1]}/" not in text
+            assert (
+                f"/v1/galleries/colors/references/{ids[0]}/image?side=128" in text
+                and f"references/{ids[1]}/" not in text
+            )
             assert "2 references" in text and "1 reference<" in text and text.count("no picture") == 1
             assert "<img src=x" not in text and "label=%3Cimg+src%3Dx" in text
 
     run(scenario())
 
 
-@pytest.mark.parametrize("query", ["offset=-1", f"offset={MAX_OFFSET + 1}", "offset=x", "limit=3", "search=" + "x" * 501])
+@pytest.mark.parametrize(
+    "query", ["offset=-1", f"offset={MAX_OFFSET + 1}", "offset=x", "limit=3", "search=" + "x" * 501]
+)
 def test_wrong_parameters_are_refused(tmp_path: Path, query: str) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as it:

@@ -32,7 +32,10 @@ def test_folders_are_safe_and_different_for_every_class() -> None:
 def test_the_file_has_every_reference_and_its_picture(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as it:
-            sent = {label: [picture((9, 9, number)), picture((8, number, 8))] for number, label in enumerate(("a/b", "<b>", "Red"))}
+            sent = {
+                label: [picture((9, 9, number)), picture((8, number, 8))]
+                for number, label in enumerate(("a/b", "<b>", "Red"))
+            }
             for label, contents in sent.items():
                 await it.client.post("/v1/references", files=files(*contents), data={"label": label})
             response = await it.client.get("/v1/export")
@@ -45,7 +48,9 @@ def test_the_file_has_every_reference_and_its_picture(tmp_path: Path) -> None:
                 assert [(row["label"], int(row["id"]), row["name"]) for row in rows] == [
                     (entry["label"], entry["id"], entry["name"]) for entry in references
                 ]
-                assert {row["label"] for row in rows if not row["path"]} == {"red", "green", "blue"}, "enrolled without a picture"
+                assert {row["label"] for row in rows if not row["path"]} == {"red", "green", "blue"}, (
+                    "enrolled without a picture"
+                )
                 for label, contents in sent.items():
                     assert [file.read(row["path"]) for row in rows if row["label"] == label] == contents
                 assert sorted(file.namelist()) == sorted([TABLE, *(row["path"] for row in rows if row["path"])])
