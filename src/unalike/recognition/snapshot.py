@@ -188,6 +188,13 @@ class GallerySnapshot:
         """Number of vectors of each class."""
         return np.bincount(self.codes_N, minlength=int(self.codes_N.max(initial=-1)) + 1)
 
+    @cached_property
+    def first_rows_C(self) -> np.ndarray:
+        """Index of the first vector of each class; the number of vectors where a class has none."""
+        rows_C = np.full(len(self.counts_C), len(self), np.int64)
+        rows_C[self.codes_N[::-1]] = np.arange(len(self) - 1, -1, -1)
+        return rows_C
+
     def continues(self, earlier: GallerySnapshot) -> bool:
         """Whether this is a later state of the same gallery, or the same one, as far as revisions and checksums tell."""
         if self.revision != earlier.revision:

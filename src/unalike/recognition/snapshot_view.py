@@ -5,6 +5,7 @@ Shape letters: Q queries, K neighbors, D width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -106,6 +107,30 @@ class SnapshotView(GalleryView):
         """Ascending ids of the references that were enrolled under this name."""
         snapshot = self._snapshot
         return [int(snapshot.ids_N[row]) for row in snapshot.names.rows_of([name], len(snapshot))[name]]
+
+    def first_entries(self, labels: Sequence[str]) -> dict[str, Entry]:
+        """The reference with the smallest id of each of these classes."""
+        snapshot = self._snapshot
+        first_C, classes = snapshot.first_rows_C, snapshot.classes
+        code_of = {classes[code]: code for code in np.flatnonzero(snapshot.counts_C).tolist()}
+        codes = [code_of[label] for label in labels if label in code_of]
+        return {entry.label: entry for entry in self._entries(first_C[codes])}
+
+    def vectors(self, ids: Sequence[int]) -> np.ndarray:
+        """float32 (M, D) vectors of the references with these ids."""
+        ids_N, ids_M = self._snapshot.ids_N, np.array(ids, np.int64)
+        rows_M = np.searchsorted(ids_N, ids_M)
+        is_there_M = rows_M < len(ids_N)
+        is_there_M[is_there_M] = ids_N[rows_M[is_there_M]] == ids_M[is_there_M]
+        if not is_there_M.all():
+            raise DataError(f"no reference {ids_M[~is_there_M][0]} in the gallery")
+        return self._snapshot.vectors(rows_M)
+
+    def search_others(self, vectors_QD: np.ndarray, label: str) -> NearestReferences:
+        """Find for every query the nearest reference of all classes but one."""
+        vectors_QD = check_vectors(vectors_QD, self.dim)
+        codes_Q = np.full(len(vectors_QD), self._code(label), np.int64)
+        return self._nearest(*self._snapshot.search(vectors_QD, 1, self._snapshot.exclude_classes(codes_Q)))
 
     def search(self, vectors_QD: np.ndarray, k: int = 1, index: FaissIndex | None = None) -> NearestReferences:
         """Find the nearest references of every query by cosine."""

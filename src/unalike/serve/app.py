@@ -17,6 +17,9 @@ from unalike.errors import StoreError, UnalikeError
 from unalike.serve.batching import DeadlinePassed, Overloaded
 from unalike.serve.documents import set_document
 from unalike.serve.logs import log, log_error
+from unalike.serve.pages.class_import import class_import_pages
+from unalike.serve.pages.class_view import class_view_pages
+from unalike.serve.pages.classes import class_pages
 from unalike.serve.pages.problem_page import answer_problem
 from unalike.serve.pages.recognize import recognize_pages
 from unalike.serve.pages.sign_in import sign_in_pages
@@ -28,6 +31,7 @@ from unalike.serve.routes.classes import class_router
 from unalike.serve.routes.comparison import comparison_router
 from unalike.serve.routes.decisions import decision_router
 from unalike.serve.routes.explanation import explanation_router
+from unalike.serve.routes.export import export_router
 from unalike.serve.routes.health import health_router
 from unalike.serve.routes.inference_protocol import inference_protocol_router
 from unalike.serve.routes.inspection import inspection_router
@@ -35,6 +39,7 @@ from unalike.serve.routes.models import model_router
 from unalike.serve.routes.recognition import recognition_router
 from unalike.serve.routes.reference_sets import reference_set_router
 from unalike.serve.routes.references import reference_router
+from unalike.serve.routes.separation import separation_router
 from unalike.serve.routes.sessions import session_router
 from unalike.serve.routes.verification import verification_router
 from unalike.serve.security import SECURITY_HEADERS
@@ -44,9 +49,9 @@ from unalike.serve.uploads import ClientDisconnect
 # Status in log and metrics for a client that hung up.
 HUNG_UP = 499
 ROUTERS: tuple[Callable[[Service], APIRouter], ...] = (
-    health_router, recognition_router, decision_router, class_router, reference_router, reference_set_router, model_router, inspection_router,
+    health_router, recognition_router, decision_router, class_router, separation_router, export_router, reference_router, reference_set_router, model_router, inspection_router,
     verification_router, comparison_router, explanation_router, inference_protocol_router, audit_router,
-    session_router, static_files, sign_in_pages, recognize_pages,
+    session_router, static_files, sign_in_pages, recognize_pages, class_pages, class_view_pages, class_import_pages,
 )  # fmt: skip
 # Routes of probes are not logged, but as details.
 _QUIET = frozenset(("/healthz", "/readyz", "/metrics"))

@@ -139,6 +139,40 @@ def references_are_listed_by_class_and_page(address: str) -> None:
 
 
 @law
+def vectors_and_neighbors_of_other_classes_are_those_of_a_plain_list(address: str) -> None:
+    """Vectors by id, the first reference of each class, and the nearest of all other classes, after a removal."""
+    gallery, oracle, queries_QD = create(address), PlainList(), random_vectors(6, seed=9)
+    vectors, labels, names = random_vectors(12), list("abcabcabcabc"), [f"{row}.jpg" for row in range(12)]
+    enrol(gallery, vectors, labels, names)
+    oracle.enrol(vectors, labels, names)
+    with gallery.change() as change:
+        change.remove(ids=[0, 4])
+    oracle.remove([0, 4])
+    with gallery.view() as view:
+        require_equal(
+            view.first_entries(["a", "c", "none"]),
+            {"a": Entry(3, "a", "3.jpg"), "c": Entry(2, "c", "2.jpg")},
+            "first references",
+        )
+        own = {row[0]: row[3] for row in oracle.rows}
+        require(np.abs(view.vectors([7, 2, 7]) - np.array([own[7], own[2], own[7]])).max() < SCORE_TOLERANCE, "vectors")
+        require_error(DataError, lambda: view.vectors([2, 4]), "4")
+        require_error(DataError, lambda: view.search_others(queries_QD, "none"), "none")
+        nearest = view.search_others(queries_QD, "b")
+        oracle.rows = [row for row in oracle.rows if row[1] != "b"]
+        for q, query_D in enumerate(queries_QD):
+            ((score, id),) = oracle.search(query_D, 1)
+            require_equal(nearest.ids_QK[q].tolist(), [id], "nearest of another class")
+            require(abs(float(nearest.scores_QK[q, 0]) - score) <= SCORE_TOLERANCE, "score of another class")
+    with gallery.change() as change:
+        change.remove(labels=["a", "c"])
+    with gallery.view() as view:
+        require_equal(
+            view.search_others(queries_QD, "b").entries_QK, ((),) * 6, "neighbors where there is no other class"
+        )
+
+
+@law
 def ids_are_never_used_again(address: str) -> None:
     """A new reference has another id than any before it, also where the last one was removed and the gallery opened anew."""
     gallery = create(address)

@@ -203,7 +203,33 @@ class PostgresView(GalleryView):
             ids_of[names[number - 1]].append(int(id))
         return ids_of
 
+    def first_entries(self, labels: Sequence[str]) -> dict[str, Entry]:
+        """The reference with the smallest id of each of these classes."""
+        rows = self.fetch(
+            f"SELECT v.id, c.label, v.name FROM {self.row.classes_table} c CROSS JOIN LATERAL (SELECT id, name FROM "
+            f"{self.row.vectors_table} WHERE class = c.id ORDER BY id LIMIT 1) v WHERE c.label = ANY(%s)",
+            [[encode_text(label) for label in labels]],
+        )
+        return {entry.label: entry for entry in (_entry(*row) for row in rows)}
+
+    def vectors(self, ids: Sequence[int]) -> np.ndarray:
+        """float32 (M, D) vectors of the references with these ids."""
+        rows = self.fetch(f"SELECT id, vector FROM {self.row.vectors_table} WHERE id = ANY(%s)", [list(ids)])
+        vector_of = {number: vector.to_numpy() for number, vector in rows}
+        missing = [id for id in ids if id not in vector_of]
+        if missing:
+            raise DataError(f"no reference {missing[0]} in the gallery")
+        chosen_MD = np.empty((len(ids), self.dim), np.float32)
+        for row, id in enumerate(ids):
+            chosen_MD[row] = vector_of[id]
+        return chosen_MD
+
     # ---- search ----
+
+    def search_others(self, vectors_QD: np.ndarray, label: str) -> NearestReferences:
+        """Find for every query the nearest reference of all classes but one."""
+        vectors_QD = self._unit(vectors_QD)
+        return self._search(vectors_QD, 1, None, np.full(len(vectors_QD), self.class_number(label), np.int64)).first(1)
 
     def search(self, vectors_QD: np.ndarray, k: int = 1, index: HnswIndex | None = None) -> NearestReferences:
         """Find the nearest references of every query by cosine."""

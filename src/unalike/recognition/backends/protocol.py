@@ -139,6 +139,30 @@ class GalleryView(Protocol):
         """Ascending ids of the references that were enrolled under this name."""
         ...
 
+    def first_entries(self, labels: Sequence[str]) -> dict[str, Entry]:
+        """The reference with the smallest id of each of these classes, by class; classes without one are left out."""
+        ...
+
+    def vectors(self, ids: Sequence[int]) -> np.ndarray:
+        """float32 (M, D) vectors of the references with these ids, of unit length.
+
+        Raises:
+            DataError: there is no such reference.
+        """
+        ...
+
+    def search_others(self, vectors_QD: np.ndarray, label: str) -> NearestReferences:
+        """Find for every query the nearest reference (K = 1) of all classes but one, exactly.
+
+        Args:
+            vectors_QD: queries of any length.
+            label: the class that is left out.
+
+        Raises:
+            DataError: there is no such class, or the vectors have another width.
+        """
+        ...
+
     def search(self, vectors_QD: np.ndarray, k: int = 1, index: Any = None) -> NearestReferences:
         """Find the nearest references of every query by cosine, exactly unless an index is given.
 

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -110,8 +109,7 @@ def move_references(gallery: GalleryBackend, change: Change, ids: Sequence[int],
         missing = [id for id, entry in zip(ids, entries, strict=True) if entry is None]
         if missing:
             raise no_reference(missing[0])
-        snapshot = view.snapshot()
-        vectors_MD = snapshot.vectors(np.searchsorted(snapshot.ids_N, np.array(ids, np.int64)))
+        vectors_MD = view.vectors(ids)
     names = []
     for number, entry in enumerate(entries):
         assert entry is not None

@@ -1,0 +1,119 @@
+// The page Import: a folder whose folders are classes, or a table of paths and classes with its pictures.
+import { say, sayProblem } from "./api.js";
+import { parseTable } from "./csv_table.js";
+import { changer, enrollPictures, listRefused } from "./enrollment.js";
+
+const { gallery, suffixes, table: tableName } = document.getElementById("import").dataset;
+const known = new Set(suffixes.split(" "));
+const summary = document.getElementById("summary");
+const place = document.getElementById("enrolling");
+let table = null;
+let isBusy = false;
+
+/** The path of a file below the chosen folder; its name where it was chosen alone. */
+function pathOf(file) {
+  return file.webkitRelativePath ? file.webkitRelativePath.split("/").slice(1).join("/") : file.name;
+}
+
+function isImage(name) {
+  return known.has(name.slice(name.lastIndexOf(".")).toLowerCase());
+}
+
+/** Files by the first folder of their paths. */
+function entriesOfFolder(files) {
+  const pictures = [];
+  const refused = [];
+  for (const file of files) {
+    const name = pathOf(file);
+    const parts = name.split("/");
+    if (parts.some((part) => part.startsWith("."))) refused.push({ name, reason: "a hidden file" });
+    else if (!isImage(name)) refused.push({ name, reason: "no image file by its name" });
+    else if (parts.length < 2) refused.push({ name, reason: "it lies in no folder of a class" });
+    else pictures.push({ file, name, label: parts[0] });
+  }
+  return { pictures, refused };
+}
+
+/** Files by the lines of a table; what is named by neither side of them is refused. */
+function entriesOfTable(text, files) {
+  const [head = [], ...lines] = parseTable(text);
+  const names = head.map((name) => name.trim().toLowerCase());
+  const [pathColumn, labelColumn] = [names.indexOf("path"), names.indexOf("label")];
+  if (pathColumn < 0 || labelColumn < 0) throw new Error("The table has no columns path and label: its first line must name them.");
+  const byPath = new Map(files.map((file) => [pathOf(file), file]));
+  const byName = new Map();
+  for (const file of files) byName.set(file.name, byName.has(file.name) ? null : file);
+  const used = new Set();
+  const pictures = [];
+  const refused = [];
+  lines.forEach((line, number) => {
+    const [path, label] = [(line[pathColumn] ?? "").trim(), (line[labelColumn] ?? "").trim()];
+    const name = path || `line ${number + 2}`;
+    const file = byPath.get(path.replace(/^\.\//, "")) ?? byName.get(path.split(/[\\/]/).at(-1));
+    if (!path) refused.push({ name, reason: `no path: no picture of ${label} was kept` });
+    else if (!label) refused.push({ name, reason: "no label" });
+    else if (!file) refused.push({ name, reason: "it is not among the chosen files, or several have this name" });
+    else {
+      used.add(file);
+      pictures.push({ file, name, label });
+    }
+  });
+  for (const file of files) {
+    if (!used.has(file) && pathOf(file) !== tableName) refused.push({ name: pathOf(file), reason: "the table does not name it" });
+  }
+  return { pictures, refused };
+}
+
+async function importPictures({ pictures, refused }) {
+  summary.textContent = "";
+  const result = await enrollPictures(gallery, pictures, place);
+  const all = [...refused, ...result.refused];
+  const classes = new Set(pictures.map(({ label }) => label)).size;
+  summary.textContent = `${result.ids.length} of ${pictures.length + refused.length} files became references, of ${classes} classes; ${all.length} refused.`;
+  place.replaceChildren(...(all.length ? [listRefused(all)] : []));
+  if (!result.ids.length) return;
+  const takeAway = changer(gallery, result.ids);
+  const undo = async () => {
+    await takeAway();
+    summary.textContent = "The import was undone.";
+  };
+  say(`${result.ids.length} references imported.`, { undo });
+}
+
+/** Do one import at a time. */
+async function alone(findEntries) {
+  if (isBusy) {
+    say("An import is under way: wait for its end.");
+    return;
+  }
+  isBusy = true;
+  try {
+    await importPictures(await findEntries());
+  } catch (error) {
+    if (error.constructor === Error) say(error.message, { isBad: true });
+    else sayProblem(error);
+  } finally {
+    isBusy = false;
+  }
+}
+
+function take(field, use) {
+  field.addEventListener("change", () => {
+    const files = [...field.files];
+    field.value = "";
+    if (files.length) use(files);
+  });
+}
+
+take(document.getElementById("folder"), (files) => alone(async () => {
+  const own = files.find((file) => pathOf(file) === tableName);
+  return own ? entriesOfTable(await own.text(), files) : entriesOfFolder(files);
+}));
+take(document.getElementById("table"), ([file]) => {
+  table = file;
+  document.getElementById("table-name").textContent = file.name;
+});
+take(document.getElementById("pictures"), (files) => {
+  if (table) alone(async () => entriesOfTable(await table.text(), files));
+  else say("Choose the CSV file first.", { isBad: true });
+});

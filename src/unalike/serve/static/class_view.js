@@ -1,0 +1,239 @@
+// The page of one class: its references are selected, moved and removed, pictures are added, the class is renamed, merged and deleted.
+// Every change has its undo in its message.
+import { call, galleryPath, say, sayProblem } from "./api.js";
+import { askClass } from "./class_choice.js";
+import { confirmChange } from "./confirm_dialog.js";
+import { changer, enrollPictures, keptPicture, listReferences, restorer } from "./enrollment.js";
+import { fetchFragment } from "./fragments.js";
+import { bindKeys } from "./keys.js";
+import { askName } from "./name_dialog.js";
+import { Selection } from "./selection.js";
+
+const page = document.getElementById("class-page");
+const mostPictures = Number(page.dataset.maxFiles);
+const { gallery } = state();
+
+/** What the page shows: data of the part that the server rendered last. */
+function state() {
+  return document.getElementById("class").dataset;
+}
+
+const selection = new Selection(page, "#references", (selected) => {
+  const words = document.getElementById("selected");
+  if (!words) return;
+  words.textContent = selected.length ? `${selected.length} selected` : "None selected";
+  for (const name of ["move", "remove"]) page.querySelector(`[data-act=${name}]`).disabled = !selected.length;
+});
+
+/** Show a class as it is now, under its address; the same page of it where it is the same class. */
+async function show(label) {
+  const isSame = label === state().label;
+  const after = isSame ? state().after : "-1";
+  const query = { gallery, label, ...(after === "-1" ? {} : { after }) };
+  const part = await fetchFragment(`/classes/references?${new URLSearchParams(query)}`);
+  const hadFocus = page.contains(document.activeElement) || document.activeElement === document.body;
+  page.replaceChildren(part);
+  const address = new URL(location.href);
+  address.pathname = "/classes/view";
+  address.search = new URLSearchParams(query).toString();
+  history.replaceState(null, "", address);
+  document.title = `${document.getElementById("class-title").textContent} · unalike`;
+  selection.reset();
+  if (hadFocus) (page.querySelector("[role=option]") ?? document.getElementById("class-title")).focus({ preventScroll: isSame });
+}
+
+function count(number, word = "reference") {
+  return `${number} ${word}${number === 1 ? "" : "s"}`;
+}
+
+function paragraph(text) {
+  const element = document.createElement("p");
+  element.textContent = text;
+  return element;
+}
+
+// ---- references ----
+
+async function move() {
+  const selected = selection.selected();
+  if (!selected.length) return;
+  const { label } = state();
+  const ids = selected.map((option) => Number(option.dataset.id));
+  const choice = await askClass(gallery, `Move ${count(ids.length)} to which class?`);
+  if (!choice || choice.label === label) return;
+  const moved = await changer(gallery, ids, choice.label)();
+  const back = changer(gallery, moved.map(({ id }) => id), label);
+  const undo = async () => {
+    await back();
+    await show(label);
+  };
+  say(`${count(moved.length)} moved to ${choice.label}.`, { undo });
+  await show(label);
+}
+
+/** Remove references; what cannot be brought back is said before. */
+async function remove() {
+  const selected = selection.selected();
+  if (!selected.length) return;
+  const { label } = state();
+  const hashes = selected.map((option) => option.dataset.sha).filter(Boolean);
+  const lost = selected.length - hashes.length;
+  if (lost) {
+    const text = `No picture was kept of ${count(lost)}: undo cannot bring ${lost === 1 ? "it" : "them"} back.`;
+    if (!(await confirmChange({ title: `Remove ${count(selected.length)}?`, content: paragraph(text), verb: "Remove" }))) return;
+  }
+  await changer(gallery, selected.map((option) => Number(option.dataset.id)))();
+  sayRemoved(`${count(selected.length)} removed`, label, hashes, lost);
+  await show(label);
+}
+
+function sayRemoved(text, label, hashes, lost) {
+  const restore = restorer(gallery, label, hashes, mostPictures);
+  const undo = async () => {
+    await restore();
+    await show(label);
+  };
+  const note = lost ? `; ${count(lost)} cannot be brought back` : "";
+  say(`${text}${note}.`, hashes.length ? { undo } : {});
+}
+
+async function add(files) {
+  const pictures = [...files].filter((file) => file.size).map((file) => ({ file, label: state().label, name: file.name || "picture" }));
+  if (!pictures.length) return;
+  const { label } = state();
+  const { ids, refused } = await enrollPictures(gallery, pictures, document.getElementById("enrolling"));
+  const takeAway = changer(gallery, ids);
+  const undo = async () => {
+    await takeAway();
+    await show(label);
+  };
+  const words = refused.length ? `, ${count(refused.length, "picture")} refused` : "";
+  say(`${count(ids.length)} added${words}.`, { isBad: !ids.length, ...(ids.length ? { undo } : {}) });
+  await show(label);
+}
+
+// ---- the class ----
+
+async function rename() {
+  const { label } = state();
+  const name = await askName({ title: "What is the class to be called?", verb: "Rename", value: label });
+  if (!name || name === label) return;
+  const answer = await call("POST", galleryPath(gallery, "/classes/rename"), { json: { label, new: name } });
+  const undo = async () => {
+    await call("POST", galleryPath(gallery, "/classes/rename"), { json: { label: answer.label, new: label } });
+    await show(label);
+  };
+  say(`The class ${label} is now called ${answer.label}.`, { undo });
+  await show(answer.label);
+}
+
+async function merge() {
+  const { label } = state();
+  const choice = await askClass(gallery, "Merge into which class?");
+  if (!choice || choice.label === label) return;
+  const ids = (await listReferences(gallery, label)).map(({ id }) => id);
+  const answer = await call("POST", galleryPath(gallery, "/classes/merge"), { json: { labels: [label], into: choice.label } });
+  const back = changer(gallery, ids, label);
+  const undo = async () => {
+    await back();
+    await show(label);
+  };
+  say(`${count(ids.length)} of ${label} now belong to ${answer.label}.`, { undo });
+  await show(answer.label);
+}
+
+async function deleteClass() {
+  const { label } = state();
+  const content = await fetchFragment(`/classes/deletion?${new URLSearchParams({ gallery, label })}`);
+  if (!(await confirmChange({ title: "Delete the class?", content, verb: "Delete" }))) return;
+  const references = await listReferences(gallery, label);
+  await call("DELETE", galleryPath(gallery, `/classes?${new URLSearchParams({ label })}`));
+  const hashes = references.map(keptPicture).filter(Boolean);
+  sayRemoved(`The class ${label} is deleted, ${count(references.length)} removed`, label, hashes, references.length - hashes.length);
+  await show(label);
+}
+
+/** Show how well the class is separated, or hide it again. */
+async function showSeparation() {
+  const place = document.getElementById("separation");
+  const button = page.querySelector("[data-act=separation]");
+  place.hidden = !place.hidden;
+  button.setAttribute("aria-expanded", String(!place.hidden));
+  if (place.hidden) return;
+  place.textContent = "It is measured…";
+  try {
+    place.replaceChildren(await fetchFragment(`/classes/separation?${new URLSearchParams({ gallery, label: state().label })}`));
+  } catch (error) {
+    place.hidden = true;
+    button.setAttribute("aria-expanded", "false");
+    throw error;
+  }
+}
+
+// ---- buttons, keys, pictures ----
+
+const acts = { all: async () => selection.toggleAll(), move, remove, rename, merge, delete: deleteClass, separation: showSeparation };
+let isBusy = false;
+
+/** Do one thing at a time. */
+async function alone(work) {
+  if (isBusy) {
+    say("Something is still under way: wait for its message.");
+    return;
+  }
+  isBusy = true;
+  try {
+    await work();
+  } catch (error) {
+    sayProblem(error);
+  } finally {
+    isBusy = false;
+  }
+}
+
+function act(name) {
+  const button = page.querySelector(`[data-act=${name}]`);
+  if (button && !button.disabled) alone(acts[name]);
+}
+
+page.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-act]");
+  if (button) act(button.dataset.act);
+});
+
+const files = document.getElementById("files");
+bindKeys({
+  a: () => act("all"),
+  m: () => act("move"),
+  Delete: () => act("remove"),
+  e: () => act("rename"),
+  g: () => act("merge"),
+  s: () => act("separation"),
+  o: () => files?.click(),
+});
+
+if (files) {
+  const zone = document.getElementById("drop");
+  files.addEventListener("change", () => {
+    const chosen = [...files.files];
+    files.value = "";
+    alone(() => add(chosen));
+  });
+  addEventListener("dragover", (event) => {
+    event.preventDefault();
+    zone.classList.add("over");
+  });
+  addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) zone.classList.remove("over");
+  });
+  addEventListener("drop", (event) => {
+    event.preventDefault();
+    zone.classList.remove("over");
+    const dropped = [...event.dataTransfer.files];
+    alone(() => add(dropped));
+  });
+  addEventListener("paste", (event) => {
+    const pasted = [...(event.clipboardData?.files ?? [])];
+    if (pasted.length) alone(() => add(pasted));
+  });
+}

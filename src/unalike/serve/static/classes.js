@@ -1,0 +1,81 @@
+// The page Classes: the grid, and its search.
+import { sayProblem } from "./api.js";
+import { fetchFragment } from "./fragments.js";
+import { bindKeys } from "./keys.js";
+import { askName } from "./name_dialog.js";
+import { VirtualGrid } from "./virtual_grid.js";
+
+const DELAY_MS = 150;
+const { gallery, pageSize } = document.getElementById("classes").dataset;
+const field = document.getElementById("search");
+let shown = field.value; // the search that the grid shows
+
+function fetchPart(search, offset) {
+  return fetchFragment(`/classes/cells?${new URLSearchParams({ gallery, search, offset })}`);
+}
+
+const grid = new VirtualGrid(document.querySelector("#grid .cells"), {
+  partSize: Number(pageSize),
+  rowHeight: 96,
+  minWidth: 270,
+  gap: 12,
+  fetchPart: (offset) => fetchPart(shown, offset),
+  onPart: ({ dataset: { total, classes, references } }) => {
+    const text = `${total} of ${classes} classes, ${references} references in all`;
+    const count = document.getElementById("count");
+    if (count.textContent !== text) count.textContent = text; // a screen reader reads what is written again
+    document.getElementById("no-classes").hidden = total !== "0";
+  },
+  onError: sayProblem,
+});
+
+// ---- search ----
+
+let timer = null;
+
+async function search() {
+  clearTimeout(timer);
+  const text = field.value;
+  if (text === shown) return;
+  try {
+    const part = await fetchPart(text, 0);
+    if (text !== field.value) return;
+    shown = text;
+    const address = new URL(location.href);
+    address.search = new URLSearchParams({ gallery, ...(text ? { search: text } : {}) }).toString();
+    history.replaceState(null, "", address);
+    scrollTo(0, 0);
+    grid.restart(part);
+  } catch (error) {
+    sayProblem(error);
+  }
+}
+
+field.addEventListener("input", () => {
+  clearTimeout(timer);
+  timer = setTimeout(search, DELAY_MS);
+});
+document.getElementById("search-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  search();
+});
+field.addEventListener("keydown", (event) => {
+  if (event.key !== "ArrowDown" || !grid.total) return;
+  event.preventDefault();
+  grid.focus(0);
+});
+
+// ---- a new class ----
+
+async function nameClass() {
+  const label = await askName({ title: "A new class", verb: "Go on to its pictures" });
+  if (label) location.assign(`/classes/view?${new URLSearchParams({ gallery, label })}`);
+}
+
+document.getElementById("new-class")?.addEventListener("click", nameClass);
+bindKeys({
+  "/": () => field.focus(),
+  n: () => document.getElementById("new-class") && nameClass(),
+  ArrowDown: () => grid.total && grid.focus(grid.current),
+  ArrowUp: () => grid.total && grid.focus(grid.current),
+});
