@@ -17,6 +17,7 @@ from unalike.recognition.backends.protocol import GalleryBackend
 from unalike.serve.changes import Change, apply, bounded, carry_out, request_digest
 from unalike.serve.documents import add_scoped, json_body, query_parameters
 from unalike.serve.problems import Problem
+from unalike.serve.resources import GalleryResource
 from unalike.serve.service import Service, json_response
 from unalike.serve.uploads import Parameters, parse_json, read_body
 
@@ -112,8 +113,9 @@ def _add_changes(service: Service, router: APIRouter) -> None:
     async def rename(request: Request, name: str | None) -> Response:
         """Rename a class; its references keep their pictures and ids."""
         parameters = await _body(request)
-        label, new = _required(parameters, "label"), check_new_class(_required(parameters, "new"))
+        label, new = _required(parameters, "label"), _required(parameters, "new")
         parameters.finish()
+        await check_new_classes(service.gallery(request, name), [new])
 
         def function(gallery: GalleryBackend) -> int:
             require_classes(gallery, [label])
@@ -127,8 +129,9 @@ def _add_changes(service: Service, router: APIRouter) -> None:
         """Merge several classes into one, which may be new."""
         parameters = await _body(request)
         labels = [normalize_class_name(label) for label in parameters.texts("labels")]
-        into = check_new_class(_required(parameters, "into"))
+        into = _required(parameters, "into")
         parameters.finish()
+        await check_new_classes(service.gallery(request, name), [into])
 
         def function(gallery: GalleryBackend) -> int:
             require_classes(gallery, [label for label in labels if label != into])
@@ -171,13 +174,24 @@ def _required(parameters: Parameters, name: str) -> str:
     return normalize_class_name(value)
 
 
-def check_new_class(label: str) -> str:
-    """A name that a class may get: of visible text, so that every file, page and terminal shows the same. Raises Problem (422)."""
-    wrong = next((sign for sign in label if unicodedata.category(sign) in ("Cc", "Cs") or sign in _DIRECTIONS), None)
-    if wrong is not None:
-        raise Problem(422, "invalid-value", f"a class name with the character U+{ord(wrong):04X}: {label[:100]!a}",
-                      expected="a name without control characters and halves of characters")  # fmt: skip
-    return label
+async def check_new_classes(resource: GalleryResource, labels: Iterable[str]) -> None:
+    """Refuse names that no new class may get: every file, page and terminal shows what is visible text alike.
+
+    Classes that the gallery has, such as those of folders, keep their names.
+
+    Raises:
+        Problem: 422.
+    """
+    hidden = {label: sign for label in labels if (sign := _hidden_sign(label)) is not None}
+    counts = await asyncio.to_thread(resource.gallery.counts) if hidden else {}
+    for label, sign in hidden.items():
+        if label not in counts:
+            raise Problem(422, "invalid-value", f"a class name with the character U+{ord(sign):04X}: {label[:100]!a}",
+                          expected="a name without control characters and halves of characters")  # fmt: skip
+
+
+def _hidden_sign(label: str) -> str | None:
+    return next((sign for sign in label if unicodedata.category(sign) in ("Cc", "Cs") or sign in _DIRECTIONS), None)
 
 
 def require_classes(gallery: GalleryBackend, labels: Iterable[str]) -> None:

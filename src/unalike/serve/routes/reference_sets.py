@@ -14,7 +14,7 @@ from unalike.recognition.backends.protocol import Entry, GalleryBackend, pages
 from unalike.serve.changes import Change, apply, bounded, carry_out, request_digest
 from unalike.serve.documents import add_scoped, json_body
 from unalike.serve.problems import Problem
-from unalike.serve.routes.classes import MAX_LABEL, check_new_class
+from unalike.serve.routes.classes import MAX_LABEL, check_new_classes
 from unalike.serve.routes.references import MAX_ID, Enrollment, ReferenceRemoval, no_reference, plain_reference
 from unalike.serve.service import Service
 from unalike.serve.store.references import hash_of_reference, reference_name
@@ -37,7 +37,8 @@ def reference_set_router(service: Service) -> APIRouter:
         parameters.finish()
         if label is None or not label.strip():
             raise Problem(422, "invalid-value", "no label", expected="label: the class to move to")
-        target = check_new_class(normalize_class_name(label))
+        target = normalize_class_name(label)
+        await check_new_classes(resource, [target])
 
         async def perform(change: Change) -> tuple[int, Any]:
             def function(gallery: GalleryBackend) -> list[Entry]:

@@ -24,7 +24,7 @@ from unalike.serve.changes import Change, apply, bounded, carry_out, request_dig
 from unalike.serve.documents import add_scoped, image_body, problems, query_parameters
 from unalike.serve.problems import Problem
 from unalike.serve.resources import GalleryResource
-from unalike.serve.routes.classes import MAX_LABEL, MAX_PAGE, PAGE_PARAMETERS, check_new_class, no_class
+from unalike.serve.routes.classes import MAX_LABEL, MAX_PAGE, PAGE_PARAMETERS, check_new_classes, no_class
 from unalike.serve.routes.decisions import decision_upload, image_response, stored_image
 from unalike.serve.routes.recognition import EmbedFinish, require_images
 from unalike.serve.service import Service, json_response
@@ -110,6 +110,7 @@ def reference_router(service: Service) -> APIRouter:
         await _add_own_images(service, request, parameters, form)
         labels = _labels(parameters, form)
         parameters.finish()
+        await check_new_classes(resource, labels)
         uploads = require_images(form)
         values = {"label": labels}
 
@@ -266,7 +267,7 @@ def _labels(parameters: Parameters, form: Form) -> list[str]:
     if not all(name.strip() and len(name) <= MAX_LABEL for name in names):
         raise Problem(422, "invalid-value", "no label", expected="label: the class of the images",
                       remedy="curl -F image=@photo.jpg -F label=CLASS ...")  # fmt: skip
-    return [check_new_class(normalize_class_name(name)) for name in names]
+    return [normalize_class_name(name) for name in names]
 
 
 async def _embed(

@@ -119,6 +119,22 @@ def test_a_name_is_the_same_class_however_its_accents_are_written(tmp_path: Path
     run(scenario())
 
 
+def test_a_class_of_a_folder_keeps_its_name_and_gets_pictures(tmp_path: Path) -> None:
+    """Its name has an override of the direction of writing, which no new class may get."""
+
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            gallery = it.service.resources.gallery().gallery
+            gallery.rename("red", "a\u202eb")
+            gallery.save()
+            body = {"image": base64.b64encode(picture("red")).decode(), "label": "a\u202eb"}
+            assert (await it.client.post("/v1/references", json=body)).status_code == 201
+            moved = await it.client.post("/v1/references/move", json={"ids": [1], "label": "a\u202eb"})
+            assert moved.status_code == 200 and gallery.counts() == {"a\u202eb": 3, "blue": 1}
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("name", ["a\0b", "a\nb", "a\x1b[2J", "\ud800", "a\u202eb", "a\u2066b"])
 def test_a_new_name_is_visible_text(tmp_path: Path, name: str) -> None:
     async def scenario() -> None:
