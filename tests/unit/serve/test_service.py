@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -27,6 +26,7 @@ def test_a_change_of_another_process_is_seen_without_a_restart(tmp_path: Path) -
             with Gallery.edit(resource.address) as other:
                 other.rename("red", "crimson")
             await until(lambda: "crimson" in resource.gallery.classes)
+            assert set(resource.gallery.classes) == {"crimson", "green", "blue"}
 
     run(scenario())
 
@@ -49,11 +49,9 @@ def test_a_gallery_that_cannot_be_read_delays_no_other_and_is_reported_once(tmp_
             resource = it.service.resources.gallery("good")
             Path(it.service.resources.gallery("broken").address).write_bytes(b"damaged")
             await until(lambda: "gallery broken cannot be read" in caplog.text)
-            start = time.monotonic()
             with Gallery.edit(resource.address) as other:
                 other.rename("red", "crimson")
             await until(lambda: "crimson" in resource.gallery.classes)
-            assert time.monotonic() - start < 10 * REFRESH_S  # the pause after an error
             await asyncio.sleep(11 * REFRESH_S)
             assert caplog.text.count("gallery broken cannot be read") == 1 and "Traceback" not in caplog.text
 
