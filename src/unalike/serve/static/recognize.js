@@ -3,6 +3,7 @@ import { call, galleryPath, say, sayProblem } from "./api.js";
 import { bindKeys } from "./keys.js";
 import { askClass } from "./class_choice.js";
 import { startCamera } from "./camera.js";
+import { startDropZone } from "./drop_zone.js";
 import { fetchFragment } from "./fragments.js";
 
 const AT_ONCE = 3; // requests; more would only wait in the queue of the server
@@ -81,29 +82,7 @@ async function showAnswer(id) {
 addEventListener("beforeunload", (event) => {
   if (running || queue.length) event.preventDefault();
 });
-for (const field of [document.getElementById("files"), document.getElementById("capture")]) {
-  field.addEventListener("change", () => {
-    addPictures(field.files);
-    field.value = "";
-  });
-}
-
-const zone = document.getElementById("drop");
-addEventListener("dragover", (event) => {
-  event.preventDefault();
-  zone.classList.add("over");
-});
-addEventListener("dragleave", (event) => {
-  if (!event.relatedTarget) zone.classList.remove("over");
-});
-addEventListener("drop", (event) => {
-  event.preventDefault();
-  zone.classList.remove("over");
-  addPictures(event.dataTransfer.files);
-});
-addEventListener("paste", (event) => {
-  if (event.clipboardData?.files.length) addPictures(event.clipboardData.files);
-});
+startDropZone(document.getElementById("drop"), addPictures);
 const openCamera = startCamera((picture) => addPictures([picture]));
 
 // ---- feedback ----
