@@ -20,6 +20,7 @@ from unalike.serve.logs import log, log_error
 from unalike.serve.pages.class_import import class_import_pages
 from unalike.serve.pages.class_view import class_view_pages
 from unalike.serve.pages.classes import class_pages
+from unalike.serve.pages.comparison import comparison_pages
 from unalike.serve.pages.inspection import inspection_pages
 from unalike.serve.pages.inspector_fit import inspector_fit_pages
 from unalike.serve.pages.inspector_settings import inspector_settings_pages
@@ -44,6 +45,7 @@ from unalike.serve.routes.models import model_router
 from unalike.serve.routes.recognition import recognition_router
 from unalike.serve.routes.reference_sets import reference_set_router
 from unalike.serve.routes.references import reference_router
+from unalike.serve.routes.region_sets import region_set_router
 from unalike.serve.routes.separation import separation_router
 from unalike.serve.routes.sessions import session_router
 from unalike.serve.routes.verification import verification_router
@@ -55,9 +57,9 @@ from unalike.serve.uploads import ClientDisconnect
 HUNG_UP = 499
 ROUTERS: tuple[Callable[[Service], APIRouter], ...] = (
     health_router, recognition_router, decision_router, class_router, separation_router, export_router, reference_router, reference_set_router, model_router, inspection_router, inspectors_router, fits_router,
-    verification_router, comparison_router, explanation_router, inference_protocol_router, audit_router,
+    verification_router, comparison_router, region_set_router, explanation_router, inference_protocol_router, audit_router,
     session_router, static_files, sign_in_pages, recognize_pages, class_pages, class_view_pages, class_import_pages,
-    inspection_pages, inspector_settings_pages, inspector_fit_pages,
+    inspection_pages, inspector_settings_pages, inspector_fit_pages, comparison_pages,
 )  # fmt: skip
 # Routes of probes are not logged, but as details.
 _QUIET = frozenset(("/healthz", "/readyz", "/metrics"))

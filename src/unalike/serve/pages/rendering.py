@@ -23,7 +23,12 @@ PAGE_POLICY = (
     "media-src 'self' blob:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
 # Address and name of each page, in the order of the navigation.
-NAVIGATION = (("/recognize", "Recognize"), ("/classes", "Classes"), ("/inspect", "Inspect"))
+NAVIGATION = (
+    ("/recognize", "Recognize"),
+    ("/classes", "Classes"),
+    ("/inspect", "Inspect"),
+    ("/compare", "Compare"),
+)
 # Those that a key for one gallery may see.
 GALLERY_PAGES = frozenset(("/recognize", "/classes"))
 
