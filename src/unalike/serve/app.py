@@ -28,6 +28,7 @@ from unalike.serve.pages.problem_page import answer_problem
 from unalike.serve.pages.recognize import recognize_pages
 from unalike.serve.pages.sign_in import sign_in_pages
 from unalike.serve.pages.static_files import static_files
+from unalike.serve.pages.verification import verification_pages
 from unalike.serve.problems import Problem, problem_of, title_of
 from unalike.serve.request_context import SCOPE_KEY, HungUp, RequestContext, new_context
 from unalike.serve.routes.audit import audit_router
@@ -59,7 +60,7 @@ ROUTERS: tuple[Callable[[Service], APIRouter], ...] = (
     health_router, recognition_router, decision_router, class_router, separation_router, export_router, reference_router, reference_set_router, model_router, inspection_router, inspectors_router, fits_router,
     verification_router, comparison_router, region_set_router, explanation_router, inference_protocol_router, audit_router,
     session_router, static_files, sign_in_pages, recognize_pages, class_pages, class_view_pages, class_import_pages,
-    inspection_pages, inspector_settings_pages, inspector_fit_pages, comparison_pages,
+    inspection_pages, inspector_settings_pages, inspector_fit_pages, comparison_pages, verification_pages,
 )  # fmt: skip
 # Routes of probes are not logged, but as details.
 _QUIET = frozenset(("/healthz", "/readyz", "/metrics"))

@@ -28,6 +28,7 @@ NAVIGATION = (
     ("/classes", "Classes"),
     ("/inspect", "Inspect"),
     ("/compare", "Compare"),
+    ("/verify", "Verify"),
 )
 # Those that a key for one gallery may see.
 GALLERY_PAGES = frozenset(("/recognize", "/classes"))
