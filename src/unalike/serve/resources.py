@@ -17,7 +17,6 @@ from unalike.engines.protocol import Engine
 from unalike.errors import DataError, closest
 from unalike.inference.loaded_model import LoadedModel, load_model, require_model_file
 from unalike.inference.model_files import is_pretrained
-from unalike.inspection.inspector import Inspector
 from unalike.recognition.backends.address import open_gallery
 from unalike.recognition.backends.protocol import GalleryBackend
 from unalike.recognition.gallery import Gallery
@@ -30,6 +29,7 @@ from unalike.serve.sources import DEFAULT_NAME, Sources
 from unalike.serve.thread_budget import thread_budget
 
 if TYPE_CHECKING:
+    from unalike.inspection.inspector import Inspector
     from unalike.spec.serve import Serve
     from unalike.verification.verifier import Verifier
 
@@ -215,6 +215,8 @@ class ResourceLoader:
         self.resources.watches[f"{kind} {name}"] = FileWatch(address, status, partial(reload, name, address))
 
     def _load_inspector(self, name: str, address: str) -> InspectorResource:
+        from unalike.inspection.inspector import Inspector
+
         inspector = Inspector.load(address, runtime=self.settings.runtime, threads=self.threads)
         return InspectorResource(name, address, inspector)
 

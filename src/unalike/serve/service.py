@@ -11,7 +11,8 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -242,9 +243,9 @@ class Service:
     # ---- what is kept ----
 
     def keep_image(self, upload: Upload) -> None:
-        """Keep the image of a decision; where it cannot be written, the log says so, and the decision stands."""
+        """Keep the image of a decision as safely as the decision; where it cannot be written, the log says so."""
         try:
-            self.store.images.put(upload.content)
+            self.store.images.put(upload.content, sync=self.store.decisions.sync, sha=upload.sha)
         except StoreError as error:
             log_error("the image of a decision is not kept", error)
 
@@ -307,7 +308,7 @@ class Service:
             network, view: the network and the view of its images.
             finish: what follows the network.
             contexts: one for each image, for ``finish``.
-            keep: keep the images; they are on the disk when this returns.
+            keep: keep the images, as safely as decisions.
 
         Returns:
             For each image its result, or UnreadableImage.
@@ -317,22 +318,37 @@ class Service:
         """
         context = context_of(request)
         context.images += len(uploads)
-        loop = asyncio.get_running_loop()
+        loop, batcher = asyncio.get_running_loop(), network.batcher
+
+        async def alone(upload: Upload, image_context: Any) -> Any:
+            keeping: list[Future[None]] = []
+
+            def keep_and_finish(vectors_ND: np.ndarray, contexts: Sequence[Any]) -> Sequence[Any]:
+                if keep:  # beside what follows the network, which leaves cores free
+                    keeping.append(self.keepers.submit(self.keep_image, upload))
+                return finish(vectors_ND, contexts)
+
+            result = await batcher.run_alone(
+                partial(self.view_upload, upload, view, keep), keep_and_finish, image_context
+            )
+            for future in keeping:
+                await asyncio.wrap_future(future)
+            return result
 
         async def one(upload: Upload, image_context: Any) -> Any:
             image = await loop.run_in_executor(self.decoders, self.view_upload, upload, view, keep)
             if isinstance(image, UnreadableImage):
                 return image
             keeping = loop.run_in_executor(self.keepers, self.keep_image, upload) if keep else None
-            result = await network.batcher.run(image, finish, image_context, context.deadline)
+            result = await batcher.run(image, finish, image_context, context.deadline)
             if keeping is not None:  # it went on beside the network
                 await keeping
             return result
 
-        with network.batcher.reserve(len(uploads), context.deadline):
+        with batcher.reserve(len(uploads), context.deadline):
             async with answered_in_time(request):
                 if len(uploads) == 1:
-                    return [await one(uploads[0], contexts[0])]
+                    return [await (alone if batcher.is_idle else one)(uploads[0], contexts[0])]
                 pairs = zip(uploads, contexts, strict=True)
                 return list(await asyncio.gather(*(one(upload, context) for upload, context in pairs)))
 

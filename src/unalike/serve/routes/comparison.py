@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 from functools import partial
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from unalike.actions.compare import summary
-from unalike.comparison.comparer import Comparer
 from unalike.errors import DataError
 from unalike.serve.documents import image_body, problems
 from unalike.serve.problems import Problem
@@ -20,6 +20,9 @@ from unalike.serve.service import Service, display_name, json_response
 from unalike.serve.store import DecisionRecord
 from unalike.serve.uploads import Parameters, Upload
 from unalike.spec.compare import Alignment, Lighting
+
+if TYPE_CHECKING:
+    from unalike.comparison.comparer import Comparer
 
 RESOURCE = "compare"
 _ALIGNMENTS, _LIGHTINGS = get_args(Alignment), get_args(Lighting)
@@ -83,6 +86,8 @@ def comparison_router(service: Service) -> APIRouter:
         require_gallery(context, "endpoint", RESOURCE)
         service.work.refuse_overload()
         form = await service.read_form(request, ("reference", "image", "images"))
+        # Loaded when it is first asked for, which takes a tenth of a second, in which others are answered.
+        await asyncio.to_thread(importlib.import_module, "unalike.actions.compare")
         comparer = _comparer(Parameters(form.values))
         references = [upload for upload in form.images if upload.field == "reference"]
         images = [upload for upload in form.images if upload.field != "reference"]
@@ -92,6 +97,8 @@ def comparison_router(service: Service) -> APIRouter:
                           remedy="curl -F reference=@approved.png -F image=@photo.jpg ...")  # fmt: skip
         alone = len(images) == 1
         calls = [partial(compare_one, comparer, context, references[0], image, alone) for image in images]
+        from unalike.actions.compare import summary
+
         return json_response(summary(await service.work_on(request, calls)))
 
     return router
@@ -107,4 +114,6 @@ def _comparer(parameters: Parameters) -> Comparer:
         "any_pose": parameters.boolean("any_pose"),
     }  # fmt: skip
     parameters.finish()
+    from unalike.comparison.comparer import Comparer
+
     return Comparer(**settings)

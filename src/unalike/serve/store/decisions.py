@@ -37,16 +37,15 @@ class Decisions:
     def __init__(self, database: Database, *, sync: bool = False) -> None:
         self._database, self.sync = database, sync
 
-    def add(self, records: Sequence[DecisionRecord], *, connection: sa.Connection | None = None) -> None:
+    def add(self, records: Sequence[DecisionRecord]) -> None:
         """Write decisions, all or none, in one transaction; they are committed when this returns.
 
         Measured 2026-11-29 (SQLite, ext4 on a virtual disk, see docs/experiments/service.md): what costs is the
         transaction, so write the decisions of a batch together.
         """
         if records:
-            rows = [{name: getattr(record, name) for name in _NAMES} for record in records]
-            with self._database.writing(connection, sync=self.sync) as open_connection:
-                open_connection.execute(decisions.insert(), rows)
+            rows = [[getattr(record, name) for name in _NAMES] for record in records]
+            self._database.append(_COLUMNS, rows, sync=self.sync)
 
     def get(self, decision_id: str) -> DecisionRecord | None:
         """The decision of an id, with its feedback; None where there is none."""
