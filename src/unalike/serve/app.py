@@ -20,6 +20,9 @@ from unalike.serve.logs import log, log_error
 from unalike.serve.pages.class_import import class_import_pages
 from unalike.serve.pages.class_view import class_view_pages
 from unalike.serve.pages.classes import class_pages
+from unalike.serve.pages.inspection import inspection_pages
+from unalike.serve.pages.inspector_fit import inspector_fit_pages
+from unalike.serve.pages.inspector_settings import inspector_settings_pages
 from unalike.serve.pages.problem_page import answer_problem
 from unalike.serve.pages.recognize import recognize_pages
 from unalike.serve.pages.sign_in import sign_in_pages
@@ -32,9 +35,11 @@ from unalike.serve.routes.comparison import comparison_router
 from unalike.serve.routes.decisions import decision_router
 from unalike.serve.routes.explanation import explanation_router
 from unalike.serve.routes.export import export_router
+from unalike.serve.routes.fits import fits_router
 from unalike.serve.routes.health import health_router
 from unalike.serve.routes.inference_protocol import inference_protocol_router
 from unalike.serve.routes.inspection import inspection_router
+from unalike.serve.routes.inspectors import inspectors_router
 from unalike.serve.routes.models import model_router
 from unalike.serve.routes.recognition import recognition_router
 from unalike.serve.routes.reference_sets import reference_set_router
@@ -49,9 +54,10 @@ from unalike.serve.uploads import ClientDisconnect
 # Status in log and metrics for a client that hung up.
 HUNG_UP = 499
 ROUTERS: tuple[Callable[[Service], APIRouter], ...] = (
-    health_router, recognition_router, decision_router, class_router, separation_router, export_router, reference_router, reference_set_router, model_router, inspection_router,
+    health_router, recognition_router, decision_router, class_router, separation_router, export_router, reference_router, reference_set_router, model_router, inspection_router, inspectors_router, fits_router,
     verification_router, comparison_router, explanation_router, inference_protocol_router, audit_router,
     session_router, static_files, sign_in_pages, recognize_pages, class_pages, class_view_pages, class_import_pages,
+    inspection_pages, inspector_settings_pages, inspector_fit_pages,
 )  # fmt: skip
 # Routes of probes are not logged, but as details.
 _QUIET = frozenset(("/healthz", "/readyz", "/metrics"))

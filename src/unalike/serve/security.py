@@ -35,6 +35,7 @@ _ASKING = frozenset(("identify", "embed", "explain", "compare", "inspect", "veri
 # Changes of what is recognized, and feedback.
 _TEACHING = re.compile(
     r"/v1(/galleries/[^/]+)?/(references(/[^/]+)?|classes(/rename|/merge)?|calibration)|/v1/decisions/[^/]+/feedback"
+    r"|/v1/inspectors/[^/]+(/threshold|/ignored-regions|/restore)?|/v1/(images|fits|region-sets)|/v1/work/[^/]+/cancel"
 )
 _READING = frozenset(("GET", "HEAD", "OPTIONS"))
 CACHE_S = 0.25  # a key is looked up again after so long

@@ -10,8 +10,9 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,6 +29,8 @@ from unalike.serve.batching import MIN_RETRY_S, BatchReport, Finish, Overloaded
 from unalike.serve.decision_log import DecisionLog
 from unalike.serve.explainers import Explainers
 from unalike.serve.file_watch import FileWatch
+from unalike.serve.inspector_fits import InspectorFits
+from unalike.serve.inspectors import Inspectors
 from unalike.serve.logs import Tracer, log, log_error
 from unalike.serve.metrics import Metrics
 from unalike.serve.request_context import answered_in_time, context_of
@@ -44,6 +47,7 @@ from unalike.serve.sources import Sources, find_sources
 from unalike.serve.store import Store, open_store
 from unalike.serve.store.purge import Retention, purge_expired
 from unalike.serve.store.references import open_galleries
+from unalike.serve.store.store import IMAGES_FOLDER
 from unalike.serve.thread_budget import thread_budget
 from unalike.serve.uploads import IMAGE_FIELDS, MAX_NAME, Form, Limits, Upload, read_form
 from unalike.serve.url_inputs import UrlReader
@@ -76,8 +80,10 @@ class Service:
         self.sources = sources or (find_sources(settings) if resources is None else Sources())
         self.metrics, self.tracer = Metrics(), Tracer()
         self.limits = Limits(settings.max_bytes, settings.max_files)
-        self.resources = resources or ResourceLoader(settings, self.sources, self._report).load()
+        loader = ResourceLoader(settings, self.sources, self._report)
+        self.resources = loader.resources = resources or loader.load()
         self.store = store or open_store(settings.store, self.sources.folder, settings.images)
+        self.inspectors = Inspectors(self.resources, self.store, loader.load_inspector)
         self.decision_log = DecisionLog(self.store)
         self.access = AccessControl(self.store, settings.rate_limit, is_loopback=is_loopback(settings.host))
         self.access.refresh()
@@ -86,6 +92,8 @@ class Service:
         # One after the other where the networks of this process have all cores.
         self.work = WorkPool(1, settings.queue)
         threads = thread_budget(settings)
+        images = settings.images or str(self.store.folder / IMAGES_FOLDER)
+        self.fits = InspectorFits(self.store, images, settings.max_pixels, threads)
         self.decoders = ThreadPoolExecutor(max(2, threads or usable_cores()), thread_name_prefix="decode")
         self.explainers = Explainers(self.sources.folder, threads)
         self.is_ready = False
@@ -100,10 +108,14 @@ class Service:
     async def start(self) -> None:
         """Begin to look for changes of others, and to remove what is past its retention."""
         await asyncio.to_thread(self._register_galleries)
+        with suppress(StoreError):  # it is looked at again
+            await self.inspectors.refresh()
         looks = [
-            self._look_often(self.access.refresh, "the API keys"),
+            self._look_often(partial(asyncio.to_thread, self.access.refresh), "the API keys"),
+            self._look_often(self.inspectors.refresh, "the settings of inspectors"),
+            self._look_often(self.fits.look, "the work that waits"),
             *(
-                self._look_often(gallery.refresh, f"the gallery {gallery.name}")
+                self._look_often(partial(asyncio.to_thread, gallery.refresh), f"the gallery {gallery.name}")
                 for gallery in self.resources.galleries.values()
             ),
             *(self._watch(name, watch) for name, watch in self.resources.watches.items()),
@@ -131,7 +143,7 @@ class Service:
         self.keepers.shutdown(wait=True)
         self.store.close()
 
-    async def _look_often(self, function: Callable[[], object], name: str) -> None:
+    async def _look_often(self, function: Callable[[], Awaitable[object]], name: str) -> None:
         """Take over, four times a second, what other processes changed; one thing that cannot be read delays no other."""
         last = ""
         while True:
@@ -166,7 +178,7 @@ class Service:
         retention = Retention.of_days(self.settings.retention_days, self.settings.decision_days)
         while True:
             await asyncio.sleep(PURGE_S)
-            error = await self._look(lambda: self.purge(retention))
+            error = await self._look(partial(asyncio.to_thread, self.purge, retention))
             if error is not None:
                 log_error("what is past its retention cannot be removed", error)
 
@@ -176,10 +188,10 @@ class Service:
             report = purge_expired(self.store, retention, galleries.values())
         log(logging.INFO, "purge", **report.to_dict())
 
-    async def _look(self, function: Callable[[], object]) -> Exception | None:
-        """Call a function in a thread; its error, after which the old state stays in use."""
+    async def _look(self, function: Callable[[], Awaitable[object]]) -> Exception | None:
+        """Call a function; its error, after which the old state stays in use."""
         try:
-            await asyncio.to_thread(function)
+            await function()
         except Exception as error:  # noqa: BLE001
             return error
         return None

@@ -23,7 +23,9 @@ PAGE_POLICY = (
     "media-src 'self' blob:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
 # Address and name of each page, in the order of the navigation.
-NAVIGATION = (("/recognize", "Recognize"), ("/classes", "Classes"))
+NAVIGATION = (("/recognize", "Recognize"), ("/classes", "Classes"), ("/inspect", "Inspect"))
+# Those that a key for one gallery may see.
+GALLERY_PAGES = frozenset(("/recognize", "/classes"))
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def render_page(
     values |= {
         "viewer": Viewer(context.actor, context.role, bool(context.csrf)), "csrf": context.csrf, "gallery": gallery,
         "galleries": gallery_names(service, context) if service is not None else [], "path": request.url.path,
-        "navigation": NAVIGATION,
+        "navigation": [page for page in NAVIGATION if context.gallery is None or page[0] in GALLERY_PAGES],
     }  # fmt: skip
     html = environment().get_template(template).render(**values)
     return HTMLResponse(html, status, headers={**(headers or {}), "Content-Security-Policy": PAGE_POLICY})

@@ -18,6 +18,8 @@ from unalike.serve.store.keys import Keys
 from unalike.serve.store.migration import upgrade
 from unalike.serve.store.references import Galleries
 from unalike.serve.store.sessions import Sessions
+from unalike.serve.store.settings import Settings
+from unalike.serve.store.work import Work
 
 IMAGES_FOLDER = "images"
 
@@ -28,7 +30,7 @@ class Store:
     Attributes:
         folder: the folder of the service.
         database: the database.
-        decisions, keys, sessions, idempotency, audit: what it holds.
+        decisions, keys, sessions, idempotency, audit, settings, work: what it holds.
         galleries: names and addresses of the galleries that are served; the references are in the galleries alone.
         images: the images.
     """
@@ -40,6 +42,7 @@ class Store:
         self.keys = Keys(database, self.audit)
         self.sessions = Sessions(database, self.audit)
         self.galleries = Galleries(database)
+        self.settings, self.work = Settings(database), Work(database)
 
     def transaction(self) -> AbstractContextManager[sa.Connection]:
         """A transaction for several changes, all or none; on the disk when it ends.

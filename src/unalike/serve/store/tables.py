@@ -224,3 +224,35 @@ sessions = Table(
     Column("expires", UtcTime, nullable=False),
     Index("sessions_by_expires", "expires"),
 )  # fmt: skip
+
+# What is set for a thing that is served, or kept under a name: one row a thing.
+settings = Table(
+    "settings", metadata,
+    Column("kind", String(16), primary_key=True),
+    Column("name", Name, primary_key=True),
+    Column("content", Json, nullable=False),
+    Column("actor", Name, nullable=False),
+    Column("updated", UtcTime, nullable=False),
+)  # fmt: skip
+
+work = Table(
+    "work", metadata,
+    Column("id", ID, primary_key=True),
+    Column("kind", String(32), nullable=False),
+    Column("resource", Name, nullable=False),
+    Column("options", Json, nullable=False),
+    Column("actor", Name, nullable=False),
+    Column("request_id", Name, nullable=False),
+    Column("created", UtcTime, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("token", String(32), nullable=False),  # of the process that does it
+    Column("lease_end", UtcTime),
+    Column("step", PlainText, nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("total", Integer, nullable=False),
+    Column("finished", UtcTime),
+    Column("result", Json, nullable=False),
+    Column("error", PlainText, nullable=False),
+    Index("work_by_state", "state", "kind"),
+)  # fmt: skip
