@@ -144,7 +144,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
             f"spec.{name}"
             for name in (
                 "automl", "dataset", "evaluate", "export", "gen_trt_engine", "inference", "model", "optim", "retrieval",
-                "train", "wandb",
+                "train", "wandb", "mlflow",
             )
         ],
         (FIELDS, SPECS),
