@@ -34,7 +34,7 @@ COOKIE, CSRF_HEADER = "unalike_session", "x-csrf-token"
 _ASKING = frozenset(("identify", "embed", "explain", "compare", "inspect", "verify", "infer"))
 # Changes of what is recognized, and feedback.
 _TEACHING = re.compile(
-    r"/v1(/galleries/[^/]+)?/(references(/[^/]+)?|classes(/rename|/merge)?|calibration)|/v1/decisions/[^/]+/feedback"
+    r"/v1(/galleries/[^/]+)?/(references(/[^/]+)?|classes(/rename|/merge)?|calibration|review/answers(/[^/]+)?)|/v1/decisions/[^/]+/feedback"
 )
 _READING = frozenset(("GET", "HEAD", "OPTIONS"))
 CACHE_S = 0.25  # a key is looked up again after so long

@@ -38,6 +38,7 @@ from unalike.serve.resources import (
     ResourceLoader,
     Resources,
 )
+from unalike.serve.review_queue import ReviewQueue
 from unalike.serve.security import AccessControl, is_loopback, require_gallery
 from unalike.serve.sources import Sources, find_sources
 from unalike.serve.store import Store, open_store
@@ -46,6 +47,7 @@ from unalike.serve.store.references import open_galleries
 from unalike.serve.thread_budget import thread_budget
 from unalike.serve.uploads import IMAGE_FIELDS, MAX_NAME, Form, Limits, Upload, read_form
 from unalike.serve.url_inputs import UrlReader
+from unalike.serve.vector_cache import VectorCache
 from unalike.serve.work_pool import WorkPool
 from unalike.storage.digests import content_sha256
 
@@ -87,6 +89,8 @@ class Service:
         threads = thread_budget(settings)
         self.decoders = ThreadPoolExecutor(max(2, threads or usable_cores()), thread_name_prefix="decode")
         self.explainers = Explainers(self.sources.folder, threads)
+        self.vectors = VectorCache()
+        self.review = ReviewQueue(self.store, self.vectors, self.decoders, settings.max_pixels)
         self.is_ready = False
         self._reading = 0  # bodies that are being read
         self._tasks: list[asyncio.Task[None]] = []
@@ -119,6 +123,7 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)  # what they started has ended then
         await self.explainers.close()
+        await self.review.close()
         await self.urls.close()
         await asyncio.to_thread(self.close)
 

@@ -17,7 +17,9 @@ from unalike.serve.store.images import ImageStore
 from unalike.serve.store.keys import Keys
 from unalike.serve.store.migration import upgrade
 from unalike.serve.store.references import Galleries
+from unalike.serve.store.reviews import Reviews
 from unalike.serve.store.sessions import Sessions
+from unalike.serve.store.settings import Settings
 
 IMAGES_FOLDER = "images"
 
@@ -28,7 +30,7 @@ class Store:
     Attributes:
         folder: the folder of the service.
         database: the database.
-        decisions, keys, sessions, idempotency, audit: what it holds.
+        decisions, keys, sessions, idempotency, audit, reviews, settings: what it holds.
         galleries: names and addresses of the galleries that are served; the references are in the galleries alone.
         images: the images.
     """
@@ -39,6 +41,7 @@ class Store:
         self.audit, self.idempotency = Audit(database), Idempotency(database)
         self.keys = Keys(database, self.audit)
         self.sessions = Sessions(database, self.audit)
+        self.reviews, self.settings = Reviews(database), Settings(database, self.audit)
         self.galleries = Galleries(database)
 
     def transaction(self) -> AbstractContextManager[sa.Connection]:
