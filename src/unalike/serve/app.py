@@ -20,6 +20,7 @@ from unalike.serve.logs import log, log_error
 from unalike.serve.pages.class_import import class_import_pages
 from unalike.serve.pages.class_view import class_view_pages
 from unalike.serve.pages.classes import class_pages
+from unalike.serve.pages.monitor import monitor_pages
 from unalike.serve.pages.problem_page import answer_problem
 from unalike.serve.pages.recognize import recognize_pages
 from unalike.serve.pages.review import review_pages
@@ -43,6 +44,7 @@ from unalike.serve.routes.references import reference_router
 from unalike.serve.routes.review import review_router
 from unalike.serve.routes.separation import separation_router
 from unalike.serve.routes.sessions import session_router
+from unalike.serve.routes.statistics import statistics_router
 from unalike.serve.routes.verification import verification_router
 from unalike.serve.security import SECURITY_HEADERS
 from unalike.serve.service import Service
@@ -52,9 +54,9 @@ from unalike.serve.uploads import ClientDisconnect
 HUNG_UP = 499
 ROUTERS: tuple[Callable[[Service], APIRouter], ...] = (
     health_router, recognition_router, decision_router, class_router, separation_router, export_router, reference_router, reference_set_router, model_router, inspection_router,
-    verification_router, comparison_router, explanation_router, inference_protocol_router, audit_router, review_router,
+    verification_router, comparison_router, explanation_router, inference_protocol_router, audit_router, review_router, statistics_router,
     session_router, static_files, sign_in_pages, recognize_pages, class_pages, class_view_pages, class_import_pages,
-    review_pages,
+    review_pages, monitor_pages,
 )  # fmt: skip
 # Routes of probes are not logged, but as details.
 _QUIET = frozenset(("/healthz", "/readyz", "/metrics"))

@@ -20,6 +20,7 @@ from unalike.serve.store.references import Galleries
 from unalike.serve.store.reviews import Reviews
 from unalike.serve.store.sessions import Sessions
 from unalike.serve.store.settings import Settings
+from unalike.serve.store.statistics import Statistics
 
 IMAGES_FOLDER = "images"
 
@@ -30,7 +31,7 @@ class Store:
     Attributes:
         folder: the folder of the service.
         database: the database.
-        decisions, keys, sessions, idempotency, audit, reviews, settings: what it holds.
+        decisions, keys, sessions, idempotency, audit, reviews, settings, statistics: what it holds.
         galleries: names and addresses of the galleries that are served; the references are in the galleries alone.
         images: the images.
     """
@@ -42,7 +43,7 @@ class Store:
         self.keys = Keys(database, self.audit)
         self.sessions = Sessions(database, self.audit)
         self.reviews, self.settings = Reviews(database), Settings(database, self.audit)
-        self.galleries = Galleries(database)
+        self.galleries, self.statistics = Galleries(database), Statistics(database)
 
     def transaction(self) -> AbstractContextManager[sa.Connection]:
         """A transaction for several changes, all or none; on the disk when it ends.
