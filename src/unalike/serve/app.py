@@ -24,6 +24,7 @@ from unalike.serve.pages.monitor import monitor_pages
 from unalike.serve.pages.problem_page import answer_problem
 from unalike.serve.pages.recognize import recognize_pages
 from unalike.serve.pages.review import review_pages
+from unalike.serve.pages.settings import settings_pages
 from unalike.serve.pages.sign_in import sign_in_pages
 from unalike.serve.pages.static_files import static_files
 from unalike.serve.problems import Problem, problem_of, title_of
@@ -37,6 +38,7 @@ from unalike.serve.routes.export import export_router
 from unalike.serve.routes.health import health_router
 from unalike.serve.routes.inference_protocol import inference_protocol_router
 from unalike.serve.routes.inspection import inspection_router
+from unalike.serve.routes.keys import key_router
 from unalike.serve.routes.models import model_router
 from unalike.serve.routes.recognition import recognition_router
 from unalike.serve.routes.reference_sets import reference_set_router
@@ -44,6 +46,7 @@ from unalike.serve.routes.references import reference_router
 from unalike.serve.routes.review import review_router
 from unalike.serve.routes.separation import separation_router
 from unalike.serve.routes.sessions import session_router
+from unalike.serve.routes.settings import settings_router
 from unalike.serve.routes.statistics import statistics_router
 from unalike.serve.routes.verification import verification_router
 from unalike.serve.security import SECURITY_HEADERS
@@ -55,8 +58,9 @@ HUNG_UP = 499
 ROUTERS: tuple[Callable[[Service], APIRouter], ...] = (
     health_router, recognition_router, decision_router, class_router, separation_router, export_router, reference_router, reference_set_router, model_router, inspection_router,
     verification_router, comparison_router, explanation_router, inference_protocol_router, audit_router, review_router, statistics_router,
+    key_router, settings_router,
     session_router, static_files, sign_in_pages, recognize_pages, class_pages, class_view_pages, class_import_pages,
-    review_pages, monitor_pages,
+    review_pages, monitor_pages, settings_pages,
 )  # fmt: skip
 # Routes of probes are not logged, but as details.
 _QUIET = frozenset(("/healthz", "/readyz", "/metrics"))

@@ -149,12 +149,12 @@ def _read_scores(
     """Histograms of the scores of labels and of references, and the share of labels whose scores few references have."""
     edges = np.linspace(-1, 1, BINS + 1)
     labels = store.statistics.score_histogram(gallery, LABEL, since, until)
-    known = np.empty(0) if baseline is None else baseline.known
-    bound = float(np.quantile(known, DRIFT_QUANTILE)) if len(known) >= MIN_REFERENCES else None
+    reference_scores = np.empty(0) if baseline is None else baseline.known
+    bound = float(np.quantile(reference_scores, DRIFT_QUANTILE)) if len(reference_scores) >= MIN_REFERENCES else None
     below = Share.of(*store.statistics.count_below(gallery, LABEL, since, until, bound)) if bound is not None else Share.of(0, 0)  # fmt: skip
     return {
         "edges": [round(float(edge), 3) for edge in edges], "labels": labels, "labels_n": sum(labels),
-        "references": np.histogram(np.clip(known, -1, 1), edges)[0].tolist(), "references_n": len(known),
+        "references": np.histogram(np.clip(reference_scores, -1, 1), edges)[0].tolist(), "references_n": len(reference_scores),
         "is_measured": baseline is not None, "bound": bound, "below": asdict(below),
     }, (below, bound)  # fmt: skip
 

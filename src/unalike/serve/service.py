@@ -39,6 +39,7 @@ from unalike.serve.resources import (
     Resources,
 )
 from unalike.serve.review_queue import ReviewQueue
+from unalike.serve.runtime_settings import retention_days
 from unalike.serve.security import AccessControl, is_loopback, require_gallery
 from unalike.serve.sources import Sources, find_sources
 from unalike.serve.store import Store, open_store
@@ -167,12 +168,15 @@ class Service:
 
     async def _purge(self) -> None:
         """Remove, once an hour, what is past its retention; of several processes each may."""
-        retention = Retention.of_days(self.settings.retention_days, self.settings.decision_days)
         while True:
             await asyncio.sleep(PURGE_S)
-            error = await self._look(lambda: self.purge(retention))
+            error = await self._look(lambda: self.purge(self.retention()))
             if error is not None:
                 log_error("what is past its retention cannot be removed", error)
+
+    def retention(self) -> Retention:
+        """How long things are kept: as it was changed, else as the start options say."""
+        return Retention.of_days(*retention_days(self.settings, self.store.settings.read()))
 
     def purge(self, retention: Retention) -> None:
         """Remove what is past its retention."""

@@ -86,8 +86,8 @@ def statistics_router(service: Service) -> APIRouter:
 async def find_statistics(service: Service, request: Request, resource: GalleryResource, span: str) -> dict[str, Any]:
     """The statistics of a gallery; the scores of its references are measured in the background where they are not known."""
     baseline = service.review.scan(resource).baseline
-    read = partial(
+    count = partial(
         read_statistics, service.store, service.metrics, resource.name, span, baseline, workers=service.settings.workers,
         only=context_of(request).gallery is not None,
     )  # fmt: skip
-    return await asyncio.to_thread(read)
+    return await asyncio.to_thread(count)

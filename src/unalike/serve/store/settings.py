@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,10 +22,11 @@ class Settings:
     def __init__(self, database: Database, audit: Audit) -> None:
         self._database, self._audit = database, audit
 
-    def read(self) -> dict[str, Any]:
-        """Name -> value of what was changed."""
-        with self._database.reading() as connection:
-            return {row.key: row.value for row in connection.execute(sa.select(settings.c.key, settings.c.value))}
+    def read(self, connection: sa.Connection | None = None) -> dict[str, Any]:
+        """Name -> value of what was changed; in a transaction that is open, with what it changed."""
+        query = sa.select(settings.c.key, settings.c.value)
+        with nullcontext(connection) if connection is not None else self._database.reading() as open_connection:
+            return {row.key: row.value for row in open_connection.execute(query)}
 
     def change(
         self,
