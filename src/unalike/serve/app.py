@@ -23,8 +23,11 @@ from unalike.serve.pages.classes import class_pages
 from unalike.serve.pages.inspection import inspection_pages
 from unalike.serve.pages.inspector_fit import inspector_fit_pages
 from unalike.serve.pages.inspector_settings import inspector_settings_pages
+from unalike.serve.pages.monitor import monitor_pages
 from unalike.serve.pages.problem_page import answer_problem
 from unalike.serve.pages.recognize import recognize_pages
+from unalike.serve.pages.review import review_pages
+from unalike.serve.pages.settings import settings_pages
 from unalike.serve.pages.sign_in import sign_in_pages
 from unalike.serve.pages.static_files import static_files
 from unalike.serve.problems import Problem, problem_of, title_of
@@ -40,12 +43,16 @@ from unalike.serve.routes.health import health_router
 from unalike.serve.routes.inference_protocol import inference_protocol_router
 from unalike.serve.routes.inspection import inspection_router
 from unalike.serve.routes.inspectors import inspectors_router
+from unalike.serve.routes.keys import key_router
 from unalike.serve.routes.models import model_router
 from unalike.serve.routes.recognition import recognition_router
 from unalike.serve.routes.reference_sets import reference_set_router
 from unalike.serve.routes.references import reference_router
+from unalike.serve.routes.review import review_router
 from unalike.serve.routes.separation import separation_router
 from unalike.serve.routes.sessions import session_router
+from unalike.serve.routes.settings import settings_router
+from unalike.serve.routes.statistics import statistics_router
 from unalike.serve.routes.verification import verification_router
 from unalike.serve.security import SECURITY_HEADERS
 from unalike.serve.service import Service
@@ -55,9 +62,10 @@ from unalike.serve.uploads import ClientDisconnect
 HUNG_UP = 499
 ROUTERS: tuple[Callable[[Service], APIRouter], ...] = (
     health_router, recognition_router, decision_router, class_router, separation_router, export_router, reference_router, reference_set_router, model_router, inspection_router, inspectors_router, fits_router,
-    verification_router, comparison_router, explanation_router, inference_protocol_router, audit_router,
+    verification_router, comparison_router, explanation_router, inference_protocol_router, audit_router, review_router, statistics_router,
+    key_router, settings_router,
     session_router, static_files, sign_in_pages, recognize_pages, class_pages, class_view_pages, class_import_pages,
-    inspection_pages, inspector_settings_pages, inspector_fit_pages,
+    inspection_pages, inspector_settings_pages, inspector_fit_pages, review_pages, monitor_pages, settings_pages,
 )  # fmt: skip
 # Routes of probes are not logged, but as details.
 _QUIET = frozenset(("/healthz", "/readyz", "/metrics"))

@@ -84,6 +84,15 @@ class _Waiting:
     future: asyncio.Future[Any]
 
 
+@dataclass(frozen=True)
+class EmbedFinish:
+    """Gives the embeddings as they are."""
+
+    def __call__(self, vectors_ND: np.ndarray, contexts: Sequence[Any]) -> Sequence[np.ndarray]:
+        """One embedding (D,) for each image."""
+        return list(vectors_ND)
+
+
 class Batcher:
     """The one queue of an engine. All methods are called from the event loop.
 

@@ -228,14 +228,10 @@ class ResourceLoader:
     ) -> None:
         self.resources.watches[f"{kind} {name}"] = FileWatch(address, status, partial(reload, name, address))
 
-<<<<<<< HEAD
-    def _load_inspector(self, name: str, address: str) -> InspectorResource:
-        from unalike.inspection.inspector import Inspector
-
-=======
     def load_inspector(self, name: str, address: str) -> InspectorResource:
         """Load an inspector. Raises UnalikeError."""
->>>>>>> wb-inspect
+        from unalike.inspection.inspector import Inspector
+
         inspector = Inspector.load(address, runtime=self.settings.runtime, threads=self.threads)
         return InspectorResource(name, address, inspector)
 

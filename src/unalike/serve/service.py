@@ -42,6 +42,8 @@ from unalike.serve.resources import (
     ResourceLoader,
     Resources,
 )
+from unalike.serve.review_queue import ReviewQueue
+from unalike.serve.runtime_settings import retention_days
 from unalike.serve.security import AccessControl, is_loopback, require_gallery
 from unalike.serve.sources import Sources, find_sources
 from unalike.serve.store import Store, open_store
@@ -51,6 +53,7 @@ from unalike.serve.store.store import IMAGES_FOLDER
 from unalike.serve.thread_budget import thread_budget
 from unalike.serve.uploads import IMAGE_FIELDS, MAX_NAME, Form, Limits, Upload, read_form
 from unalike.serve.url_inputs import UrlReader
+from unalike.serve.vector_cache import VectorCache
 from unalike.serve.work_pool import WorkPool
 from unalike.storage.digests import content_sha256
 
@@ -96,6 +99,8 @@ class Service:
         self.fits = InspectorFits(self.store, images, settings.max_pixels, threads)
         self.decoders = ThreadPoolExecutor(max(2, threads or usable_cores()), thread_name_prefix="decode")
         self.explainers = Explainers(self.sources.folder, threads)
+        self.vectors = VectorCache()
+        self.review = ReviewQueue(self.store, self.vectors, self.decoders, settings.max_pixels)
         self.is_ready = False
         self._reading = 0  # bodies that are being read
         self._tasks: list[asyncio.Task[None]] = []
@@ -132,6 +137,7 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)  # what they started has ended then
         await self.explainers.close()
+        await self.review.close()
         await self.urls.close()
         await asyncio.to_thread(self.close)
 
@@ -175,12 +181,15 @@ class Service:
 
     async def _purge(self) -> None:
         """Remove, once an hour, what is past its retention; of several processes each may."""
-        retention = Retention.of_days(self.settings.retention_days, self.settings.decision_days)
         while True:
             await asyncio.sleep(PURGE_S)
-            error = await self._look(partial(asyncio.to_thread, self.purge, retention))
+            error = await self._look(partial(asyncio.to_thread, lambda: self.purge(self.retention())))
             if error is not None:
                 log_error("what is past its retention cannot be removed", error)
+
+    def retention(self) -> Retention:
+        """How long things are kept: as it was changed, else as the start options say."""
+        return Retention.of_days(*retention_days(self.settings, self.store.service_settings.read()))
 
     def purge(self, retention: Retention) -> None:
         """Remove what is past its retention."""

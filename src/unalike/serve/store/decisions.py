@@ -53,6 +53,15 @@ class Decisions:
             records = self._read(connection, sa.select(*_COLUMNS).where(decisions.c.id == decision_id))
         return records[0] if records else None
 
+    def get_many(self, decision_ids: Sequence[str]) -> dict[str, DecisionRecord]:
+        """The decisions of some ids, with their feedback, by id; those that do not exist are left out."""
+        records: list[DecisionRecord] = []
+        with self._database.reading() as connection:
+            for first in range(0, len(decision_ids), 500):
+                is_one = decisions.c.id.in_(decision_ids[first : first + 500])
+                records += self._read(connection, sa.select(*_COLUMNS).where(is_one))
+        return {record.id: record for record in records}
+
     def find(
         self, selection: DecisionFilter | None = None, after: str | None = None, limit: int = 100
     ) -> Page[DecisionRecord]:

@@ -256,3 +256,33 @@ work = Table(
     Column("error", PlainText, nullable=False),
     Index("work_by_state", "state", "kind"),
 )  # fmt: skip
+
+reviews = Table(
+    "reviews", metadata,
+    Column("id", ID, primary_key=True),
+    Column("time", UtcTime, nullable=False),
+    Column("resource", Name, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("action", String(16), nullable=False),
+    Column("label", Name),
+    Column("actor", Name, nullable=False),
+    Column("undo", Json, nullable=False),  # what takes it back; null where it can no longer be taken back
+    Index("reviews_by_resource", "resource", "time"),
+)  # fmt: skip
+
+# What was answered: a decision, a reference or a pair of them has one answer at most.
+review_items = Table(
+    "review_items", metadata,
+    Column("resource", Name, primary_key=True),
+    Column("item", String(120), primary_key=True),
+    Column("review_id", ID, ForeignKey("reviews.id", ondelete="CASCADE"), nullable=False),
+    Index("review_items_by_review", "review_id"),
+)  # fmt: skip
+
+service_settings = Table(
+    "service_settings", metadata,
+    Column("key", Name, primary_key=True),
+    Column("value", Json, nullable=False),
+    Column("changed", UtcTime, nullable=False),
+    Column("actor", Name, nullable=False),
+)  # fmt: skip
