@@ -286,7 +286,7 @@ class AuditEntry(Record):
 
 
 @dataclass(frozen=True)
-class WorkRecord(_Record):
+class WorkRecord(Record):
     """Work of many seconds that the service does beside its requests.
 
     Attributes:

@@ -21,8 +21,8 @@ from unalike.serve.store.reviews import Reviews
 from unalike.serve.store.service_settings import ServiceSettings
 from unalike.serve.store.sessions import Sessions
 from unalike.serve.store.settings import Settings
-from unalike.serve.store.work import Work
 from unalike.serve.store.statistics import Statistics
+from unalike.serve.store.work import Work
 
 IMAGES_FOLDER = "images"
 
