@@ -17,7 +17,7 @@ from unalike.numerics.nearest_neighbors import EXCLUDED
 from unalike.recognition.backends.protocol import Entry, GalleryView
 
 NEIGHBORS = 8  # that vote on the class of a reference
-PART = 64  # references that are searched at a time
+PART = 128  # references that are searched at a time
 LEAST_SHARE = 0.5  # of the weighted votes, which the other class needs
 
 
