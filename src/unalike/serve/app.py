@@ -27,6 +27,7 @@ from unalike.serve.pages.static_files import static_files
 from unalike.serve.problems import Problem, problem_of, title_of
 from unalike.serve.request_context import SCOPE_KEY, HungUp, RequestContext, new_context
 from unalike.serve.routes.audit import audit_router
+from unalike.serve.routes.candidates import candidate_router
 from unalike.serve.routes.classes import class_router
 from unalike.serve.routes.comparison import comparison_router
 from unalike.serve.routes.decisions import decision_router
@@ -41,6 +42,7 @@ from unalike.serve.routes.reference_sets import reference_set_router
 from unalike.serve.routes.references import reference_router
 from unalike.serve.routes.separation import separation_router
 from unalike.serve.routes.sessions import session_router
+from unalike.serve.routes.trainings import training_router
 from unalike.serve.routes.verification import verification_router
 from unalike.serve.security import SECURITY_HEADERS
 from unalike.serve.service import Service
@@ -51,7 +53,7 @@ HUNG_UP = 499
 ROUTERS: tuple[Callable[[Service], APIRouter], ...] = (
     health_router, recognition_router, decision_router, class_router, separation_router, export_router, reference_router, reference_set_router, model_router, inspection_router,
     verification_router, comparison_router, explanation_router, inference_protocol_router, audit_router,
-    session_router, static_files, sign_in_pages, recognize_pages, class_pages, class_view_pages, class_import_pages,
+    training_router, candidate_router, session_router, static_files, sign_in_pages, recognize_pages, class_pages, class_view_pages, class_import_pages,
 )  # fmt: skip
 # Routes of probes are not logged, but as details.
 _QUIET = frozenset(("/healthz", "/readyz", "/metrics"))
