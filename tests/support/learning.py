@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import io
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import httpx
 import numpy as np
 import torch
 from PIL import Image
@@ -17,12 +23,16 @@ from tests.support.serving import store_in
 from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
 from unalike.recognition.recognizer import Recogniser
+from unalike.serve.app import create_app
 from unalike.serve.learning.gallery_models import LearningGallery
 from unalike.serve.model_files import keep_model, relative_file
+from unalike.serve.service import Service
+from unalike.serve.sources import Sources
 from unalike.serve.store import DecisionRecord, Feedback, Store
 from unalike.serve.store.learning import ModelRecord
 from unalike.serve.store.records import new_id, utc_now
 from unalike.serve.store.references import reference_name
+from unalike.spec.serve import Serve
 from unalike.storage.digests import file_sha256
 
 SIZE = (16, 16)
@@ -138,3 +148,33 @@ def make_scene(
     recognizer.gallery.save(address)
     store.galleries.register({NAME: str(address)})
     return Scene(store, LearningGallery(store, NAME, str(address), runtime="onnxruntime"), folder)
+
+
+@asynccontextmanager
+async def serving(scene: Scene, **values: Any) -> AsyncIterator[SimpleNamespace]:
+    """A started service of a scene: ``client`` (httpx) and ``service``; tasks run in processes of their own."""
+    settings = Serve(folder=str(scene.store.folder), runtime="onnxruntime", threads=1, **values)
+    sources = Sources(galleries={NAME: scene.place.address}, folder=scene.store.folder)
+    # One process opens a store once: closing SQLite's file beside SQLite would release its locks.
+    service = Service(settings, sources=sources, store=scene.store)
+    transport = httpx.ASGITransport(app=create_app(service), raise_app_exceptions=False)
+    await service.start()
+    try:
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=60) as client:
+            yield SimpleNamespace(client=client, service=service)
+    finally:
+        await service.stop()
+
+
+async def finished(
+    it: SimpleNamespace, answer: httpx.Response, state: str = "done", patience_s: float = 90.0
+) -> dict[str, Any]:
+    """The task of an answer when it is over, which it must be in a given state."""
+    assert answer.status_code == 202, answer.text
+    async with asyncio.timeout(patience_s):
+        while True:
+            task: dict[str, Any] = (await it.client.get(f"/v1/tasks/{answer.json()['id']}")).json()
+            if task["state"] not in ("queued", "running"):
+                assert task["state"] == state, (task, it.service.learning.log(task["id"]))
+                return task
+            await asyncio.sleep(0.1)

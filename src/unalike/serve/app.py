@@ -24,6 +24,7 @@ from unalike.serve.pages.problem_page import answer_problem
 from unalike.serve.pages.recognize import recognize_pages
 from unalike.serve.pages.sign_in import sign_in_pages
 from unalike.serve.pages.static_files import static_files
+from unalike.serve.pages.train import train_pages
 from unalike.serve.problems import Problem, problem_of, title_of
 from unalike.serve.request_context import SCOPE_KEY, HungUp, RequestContext, new_context
 from unalike.serve.routes.audit import audit_router
@@ -53,7 +54,7 @@ HUNG_UP = 499
 ROUTERS: tuple[Callable[[Service], APIRouter], ...] = (
     health_router, recognition_router, decision_router, class_router, separation_router, export_router, reference_router, reference_set_router, model_router, inspection_router,
     verification_router, comparison_router, explanation_router, inference_protocol_router, audit_router,
-    training_router, candidate_router, session_router, static_files, sign_in_pages, recognize_pages, class_pages, class_view_pages, class_import_pages,
+    training_router, candidate_router, session_router, static_files, sign_in_pages, recognize_pages, class_pages, class_view_pages, class_import_pages, train_pages,
 )  # fmt: skip
 # Routes of probes are not logged, but as details.
 _QUIET = frozenset(("/healthz", "/readyz", "/metrics"))

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -20,13 +21,14 @@ from starlette.responses import Response
 
 from unalike.data.decode import name_of, upright_size
 from unalike.data.view import View
-from unalike.errors import StoreError, UnreadableImage
+from unalike.errors import ModelError, StoreError, UnreadableImage
 from unalike.runs.environment import usable_cores
 from unalike.sanitize import one_line, redact_all
 from unalike.serve.batching import MIN_RETRY_S, BatchReport, Finish, Overloaded
 from unalike.serve.decision_log import DecisionLog
 from unalike.serve.explainers import Explainers
 from unalike.serve.file_watch import FileWatch
+from unalike.serve.learning.desk import LearningDesk
 from unalike.serve.logs import Tracer, log, log_error
 from unalike.serve.metrics import Metrics
 from unalike.serve.request_context import answered_in_time, context_of
@@ -87,9 +89,11 @@ class Service:
         threads = thread_budget(settings)
         self.decoders = ThreadPoolExecutor(max(2, threads or usable_cores()), thread_name_prefix="decode")
         self.explainers = Explainers(self.sources.folder, threads)
+        self.learning = LearningDesk(settings, self.sources, self.store)
         self.is_ready = False
         self._reading = 0  # bodies that are being read
         self._tasks: list[asyncio.Task[None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def _report(self, network: str, report: BatchReport) -> None:
         self.metrics.add_batch(report)
@@ -99,15 +103,17 @@ class Service:
     async def start(self) -> None:
         """Begin to look for changes of others, and to remove what is past its retention."""
         await asyncio.to_thread(self._register_galleries)
+        self._loop = asyncio.get_running_loop()
         looks = [
             self._look_often(self.access.refresh, "the API keys"),
             *(
-                self._look_often(gallery.refresh, f"the gallery {gallery.name}")
-                for gallery in self.resources.galleries.values()
+                self._look_often(partial(self._refresh_gallery, name), f"the gallery {name}")
+                for name in self.resources.galleries
             ),
             *(self._watch(name, watch) for name, watch in self.resources.watches.items()),
         ]
         self._tasks = [asyncio.create_task(work) for work in (*looks, self._purge())]
+        await self.learning.tasks.start()
         self.is_ready = True
         galleries = list(self.resources.galleries.values())
         self._tasks.append(asyncio.create_task(self.explainers.prepare(galleries)))
@@ -115,6 +121,7 @@ class Service:
     async def stop(self) -> None:
         """End all threads; requests were answered before."""
         self.is_ready = False
+        await self.learning.tasks.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)  # what they started has ended then
@@ -144,6 +151,30 @@ class Service:
             last = text
             if error is not None:
                 await asyncio.sleep(10 * REFRESH_S)
+
+    def _refresh_gallery(self, name: str) -> None:
+        """Take over what others changed in a gallery, in a thread; where another model was promoted, that too."""
+        resource = self.resources.galleries[name]
+        try:
+            resource.refresh()
+        except ModelError:
+            loader = ResourceLoader(self.settings, self.sources, self._report, self.resources)
+            replacement = loader.reopen_gallery(name, resource.address)
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(self._replace_gallery, replacement)
+
+    def _replace_gallery(self, resource: GalleryResource) -> None:
+        """Put a gallery with another network into service; in the loop, so that a request sees the old or the new one."""
+        if self.resources.galleries[resource.name].network is resource.network:
+            return
+        former = self.resources.replace_gallery(resource)
+        log(logging.INFO, f"the gallery {resource.name} is served with another model", model=resource.network.key)
+        if former is not None and self._loop is not None:
+            self._loop.call_later(self.settings.deadline + REFRESH_S, self._close_network, former)
+
+    def _close_network(self, network: Network) -> None:
+        if self._loop is not None:
+            self._loop.run_in_executor(None, self.resources.close_network, network)
 
     async def _watch(self, name: str, watch: FileWatch) -> None:
         """Load an inspector or a set of assets again when its files change."""

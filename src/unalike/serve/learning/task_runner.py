@@ -106,10 +106,11 @@ class TaskRunner:
             task_id = await self._queue.get()
             if task_id not in self._waiting:
                 continue
-            self._waiting.discard(task_id)
             now, owner = utc_now(), list(own_process())
             values: dict[str, Any] = {"state": RUNNING, "started": now, "beat": now, "owner": owner}
-            if not await asyncio.to_thread(self.learning.change_task, task_id, only=(QUEUED,), **values):
+            is_taken = await asyncio.to_thread(self.learning.change_task, task_id, only=(QUEUED,), **values)
+            self._waiting.discard(task_id)  # until here the end of the service ends it as one that waits
+            if not is_taken:
                 continue
             running = asyncio.create_task(self._run(task_id))
             self._running = (task_id, running)

@@ -23,7 +23,7 @@ PAGE_POLICY = (
     "media-src 'self' blob:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
 # Address and name of each page, in the order of the navigation.
-NAVIGATION = (("/recognize", "Recognize"), ("/classes", "Classes"))
+NAVIGATION = (("/recognize", "Recognize"), ("/classes", "Classes"), ("/train", "Train"))
 
 
 @dataclass(frozen=True)
