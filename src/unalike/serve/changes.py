@@ -106,6 +106,7 @@ async def carry_out(
 def apply(
     service: Service, resource: GalleryResource, change: Change, action: str, details: Mapping[str, Any],
     function: Callable[[GalleryBackend], Any], answer: Callable[[Any], tuple[int, Any]],
+    record: Callable[[sa.Connection, Any], None] | None = None,
 ) -> tuple[int, Any]:  # fmt: skip
     """Change a gallery with its entry in the audit log; in a thread.
 
@@ -117,6 +118,8 @@ def apply(
         details: for the audit log.
         function: changes the gallery; all of its changes are one.
         answer: status and answer, from what ``function`` returned.
+        record: writes what belongs to the change into the store, from what ``function`` returned, in the transaction that
+            finishes the entry.
 
     Returns:
         Status and answer.
@@ -137,6 +140,8 @@ def apply(
     status, value = answer(result)
     with store.transaction() as connection:
         store.audit.finish(entry, "done", connection=connection)
+        if record is not None:
+            record(connection, result)
         _complete(service, change, status, value, connection)
     return status, value
 

@@ -42,7 +42,13 @@ class InspectorFits:
 
     async def look(self) -> None:
         """Do the fit that waits first, if there is one. Raises StoreError."""
-        record = await asyncio.to_thread(self.store.work.claim, KIND)
+        claim = asyncio.create_task(asyncio.to_thread(self.store.work.claim, KIND))
+        try:
+            record = await asyncio.shield(claim)
+        except asyncio.CancelledError:  # its thread claims it all the same
+            if (record := await claim) is not None:
+                self.store.work.release(record)
+            raise
         if record is not None:
             await self._do(record)
 

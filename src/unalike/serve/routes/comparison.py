@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import importlib
 import io
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from fastapi import APIRouter, Request
 from PIL import Image
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from unalike.actions.compare import summary
-from unalike.comparison.comparer import Comparer
-from unalike.comparison.result import ComparisonResult
 from unalike.data.decode import decode, upright_size
 from unalike.errors import DataError, UnreadableImage
 from unalike.serve.documents import image_body, problems
@@ -29,6 +27,10 @@ from unalike.serve.service import Service, display_name, json_response
 from unalike.serve.store import DecisionRecord
 from unalike.serve.uploads import Form, Parameters, Upload, read_boxes
 from unalike.spec.compare import Alignment, Lighting
+
+if TYPE_CHECKING:
+    from unalike.comparison.comparer import Comparer
+    from unalike.comparison.result import ComparisonResult
 
 RESOURCE = "compare"
 JPEG_QUALITY = 88
@@ -87,7 +89,7 @@ def comparison_router(service: Service) -> APIRouter:
         try:
             service.check_size(upload)
             service.check_size(reference)
-            result = Comparer(**settings).compare(reference.content, upload.content)
+            result = _comparer(settings).compare(reference.content, upload.content)
         except DataError as error:
             named_error = _named(service, error, (reference, upload))
             if alone:
@@ -110,7 +112,7 @@ def comparison_router(service: Service) -> APIRouter:
         sha, settings = record.result.get("reference_image"), record.result.get("options")
         if record.image is None or sha is None or settings is None:
             raise Problem(404, "no-image", "the images of this decision were not kept", remedy="send them again")
-        result = Comparer(**settings).compare(images.get(sha), images.get(record.image))
+        result = _comparer(settings).compare(images.get(sha), images.get(record.image))
         entry = {**record.result, **result.to_dict(), "id": record.id}
         return entry | ({"pictures": draw_pictures(result)} if with_pictures else {})
 
@@ -125,6 +127,8 @@ def comparison_router(service: Service) -> APIRouter:
         require_gallery(context, "endpoint", RESOURCE)
         service.work.refuse_overload()
         form = await service.read_form(request, ("reference", "image", "images"))
+        # Loaded when it is first asked for, which takes a tenth of a second, in which others are answered.
+        summary = (await asyncio.to_thread(importlib.import_module, "unalike.actions.compare")).summary
         boxes = read_boxes(form.values.pop("ignore_boxes", None), "ignore_boxes")
         parameters = Parameters(form.values)
         decision_id, with_pictures = parameters.text("decision", most=64), parameters.boolean("pictures")
@@ -140,7 +144,7 @@ def comparison_router(service: Service) -> APIRouter:
         settings = _settings(parameters)
         reference, images = _pair(form)
         settings["ignore_boxes"] = await _ignored(service, reference, boxes, regions)
-        Comparer(**settings)  # a setting that is out of range is said before anything is compared
+        _comparer(settings)  # a setting that is out of range is said before anything is compared
         alone = len(images) == 1
         calls = [partial(compare_one, settings, context, reference, image, alone, with_pictures) for image in images]
         return json_response(summary(await service.work_on(request, calls)))
@@ -197,6 +201,13 @@ def _settings(parameters: Parameters) -> dict[str, Any]:
     }  # fmt: skip
     parameters.finish()
     return settings
+
+
+def _comparer(settings: Mapping[str, Any]) -> Comparer:
+    """The comparer of settings. Raises SpecError, MissingExtra."""
+    from unalike.comparison.comparer import Comparer
+
+    return Comparer(**settings)
 
 
 def draw_pictures(result: ComparisonResult) -> dict[str, str]:

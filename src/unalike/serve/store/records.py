@@ -74,7 +74,9 @@ def check_page(after: str | None, limit: int) -> None:
                             remedy="leave it out for the first page")  # fmt: skip
 
 
-class _Record:
+class Record:
+    """A row of a table, which is plain data in JSON."""
+
     def to_dict(self) -> dict[str, Any]:
         """The record as plain data for JSON; times as ISO 8601 in UTC."""
         return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
@@ -83,7 +85,7 @@ class _Record:
 def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    if isinstance(value, _Record):
+    if isinstance(value, Record):
         return value.to_dict()
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
@@ -102,7 +104,7 @@ class Page(Generic[Item]):
 
 
 @dataclass(frozen=True)
-class Feedback(_Record):
+class Feedback(Record):
     """What somebody said about a decision.
 
     Attributes:
@@ -135,7 +137,7 @@ class Feedback(_Record):
 
 
 @dataclass(frozen=True)
-class DecisionRecord(_Record):
+class DecisionRecord(Record):
     """One decision of the service.
 
     Attributes:
@@ -213,7 +215,7 @@ class DecisionFilter:
 
 
 @dataclass(frozen=True)
-class KeyRecord(_Record):
+class KeyRecord(Record):
     """An API key, without its secret.
 
     Attributes:
@@ -242,7 +244,7 @@ class KeyRecord(_Record):
 
 
 @dataclass(frozen=True)
-class SessionRecord(_Record):
+class SessionRecord(Record):
     """A browser that signed in, without its token.
 
     Attributes:
@@ -256,7 +258,7 @@ class SessionRecord(_Record):
 
 
 @dataclass(frozen=True)
-class AuditEntry(_Record):
+class AuditEntry(Record):
     """Who did what to which class, and when.
 
     Attributes:
@@ -284,7 +286,7 @@ class AuditEntry(_Record):
 
 
 @dataclass(frozen=True)
-class WorkRecord(_Record):
+class WorkRecord(Record):
     """Work of many seconds that the service does beside its requests.
 
     Attributes:
