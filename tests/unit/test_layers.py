@@ -34,6 +34,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "report": (*BASE, "storage", "spec", "runs", "data", "numerics", "metrics"),
     **dict.fromkeys(FEATURES[:5], (*SHARED, "inference", "report")),
     "verification": (*SHARED, "inference", "report", "recognition", "comparison"),
+    "learning": (*SHARED, "recognition"),
     "jobs": SHARED,
     "model": SHARED,
     "data.batches": SHARED,
@@ -41,7 +42,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "training": (*SHARED, "inference", "report", "discovery", "model", "data.batches", "deploy"),
     "actions": (*SHARED, "inference", "report", *FEATURES, "jobs", "model", "data.batches", "deploy", "training"),
     "client": ("sanitize", "source_names", "errors", "installation", "recognition"),
-    "serve": (*SHARED, "inference", "report", *FEATURES, "jobs", "actions"),
+    "serve": (*SHARED, "inference", "report", *FEATURES, "learning", "jobs", "actions"),
     "cli": ("sanitize", "errors", "progress", "storage", "spec", "runs", "jobs", "actions", "__init__"),
     "api": (),
     "__init__": ("api", "client", "actions", *FEATURES, "errors"),
@@ -54,7 +55,7 @@ TORCH_FREE = {*MAY_IMPORT} - {"model", "data.batches", "deploy", "training", "se
 HEAVY = (
     "torch", "torchvision", "timm", "lightning_fabric", "pytorch_metric_learning", "sklearn", "scipy", "optuna",
     "onnx", "onnxscript", "onnxruntime", "openvino", "safetensors", "tensorboard", "faiss", "cv2", "pyarrow",
-    "simpleicons", "resvg_py", "wandb", "ray", "submitit", "tensorrt", "fsspec", "aiohttp", "s3fs", "botocore",
+    "simpleicons", "resvg_py", "wandb", "mlflow", "ray", "submitit", "tensorrt", "fsspec", "aiohttp", "s3fs", "botocore",
     "fastapi", "starlette", "uvicorn", "sqlalchemy", "alembic", "prometheus_client", "httpx", "psycopg", "pgvector",
 )  # fmt: skip
 
