@@ -10,7 +10,8 @@ Three sets, drawn by seed; none of them was used to choose a default:
 
 Strangers are images of classes that are not enrolled. The commands are those of the README, each in a process of its own with an
 empty cache: check, gallery build with the pretrained network, identify, train, gallery build with the trained one, identify. A
-right answer is an enrolled class's image that gets its class as label. Appends a JSON line a set to OUT/first_hour.jsonl.
+right answer is an enrolled class's image that gets its class as label. With --minutes 0 nothing is trained. Appends a JSON line a
+set to OUT/first_hour.jsonl.
 """
 
 from __future__ import annotations
@@ -156,6 +157,8 @@ def walk(name: str, data: Path, out: Path, minutes: float, seed: int) -> dict[st
         "seconds to the first right answer": right_after and round(right_after, 1),
         "pretrained": ask(folder, "first.gallery", queries, others),
     }  # fmt: skip
+    if not minutes:
+        return result
     start = time.monotonic()
     _, said = call(folder, "train", str(photographs), "--minutes", f"{minutes:g}")
     result["seconds of training"] = round(time.monotonic() - start, 1)

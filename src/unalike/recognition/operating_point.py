@@ -29,9 +29,6 @@ from unalike.recognition.gallery_calibration import (
 # False match rates that are tried, the lowest first; above the last one "unknown" would mean little.
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2)
 MAX_REFUSED = 0.05
-# Where no class has a second image, augmented views stand for one. They are nearer to their reference than another photograph
-# would be, so that the threshold is at most this quantile of the best scores between classes.
-BETWEEN_QUANTILE = 0.75
 CURVE_POINTS = 200
 
 
@@ -62,7 +59,7 @@ def choose_threshold(
         except DataError as error:
             refusal = refusal or error
             continue
-        known_unknown = calibration.figures.get("known_unknown", 0.0)
+        known_unknown = calibration.figures.get("known_unknown", math.inf)  # not measured: not known to be bounded
         if rate is not None or known_unknown <= max_refused:
             return calibration
     return provisional_calibration(trials, RATES[0] if rate is None else rate, max_refused, confidence, views)
@@ -84,7 +81,9 @@ def provisional_calibration(
                         remedy="enroll two images or more of each class")  # fmt: skip
     threshold = _lower_quantile(knowns.score_M, max_refused)
     if trials.knowns is None and len(unknowns.score_N):
-        threshold = min(threshold, float(np.quantile(unknowns.score_N, BETWEEN_QUANTILE)))
+        # Augmented views are nearer to their reference than another photograph is. But the best score of a photograph of a known
+        # class is at least that to the other classes, which is distributed as between classes: no more are refused than there.
+        threshold = min(threshold, _lower_quantile(unknowns.score_N, max_refused))
     false_N = (unknowns.score_N >= threshold) * unknowns.weight_N
     interval, effective = clustered_proportion(
         false_N, unknowns.group_N, confidence, new_sample=True, symmetric=is_mirrored(unknowns)
@@ -118,14 +117,20 @@ def _needs(trials: CalibrationTrials, rate: float) -> str:
     classes = len(np.unique(trials.unknowns.group_N))
     min_trials = independent_trials_needed(rate)
     effective = effective_trials(trials.unknowns)
+    second = "a second image of some classes, by which the share of your own images that are called unknown is measured"
     if effective >= min_trials:
         return (
-            f"at a promised rate of {rate:.0%} more of your own images would be called unknown than allowed: train the "
-            "network, or enroll more references of each class"
+            f"a promised rate needs {second}"
+            if trials.knowns is None
+            else (
+                f"at a promised rate of {rate:.0%} more of your own images would be called unknown than allowed: train the "
+                "network, or enroll more references of each class"
+            )
         )
     factor = min_trials / effective if effective > 0 else math.inf
     count = f"about {math.ceil(classes * factor)}" if math.isfinite(factor) and classes else "five"
-    return f"a promised rate of {rate:.0%} needs images of {count} classes like these, enrolled or not; there are {classes}"
+    more = f", and {second}" if trials.knowns is None else ""
+    return f"a promised rate of {rate:.0%} needs images of {count} classes like these, enrolled or not; there are {classes}{more}"
 
 
 def cost_curve(trials: CalibrationTrials) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:

@@ -400,7 +400,9 @@ def test_a_failure_of_any_command_exits_with_1(
     ):
         return
     monkeypatch.chdir(tmp_path)
-    code = 2 if words in (("serve", "backup"), ("serve", "purge"), ("improve",)) else 1  # their folder is an option, with a default
+    code = (
+        2 if words in (("serve", "backup"), ("serve", "purge"), ("improve",)) else 1
+    )  # their folder is an option, with a default
     assert cli.run_command([*words, *FAILURES[" ".join(words)]]) == code
     error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(error) == 1 and "unexpected" not in error[0], error

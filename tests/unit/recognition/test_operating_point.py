@@ -71,6 +71,22 @@ def test_one_image_a_class_is_set_by_views_and_not_stated() -> None:
         choose_threshold(trials)
 
 
+def test_where_no_class_has_a_second_image_a_rate_is_promised_on_demand_alone_and_few_known_images_are_refused() -> (
+    None
+):
+    """Views are nearer to their reference than new photographs, whose best score is at least that to the other classes."""
+    gallery, photographs_ND = gallery_of(400, 1, 1.2, seed=5)
+    trials = collect_trials(gallery)
+    views = KnownTrials(np.full(800, 0.95), np.ones(800), np.ones(800, bool), np.repeat(np.arange(400), 2))
+    calibration = choose_threshold(trials, views=views)
+    assert calibration.provisional and "a second image of some classes" in calibration.needs
+    with gallery.view() as view:
+        scores_N = view.rank(l2_normalize(photographs_ND), "nearest", 10, k=1).score_Q
+    refused = float(np.mean(scores_N < calibration.threshold))
+    assert refused <= 0.05 + 2 * (0.05 * 0.95 / 400) ** 0.5
+    assert not choose_threshold(trials, rate=0.2, views=views).provisional
+
+
 def test_a_gallery_of_one_class() -> None:
     gallery, _ = gallery_of(1, 6, 0.3)
     calibration = choose_threshold(collect_trials(gallery))
