@@ -126,6 +126,26 @@ def test_pictures_come_in_by_all_ways_and_a_reload_shows_their_answers(browser, 
         assert not visit.messages
 
 
+def test_the_camera_takes_a_picture_and_a_file_that_is_none_is_named(browser, service):
+    with Visit(browser, permissions=["camera"]) as visit:
+        page = visit.page
+        page.goto(f"{service.address}/inspect")
+        page.keyboard.press("c")
+        until(lambda: page.evaluate("document.getElementById('video').videoWidth > 0"), page)
+        page.get_by_role("button", name="Take the picture").click()
+        count = page.locator("article").count
+        until(lambda: count() == 1 and "batch=" in page.url, page)
+        assert page.locator("article .kind").inner_text() == "camera.jpg" and not visit.messages
+        page.get_by_role("button", name="Close").first.click()
+        page.set_input_files("#files", [{"name": HOSTILE_FILE, "mimeType": "image/png", "buffer": b"no picture"}])
+        line = page.locator("#pending .bad")
+        line.wait_for()
+        assert "<b onclick=alert(1)>" in line.inner_text() and page.locator("#pending b").count() == 0
+        line.get_by_role("button", name="Close").click()
+        assert page.locator("#pending li").count() == 0
+        assert all("422" in text for text in visit.messages)  # the browser's own line about the refused request
+
+
 def test_answers_are_judged_by_keys_and_it_is_undone(browser, service):
     answer = inspect(service, 100, is_scratched=True)
 

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from unalike.errors import DataError
 from unalike.serve.file_watch import Status, read_status
+from unalike.serve.inspector_files import NAME, inspector_file, list_inspectors, removed_file
 from unalike.serve.inspector_settings import KIND, InspectorSettings
 from unalike.serve.logs import log_error
 from unalike.serve.problems import Problem
 from unalike.serve.resources import InspectorResource, Resources
 from unalike.serve.store import Store
-
-FOLDER, REMOVED, SUFFIX = "inspectors", "removed", ".inspector"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 class Inspectors:
@@ -32,17 +29,16 @@ class Inspectors:
 
     def __init__(self, resources: Resources, store: Store, load: Callable[[str, str], InspectorResource]) -> None:
         self.resources, self.store, self._load = resources, store, load
-        self.folder = store.folder / FOLDER
         self._own: dict[str, Status] = {}  # of files that were loaded
         self._failed: dict[str, Status] = {}  # of files that could not be
 
     def path(self, name: str) -> Path:
         """Where an inspector of the service's own is kept."""
-        return self.folder / f"{name}{SUFFIX}"
+        return inspector_file(self.store.folder, name)
 
     def removed_path(self, name: str) -> Path:
         """Where the inspector of a name is that was removed last."""
-        return self.folder / REMOVED / f"{name}{SUFFIX}"
+        return removed_file(self.store.folder, name)
 
     def is_own(self, name: str) -> bool:
         """Whether an inspector was fitted by the service."""
@@ -87,13 +83,8 @@ class Inspectors:
         settings = {
             name: InspectorSettings.from_dict(content) for name, content in self.store.settings.all(KIND).items()
         }
-        try:
-            names = sorted(os.listdir(self.folder))
-        except FileNotFoundError:
-            names = []
-        stems = [name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX)]
-        statuses = {stem: read_status(str(self.path(stem))) for stem in stems if NAME.fullmatch(stem)}
-        return {stem: status for stem, status in statuses.items() if status}, settings
+        statuses = {name: read_status(str(self.path(name))) for name in list_inspectors(self.store.folder)}
+        return {name: status for name, status in statuses.items() if status}, settings
 
     # ---- files, in a thread ----
 

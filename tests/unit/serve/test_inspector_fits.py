@@ -106,6 +106,7 @@ def test_a_stop_of_the_service_gives_the_work_back_and_a_cancel_ends_it(
     ends: list[str] = []
 
     async def script(on_line: Any) -> None:
+        ends.append("begun")
         try:
             await asyncio.sleep(600)
         finally:
@@ -118,15 +119,15 @@ def test_a_stop_of_the_service_gives_the_work_back_and_a_cancel_ends_it(
             return (store.work.get(record.id) or record).state
 
         task = asyncio.create_task(fits.look())
-        await until(lambda: state() == "running")
+        await until(lambda: ends == ["begun"] and state() == "running")
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        assert state() == "waiting" and ends == ["killed"]
+        assert state() == "waiting" and ends == ["begun", "killed"]
         task = asyncio.create_task(fits.look())
-        await until(lambda: state() == "running")
+        await until(lambda: len(ends) == 3)
         monkeypatch.setattr(inspector_fits, "RENEW_S", 0.0)
         store.work.cancel(record.id)
         await task
-        assert state() == "canceled" and ends == ["killed", "killed"]
+        assert state() == "canceled" and ends == ["begun", "killed"] * 2
 
     run(scenario())

@@ -36,10 +36,10 @@ def test_files_of_the_folder_are_served_and_what_is_set_for_them(tmp_path: Path)
         inspectors, paths = make(tmp_path, resources)
         await inspectors.refresh()
         assert list(resources.inspectors) == ["given"] and not inspectors.is_own("given")
-        inspectors.folder.mkdir()
+        inspectors.path("part").parent.mkdir()
         for name in ("part", "given", "bad"):
             inspectors.path(name).write_text("damaged" if name == "bad" else name)
-        (inspectors.folder / "not a name!.inspector").write_text("x")
+        inspectors.path("not a name!").write_text("x")
         for _ in range(3):
             await inspectors.refresh()
         assert list(resources.inspectors) == ["given", "part"] and resources.inspectors["given"] is other
@@ -63,7 +63,7 @@ def test_one_is_removed_and_restored(tmp_path: Path) -> None:
     async def scenario() -> None:
         resources = Resources()
         inspectors, _ = make(tmp_path, resources)
-        inspectors.folder.mkdir()
+        inspectors.path("part").parent.mkdir()
         inspectors.path("part").write_text("x")
         await inspectors.refresh()
         inspectors.remove("part")

@@ -32,3 +32,14 @@ def test_the_first_address_is_a_page_and_nobody_signs_in_where_no_key_is_needed(
             assert page.status_code == 200 and f'data-target="{HOME}"' in page.text and "evil" not in page.text
 
     run(scenario())
+
+
+def test_the_first_page_of_a_service_for_inspection_is_inspect(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, names=()) as it:
+            assert (await it.client.get("/")).headers["location"] == HOME
+            it.service.resources.inspectors["part"] = object()
+            assert (await it.client.get("/")).headers["location"] == "/inspect"
+            del it.service.resources.inspectors["part"]
+
+    run(scenario())
