@@ -102,6 +102,8 @@ class _Work:
     scan: ReferenceScan = field(default_factory=ReferenceScan)
     pending: list[str] = field(default_factory=list)  # content hashes of pictures to embed
     unreadable: set[str] = field(default_factory=set)
+    # What was grouped last, and the groups: while entries are looked for, the same images are asked about again and again.
+    grouped: tuple[tuple[str, ...], float, np.ndarray] | None = None
     task: asyncio.Task[None] | None = None
 
 
@@ -199,7 +201,7 @@ class ReviewQueue:
         margin = 0.0 if calibration is None else calibration.margin
         unknown, doubtful = self.store.reviews.candidates(resource.name, near=NEAR, margin=margin)
         vectors = self._vectors(resource, work, [*unknown, *doubtful])
-        groups, singles = _group(unknown, vectors, None if calibration is None else calibration.threshold)
+        groups, singles = _group(unknown, vectors, None if calibration is None else calibration.threshold, work)
         drifted, rest = _split_drifted(singles, work.scan)
         doubtful = [*doubtful, *(one for one in rest if one.score is not None and one.threshold is not None and one.threshold - one.score < NEAR)]  # fmt: skip
         entries = {
@@ -261,7 +263,7 @@ def _entry(kind: str, candidate: Candidate, score: float | None = None) -> Revie
 
 
 def _group(
-    unknown: Sequence[Candidate], vectors: dict[str, np.ndarray], threshold: float | None
+    unknown: Sequence[Candidate], vectors: dict[str, np.ndarray], threshold: float | None, work: _Work
 ) -> tuple[list[ReviewEntry], list[Candidate]]:
     """Unknown images as likely new classes, the largest first, and those that are in none."""
     embedded = [one for one in unknown if one.image in vectors]
@@ -270,7 +272,12 @@ def _group(
         return [], list(unknown)
     thresholds = [one.threshold for one in embedded if one.threshold is not None]
     cosine = float(np.median(thresholds)) if thresholds else DEFAULT_COSINE if threshold is None else threshold
-    group_N = group_likely_classes(np.stack([vectors[str(one.image)] for one in embedded]), cosine)
+    ids = tuple(one.id for one in embedded)
+    grouped = work.grouped  # another thread may replace it
+    if grouped is None or grouped[:2] != (ids, cosine):
+        vectors_ND = np.stack([vectors[str(one.image)] for one in embedded])
+        work.grouped = grouped = ids, cosine, group_likely_classes(vectors_ND, cosine)
+    group_N = grouped[2]
     order = np.argsort(group_N, kind="stable")
     starts = np.flatnonzero(np.diff(group_N[order])) + 1
     groups, singles = [], others
