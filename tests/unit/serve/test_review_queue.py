@@ -24,6 +24,7 @@ def test_unknown_images_are_grouped_and_doubtful_ones_are_listed(tmp_path: Path)
             assert [sorted(ids_of(group)) for group in groups] == [sorted(ids[:3]), sorted(ids[3:5])]
             (doubtful,) = of_kind(document, "doubtful")
             assert ids_of(doubtful) == [ids[5]] and doubtful["suggestion"] in ("red", "blue")
+            assert sorted(reference["label"] for reference in doubtful["references"]) == ["blue", "red"]
             assert document["counts"] == {"new class": 2, "doubtful": 1, "wrong label": 0, "duplicate": 0, "drifted": 0}
             assert document["open"] == 3 and document["done"] == 0
             assert document["progress"] == {"looked": 3, "references": 3, "embedded": 6, "images": 6, "complete": True}
