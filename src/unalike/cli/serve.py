@@ -42,6 +42,8 @@ serve = typer.Typer(cls=ServeGroup, rich_markup_mode=None, help="Answer over HTT
         "folder": Option((), "DIR"),
         "store": Option((), "URL"),
         "images": Option((), "URL"),
+        "train_folders": Option(("--train-folder",), "[NAME=]PATH", repeatable=True),
+        "train_spec": Option((), "FILE"),
         "url_hosts": Option(("--url-host",), "HOST", repeatable=True),
         "tls_cert": Option((), "FILE"),
         "tls_key": Option((), "FILE"),

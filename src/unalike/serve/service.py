@@ -22,7 +22,7 @@ from starlette.responses import Response
 
 from unalike.data.decode import name_of, upright_size
 from unalike.data.view import View
-from unalike.errors import StoreError, UnreadableImage
+from unalike.errors import ModelError, StoreError, UnreadableImage
 from unalike.runs.environment import usable_cores
 from unalike.sanitize import one_line, redact_all
 from unalike.serve.batching import MIN_RETRY_S, BatchReport, Finish, Overloaded
@@ -31,6 +31,7 @@ from unalike.serve.explainers import Explainers
 from unalike.serve.file_watch import FileWatch
 from unalike.serve.inspector_fits import InspectorFits
 from unalike.serve.inspectors import Inspectors
+from unalike.serve.learning.desk import LearningDesk
 from unalike.serve.logs import Tracer, log, log_error
 from unalike.serve.metrics import Metrics
 from unalike.serve.request_context import answered_in_time, context_of
@@ -101,9 +102,11 @@ class Service:
         self.explainers = Explainers(self.sources.folder, threads)
         self.vectors = VectorCache()
         self.review = ReviewQueue(self.store, self.vectors, self.decoders, settings.max_pixels)
+        self.learning = LearningDesk(settings, self.sources, self.store)
         self.is_ready = False
         self._reading = 0  # bodies that are being read
         self._tasks: list[asyncio.Task[None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def _report(self, network: str, report: BatchReport) -> None:
         self.metrics.add_batch(report)
@@ -115,17 +118,19 @@ class Service:
         await asyncio.to_thread(self._register_galleries)
         with suppress(StoreError):  # it is looked at again
             await self.inspectors.refresh()
+        self._loop = asyncio.get_running_loop()
         looks = [
             self._look_often(partial(asyncio.to_thread, self.access.refresh), "the API keys"),
             self._look_often(self.inspectors.refresh, "the settings of inspectors"),
             self._look_often(self.fits.look, "the work that waits"),
             *(
-                self._look_often(partial(asyncio.to_thread, gallery.refresh), f"the gallery {gallery.name}")
-                for gallery in self.resources.galleries.values()
+                self._look_often(partial(asyncio.to_thread, self._refresh_gallery, name), f"the gallery {name}")
+                for name in self.resources.galleries
             ),
             *(self._watch(name, watch) for name, watch in self.resources.watches.items()),
         ]
         self._tasks = [asyncio.create_task(work) for work in (*looks, self._purge())]
+        await self.learning.tasks.start()
         self.is_ready = True
         galleries = list(self.resources.galleries.values())
         self._tasks.append(asyncio.create_task(self.explainers.prepare(galleries)))
@@ -133,6 +138,7 @@ class Service:
     async def stop(self) -> None:
         """End all threads; requests were answered before."""
         self.is_ready = False
+        await self.learning.tasks.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)  # what they started has ended then
@@ -163,6 +169,30 @@ class Service:
             last = text
             if error is not None:
                 await asyncio.sleep(10 * REFRESH_S)
+
+    def _refresh_gallery(self, name: str) -> None:
+        """Take over what others changed in a gallery, in a thread; where another model was promoted, that too."""
+        resource = self.resources.galleries[name]
+        try:
+            resource.refresh()
+        except ModelError:
+            loader = ResourceLoader(self.settings, self.sources, self._report, self.resources)
+            replacement = loader.reopen_gallery(name, resource.address)
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(self._replace_gallery, replacement)
+
+    def _replace_gallery(self, resource: GalleryResource) -> None:
+        """Put a gallery with another network into service; in the loop, so that a request sees the old or the new one."""
+        if self.resources.galleries[resource.name].network is resource.network:
+            return
+        former = self.resources.replace_gallery(resource)
+        log(logging.INFO, f"the gallery {resource.name} is served with another model", model=resource.network.key)
+        if former is not None and self._loop is not None:
+            self._loop.call_later(self.settings.deadline + REFRESH_S, self._close_network, former)
+
+    def _close_network(self, network: Network) -> None:
+        if self._loop is not None:
+            self._loop.run_in_executor(None, self.resources.close_network, network)
 
     async def _watch(self, name: str, watch: FileWatch) -> None:
         """Load an inspector or a set of assets again when its files change."""

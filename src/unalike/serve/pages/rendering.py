@@ -29,11 +29,14 @@ NAVIGATION = (
     ("/classes", "Classes"),
     ("/review", "Review"),
     ("/inspect", "Inspect"),
+    ("/compare", "Compare"),
+    ("/verify", "Verify"),
+    ("/train", "Train"),
     ("/monitor", "Monitor"),
     ("/settings", "Settings"),
 )
 # Those that a key for one gallery may see.
-GALLERY_PAGES = frozenset(("/recognize", "/classes", "/review", "/monitor"))
+GALLERY_PAGES = frozenset(("/recognize", "/classes", "/review", "/train", "/monitor"))
 # Pages of the whole service, for administrators.
 ADMIN_PAGES = frozenset(("/settings",))
 

@@ -4,15 +4,16 @@
  * Take pictures in.
  * @param {Element} zone it is marked while files are above it; its file fields are read
  * @param {(files: File[]) => void} take
- * @param {{isWholePage?: boolean}} options whether files count wherever they are dropped on the page, and pasted ones too
+ * @param {{isWholePage?: boolean, fields?: Iterable<HTMLInputElement>}} options whether files count wherever they are dropped on the page,
+ *   and pasted ones too; the file fields, by default those of the zone
  */
-export function startDropZone(zone, take, { isWholePage = true } = {}) {
+export function startDropZone(zone, take, { isWholePage = true, fields = zone.querySelectorAll("input[type=file]") } = {}) {
   const area = isWholePage ? window : zone;
   const give = (list) => {
     const files = [...(list ?? [])];
     if (files.length) take(files);
   };
-  for (const field of zone.querySelectorAll("input[type=file]")) {
+  for (const field of fields) {
     field.addEventListener("change", () => {
       const files = [...field.files];
       field.value = "";

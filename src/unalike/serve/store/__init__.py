@@ -17,9 +17,9 @@ from unalike.serve.store.records import (
     WorkRecord,
     new_id,
 )
-from unalike.serve.store.store import Store, open_store
+from unalike.serve.store.store import Store, find_store, open_store
 
 __all__ = [
     "AuditEntry", "Claim", "Conflict", "DecisionFilter", "DecisionRecord", "Feedback", "ImageStore", "InProgress",
-    "KeyRecord", "New", "NoSuchImage", "Page", "Replay", "SessionRecord", "Store", "WorkRecord", "new_id", "open_store",
+    "KeyRecord", "New", "NoSuchImage", "Page", "Replay", "SessionRecord", "Store", "WorkRecord", "find_store", "new_id", "open_store",
 ]  # fmt: skip

@@ -23,6 +23,7 @@ from unalike.data.folders import normalize_class_name
 from unalike.errors import DataError, closest
 from unalike.recognition.backends.protocol import GalleryBackend
 from unalike.recognition.gallery import Gallery
+from unalike.serve.model_files import remove_vectors
 from unalike.serve.store.database import Database
 from unalike.serve.store.images import check_sha
 from unalike.serve.store.records import utc_now
@@ -125,6 +126,7 @@ def purge_image(
         for gallery in galleries.values():
             ids = [one.id for one in references_of(gallery) if hash_of_reference(one.name) == sha]
             report = replace(report, references=report.references + _remove_references(gallery, ids))
+        remove_vectors(store.folder)
         rows = _delete(store.database, decisions, decisions.c.image == sha)
         answers = _delete(store.database, idempotency, _contains(store.database, idempotency.c.body, sha))
         _delete(store.database, reviews, _contains(store.database, reviews.c.undo, sha))
@@ -180,6 +182,7 @@ def purge_class(
             answers=_delete(database, idempotency, _mentions(database, idempotency.c.body, label)),
             references=_remove_references(gallery, sorted(own_ids)),
         )
+        remove_vectors(store.folder)
         entry.update(report.to_dict())
     _empty_journal(database)
     return report

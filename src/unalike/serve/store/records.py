@@ -75,7 +75,7 @@ def check_page(after: str | None, limit: int) -> None:
 
 
 class Record:
-    """A record that is plain data in JSON."""
+    """A row of a table, which is plain data in JSON."""
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain data for JSON; times as ISO 8601 in UTC."""

@@ -286,3 +286,60 @@ service_settings = Table(
     Column("changed", UtcTime, nullable=False),
     Column("actor", Name, nullable=False),
 )  # fmt: skip
+
+models = Table(
+    "models", metadata,
+    Column("id", ID, primary_key=True),
+    Column("time", UtcTime, nullable=False),
+    Column("gallery", Name, nullable=False),  # the name of the gallery that it is a candidate for
+    Column("name", Name, nullable=False),
+    Column("file", PlainText, nullable=False),  # below the folder of the service
+    Column("sha256", String(64), nullable=False),
+    Column("network", Name, nullable=False),
+    Column("task", ID),  # the training that made it
+    Column("facts", Json, nullable=False),
+    Index("models_by_gallery", "gallery", "id"),
+)  # fmt: skip
+
+tasks = Table(
+    "tasks", metadata,
+    Column("id", ID, primary_key=True),
+    Column("time", UtcTime, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("gallery", Name, nullable=False),
+    Column("actor", Name, nullable=False),
+    Column("request_id", Name, nullable=False),
+    Column("options", Json, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("started", UtcTime),
+    Column("finished", UtcTime),
+    Column("beat", UtcTime),  # when the process that runs it said last that it does
+    Column("owner", Json),
+    Column("message", PlainText, nullable=False),
+    Column("result", Json, nullable=False),
+    Index("tasks_by_kind", "kind", "id"),
+)  # fmt: skip
+
+comparisons = Table(
+    "comparisons", metadata,
+    Column("id", ID, primary_key=True),
+    Column("time", UtcTime, nullable=False),
+    Column("model", ID, ForeignKey("models.id", ondelete="CASCADE"), nullable=False),
+    Column("former", Name, nullable=False),  # key of the network in service
+    Column("result", Json, nullable=False),
+    Index("comparisons_by_model", "model", "id"),
+)  # fmt: skip
+
+promotions = Table(
+    "promotions", metadata,
+    Column("id", ID, primary_key=True),
+    Column("time", UtcTime, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("gallery", Name, nullable=False),
+    Column("model", ID),  # NULL: a model that the service was started with
+    Column("file", PlainText, nullable=False),  # the model now in service
+    Column("former", PlainText, nullable=False),  # the one before
+    Column("actor", Name, nullable=False),
+    Column("details", Json, nullable=False),
+    Index("promotions_by_gallery", "gallery", "id"),
+)  # fmt: skip
