@@ -97,8 +97,9 @@ class ReviewList:
 
 @dataclass
 class _Work:
-    """What is done in the background for one gallery."""
+    """What is done in the background for one gallery with its network; another network, such as a promoted one, begins anew."""
 
+    resource: GalleryResource
     scan: ReferenceScan = field(default_factory=ReferenceScan)
     pending: list[str] = field(default_factory=list)  # content hashes of pictures to embed
     unreadable: set[str] = field(default_factory=set)
@@ -129,8 +130,7 @@ class ReviewQueue:
 
     async def find(self, resource: GalleryResource) -> ReviewList:
         """What there is to look at in a gallery now; what is not known yet is looked for in the background."""
-        work = self._works.setdefault(resource.name, _Work())
-        result = await asyncio.to_thread(self._find, resource, work)
+        result = await asyncio.to_thread(self._find, resource, self._work_of(resource))
         self._begin(resource)
         return result
 
@@ -145,8 +145,16 @@ class ReviewQueue:
 
     # ---- in the background ----
 
+    def _work_of(self, resource: GalleryResource) -> _Work:
+        work = self._works.get(resource.name)
+        if work is None or work.resource is not resource:
+            if work is not None and work.task is not None:
+                work.task.cancel()
+            work = self._works[resource.name] = _Work(resource)
+        return work
+
     def _begin(self, resource: GalleryResource) -> _Work:
-        work = self._works.setdefault(resource.name, _Work())
+        work = self._work_of(resource)
         if (work.task is None or work.task.done()) and not self._stop.is_set():
             work.task = asyncio.create_task(self._run(resource, work))
         return work
@@ -199,7 +207,10 @@ class ReviewQueue:
         with resource.gallery.view() as view:
             calibration, (references, _), revision = view.calibration, view.size, view.revision
         margin = 0.0 if calibration is None else calibration.margin
-        unknown, doubtful = self.store.reviews.candidates(resource.name, near=NEAR, margin=margin)
+        # What another network decided says nothing about this one.
+        unknown, doubtful = self.store.reviews.candidates(
+            resource.name, near=NEAR, margin=margin, model=resource.network.key
+        )
         vectors = self._vectors(resource, work, [*unknown, *doubtful])
         groups, singles = _group(unknown, vectors, None if calibration is None else calibration.threshold, work)
         drifted, rest = _split_drifted(singles, work.scan)
