@@ -9,6 +9,7 @@ from unalike.cli.output import print_json, print_line
 from unalike.cli.shared_options import AsJson
 from unalike.errors import SpecError, missing_extra
 from unalike.progress import say
+from unalike.spec.serve import Serve
 
 if TYPE_CHECKING:
     from unalike.serve.store import KeyRecord, Store
@@ -137,8 +138,8 @@ def purge(
     label: Annotated[str | None, typer.Option("--class", metavar="NAME", help="A class to remove everywhere.")] = None,
     of: Annotated[str | None, typer.Option(metavar="GALLERY", help="The gallery of that class, where there are several.")] = None,
     expired: Annotated[bool, typer.Option("--expired", help="What is past its retention.")] = False,
-    image_days: Annotated[float, typer.Option(min=0, help="With --expired: days that decisions keep their images; 0: for ever.")] = 30.0,
-    decision_days: Annotated[float, typer.Option(min=0, help="With --expired: days that decisions are kept; 0: for ever.")] = 0.0,
+    image_days: Annotated[float | None, typer.Option(min=0, help="With --expired: days that decisions keep their images; 0: for ever. Unset, what was changed on the page Settings, else 30.")] = None,
+    decision_days: Annotated[float | None, typer.Option(min=0, help="With --expired: days that decisions are kept; 0: for ever. Unset, what was changed on the page Settings, else 0.")] = None,
     forget: Annotated[str | None, typer.Option(metavar="NAME", help="Before: forget a registered gallery that is gone for good.")] = None,
     gallery: GalleryAddresses = None,
     folder: Folder = None, store: StoreUrl = None, images: Images = None, as_json: AsJson = False,
@@ -150,6 +151,7 @@ def purge(
     if sum((image is not None, label is not None, expired)) != 1:
         raise SpecError("serve purge", expected="one of --image, --class and --expired")
     with _open(folder, store, images) as service_store:
+        from unalike.serve.runtime_settings import retention_days
         from unalike.serve.store import purge as module
         from unalike.serve.store.references import open_galleries
 
@@ -165,7 +167,11 @@ def purge(
                 if not galleries:  # pictures of their references would be removed
                     raise SpecError("--expired, and no gallery is registered", expected="the galleries of the service",
                                     remedy="name them with --gallery NAME=FILE")  # fmt: skip
-                retention = module.Retention.of_days(image_days, decision_days)
+                images_kept, decisions_kept = retention_days(Serve(), service_store.service_settings.read())
+                retention = module.Retention.of_days(
+                    images_kept if image_days is None else image_days,
+                    decisions_kept if decision_days is None else decision_days,
+                )
                 report = module.purge_expired(service_store, retention, galleries.values())
     _print_counts(report.to_dict(), as_json, f"removed {report.images} images, {report.references} references, "
                   f"{report.decisions} decisions")  # fmt: skip

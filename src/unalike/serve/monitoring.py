@@ -70,8 +70,8 @@ class Alarm:
 
 
 def read_statistics(
-    store: Store, metrics: Metrics, gallery: str, span: str, baseline: ScoreBaseline | None, *, workers: int = 1,
-    only: bool = False, now: datetime | None = None,
+    store: Store, metrics: Metrics, gallery: str, span: str, baseline: ScoreBaseline | None, *, model: str | None = None,
+    workers: int = 1, only: bool = False, now: datetime | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """What a gallery did in a range of time, as plain data.
 
@@ -81,6 +81,7 @@ def read_statistics(
         gallery: its name.
         span: one of ``RANGES``.
         baseline: scores of its references; None while they are measured.
+        model: key of the network that the baseline is of: scores of decisions by others are left out.
         workers: number of processes of the service.
         only: whether nothing about other resources is told.
         now: the present time.
@@ -91,7 +92,7 @@ def read_statistics(
     rows = store.statistics.count_by_time(since, until, bucket_s, resource=gallery if only else None)
     latest = store.statistics.latest(gallery, until - RANGES["week"][0], LATEST)
     unknown = Share.of(latest.get(UNKNOWN, 0), sum(latest.values()))
-    scores, drift = _read_scores(store, gallery, since, until, baseline)
+    scores, drift = _read_scores(store, gallery, since, until, baseline, model)
     statuses = metrics.status_counts()
     errors = Share.of(sum(count for status, count in statuses.items() if status >= 500), sum(statuses.values()))
     own = [row for row in rows if row[1:3] == ("identify", gallery)]
@@ -144,14 +145,14 @@ def _sum_others(rows: list[tuple[datetime, str, str, str, int]], gallery: str) -
 
 
 def _read_scores(
-    store: Store, gallery: str, since: datetime, until: datetime, baseline: ScoreBaseline | None
+    store: Store, gallery: str, since: datetime, until: datetime, baseline: ScoreBaseline | None, model: str | None
 ) -> tuple[dict[str, Any], tuple[Share, float | None]]:
     """Histograms of the scores of labels and of references, and the share of labels whose scores few references have."""
     edges = np.linspace(-1, 1, BINS + 1)
-    labels = store.statistics.score_histogram(gallery, LABEL, since, until)
+    labels = store.statistics.score_histogram(gallery, LABEL, since, until, model=model)
     reference_scores = np.empty(0) if baseline is None else baseline.known
     bound = float(np.quantile(reference_scores, DRIFT_QUANTILE)) if len(reference_scores) >= MIN_REFERENCES else None
-    below = Share.of(*store.statistics.count_below(gallery, LABEL, since, until, bound)) if bound is not None else Share.of(0, 0)  # fmt: skip
+    below = Share.of(*store.statistics.count_below(gallery, LABEL, since, until, bound, model=model)) if bound is not None else Share.of(0, 0)  # fmt: skip
     return {
         "edges": [round(float(edge), 3) for edge in edges], "labels": labels, "labels_n": sum(labels),
         "references": np.histogram(np.clip(reference_scores, -1, 1), edges)[0].tolist(), "references_n": len(reference_scores),

@@ -212,7 +212,7 @@ def _enroll(
         return [Entry(id, label, name) for id, label, name in zip(ids, labels, names, strict=True)]
 
     def with_undo(entries: list[Entry]) -> Review:
-        return replace(review, undo={**(review.undo or {}), "added": [entry.id for entry in entries]})
+        return replace(review, undo={**(review.undo or {}), "added": [[entry.id, entry.name] for entry in entries]})
 
     return _apply(service, resource, change, form, function, with_undo, feedback)
 
@@ -262,7 +262,7 @@ def _move(
         return find_moved(gallery, change, len(ids), label) or move_references(gallery, change, ids, label)
 
     def with_undo(moved: list[Entry]) -> Review:
-        back = {"ids": [entry.id for entry in moved], "label": old} if old is not None else None
+        back = {"references": [[entry.id, entry.name] for entry in moved], "label": old} if old is not None else None
         return replace(review, undo={**(review.undo or {}), "moved": back})
 
     return _apply(service, resource, change, form, function, with_undo, {})
@@ -305,7 +305,7 @@ def _unpacked(text: str) -> np.ndarray:
 
 
 def _review(resource: GalleryResource, form: AnswerRequest, change: Change, items: tuple[str, ...]) -> Review:
-    undo = {"decisions": list(form.decisions) if form.action != DISMISSED else []}
+    undo = {"decisions": list(form.decisions) if form.action != DISMISSED else [], "network": resource.network.key}
     return Review(form.kind, resource.name, form.action, form.label, change.context.actor, items, undo)
 
 
@@ -390,6 +390,10 @@ def _take_back(service: Service, resource: GalleryResource, review_id: str, chan
         return 200, {"gallery": resource.name, "id": review.id, "references": plain}
 
     if any(undo.get(name) for name in ("added", "moved", "removed")):
+        if undo.get("network") != resource.network.key:
+            raise Problem(409, "other-network", "the gallery has another network since: its references are others",
+                          expected="an answer of the network in service",
+                          remedy="change classes and references on the page Classes")  # fmt: skip
         function = partial(_restore, change=change, undo=undo)
         return apply(service, resource, change, UNDO, details, function, answer, record)
     status, value = answer([])
@@ -406,11 +410,11 @@ def _take_back(service: Service, resource: GalleryResource, review_id: str, chan
 
 def _restore(gallery: GalleryBackend, change: Change, undo: Mapping[str, Any]) -> list[Entry]:
     """Undo what an answer changed in the gallery, as far as it is still there. The references that came back."""
-    extra_ids = [id for id in undo.get("added") or () if gallery.entry(id) is not None]
+    extra_ids = _present(gallery, undo.get("added") or ())
     if extra_ids:
         gallery.remove(ids=extra_ids)
-    moved, entries = undo.get("moved") or {"ids": [], "label": ""}, []
-    ids = [id for id in moved["ids"] if gallery.entry(id) is not None]
+    moved, entries = undo.get("moved") or {"references": [], "label": ""}, []
+    ids = _present(gallery, moved["references"])
     if ids:
         entries += move_references(gallery, change, ids, moved["label"])
     is_retry = change.claim is not None and change.claim.is_retry  # it may have come back before the process was killed
@@ -421,3 +425,8 @@ def _restore(gallery: GalleryBackend, change: Change, undo: Mapping[str, Any]) -
         new_ids = gallery.enrol(vectors_MD, labels, names)
         entries += [Entry(id, label, name) for id, label, name in zip(new_ids, labels, names, strict=True)]
     return entries
+
+
+def _present(gallery: GalleryBackend, references: Sequence[Sequence[Any]]) -> list[int]:
+    """Ids of those references, each by id and name, that are still in the gallery."""
+    return [id for id, name in references if (entry := gallery.entry(id)) is not None and entry.name == name]

@@ -97,11 +97,14 @@ class ReviewList:
 
 @dataclass
 class _Work:
-    """What is done in the background for one gallery."""
+    """What is done in the background for one gallery with its network; another network, such as a promoted one, begins anew."""
 
+    resource: GalleryResource
     scan: ReferenceScan = field(default_factory=ReferenceScan)
     pending: list[str] = field(default_factory=list)  # content hashes of pictures to embed
     unreadable: set[str] = field(default_factory=set)
+    # What was grouped last, and the groups: while entries are looked for, the same images are asked about again and again.
+    grouped: tuple[tuple[str, ...], float, np.ndarray] | None = None
     task: asyncio.Task[None] | None = None
 
 
@@ -127,8 +130,7 @@ class ReviewQueue:
 
     async def find(self, resource: GalleryResource) -> ReviewList:
         """What there is to look at in a gallery now; what is not known yet is looked for in the background."""
-        work = self._works.setdefault(resource.name, _Work())
-        result = await asyncio.to_thread(self._find, resource, work)
+        result = await asyncio.to_thread(self._find, resource, self._work_of(resource))
         self._begin(resource)
         return result
 
@@ -143,8 +145,16 @@ class ReviewQueue:
 
     # ---- in the background ----
 
+    def _work_of(self, resource: GalleryResource) -> _Work:
+        work = self._works.get(resource.name)
+        if work is None or work.resource is not resource:
+            if work is not None and work.task is not None:
+                work.task.cancel()
+            work = self._works[resource.name] = _Work(resource)
+        return work
+
     def _begin(self, resource: GalleryResource) -> _Work:
-        work = self._works.setdefault(resource.name, _Work())
+        work = self._work_of(resource)
         if (work.task is None or work.task.done()) and not self._stop.is_set():
             work.task = asyncio.create_task(self._run(resource, work))
         return work
@@ -197,9 +207,12 @@ class ReviewQueue:
         with resource.gallery.view() as view:
             calibration, (references, _), revision = view.calibration, view.size, view.revision
         margin = 0.0 if calibration is None else calibration.margin
-        unknown, doubtful = self.store.reviews.candidates(resource.name, near=NEAR, margin=margin)
+        # What another network decided says nothing about this one.
+        unknown, doubtful = self.store.reviews.candidates(
+            resource.name, near=NEAR, margin=margin, model=resource.network.key
+        )
         vectors = self._vectors(resource, work, [*unknown, *doubtful])
-        groups, singles = _group(unknown, vectors, None if calibration is None else calibration.threshold)
+        groups, singles = _group(unknown, vectors, None if calibration is None else calibration.threshold, work)
         drifted, rest = _split_drifted(singles, work.scan)
         doubtful = [*doubtful, *(one for one in rest if one.score is not None and one.threshold is not None and one.threshold - one.score < NEAR)]  # fmt: skip
         entries = {
@@ -261,7 +274,7 @@ def _entry(kind: str, candidate: Candidate, score: float | None = None) -> Revie
 
 
 def _group(
-    unknown: Sequence[Candidate], vectors: dict[str, np.ndarray], threshold: float | None
+    unknown: Sequence[Candidate], vectors: dict[str, np.ndarray], threshold: float | None, work: _Work
 ) -> tuple[list[ReviewEntry], list[Candidate]]:
     """Unknown images as likely new classes, the largest first, and those that are in none."""
     embedded = [one for one in unknown if one.image in vectors]
@@ -270,7 +283,12 @@ def _group(
         return [], list(unknown)
     thresholds = [one.threshold for one in embedded if one.threshold is not None]
     cosine = float(np.median(thresholds)) if thresholds else DEFAULT_COSINE if threshold is None else threshold
-    group_N = group_likely_classes(np.stack([vectors[str(one.image)] for one in embedded]), cosine)
+    ids = tuple(one.id for one in embedded)
+    grouped = work.grouped  # another thread may replace it
+    if grouped is None or grouped[:2] != (ids, cosine):
+        vectors_ND = np.stack([vectors[str(one.image)] for one in embedded])
+        work.grouped = grouped = ids, cosine, group_likely_classes(vectors_ND, cosine)
+    group_N = grouped[2]
     order = np.argsort(group_N, kind="stable")
     starts = np.flatnonzero(np.diff(group_N[order])) + 1
     groups, singles = [], others

@@ -23,7 +23,7 @@ def retention_days(settings: Serve, changes: Mapping[str, Any]) -> tuple[float, 
 
     Args:
         settings: the start options.
-        changes: what was changed since (``Settings.read``).
+        changes: what was changed since (``ServiceSettings.read``).
     """
     values = describe_settings(settings, changes)
     return values["retention_days"]["value"], values["decision_days"]["value"]

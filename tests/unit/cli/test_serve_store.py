@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from unalike.cli.serve_store import add_store_commands
 from unalike.errors import DataError, SpecError, StoreError, UnalikeError
 from unalike.recognition.gallery import Gallery
 from unalike.serve.store import DecisionRecord, open_store
+from unalike.serve.store.records import utc_now
 from unalike.serve.store.references import reference_name
 
 app = typer.Typer()
@@ -109,6 +111,21 @@ def test_purge_of_an_image_and_of_a_class(tmp_path: Path) -> None:
     line = run("purge", "--class", "apple", "--folder", "service").stdout
     assert line == "removed 0 images, 1 references, 0 decisions\n" and len(Gallery.load("shop.gallery")) == 0
     assert run("purge", "--expired", "--folder", "service").stdout == "removed 0 images, 0 references, 0 decisions\n"
+
+
+def test_a_purge_keeps_to_the_retention_that_was_changed_on_the_page(tmp_path: Path) -> None:
+    service(tmp_path)
+    with open_store(None, tmp_path / "service") as store:
+        store.decisions.add([DecisionRecord("identify", "shop", "label", time=utc_now() - timedelta(days=10))])
+        before = store.decisions.count()
+    command = ("purge", "--expired", "--folder", "service")
+    assert "0 decisions" in run(*command).stdout
+    with open_store(None, tmp_path / "service") as store:
+        store.service_settings.change({"decision_days": 5.0})
+    assert "0 decisions" in run(*command, "--decision-days", "20").stdout, "what is named counts"
+    assert "1 decisions" in run(*command).stdout
+    with open_store(None, tmp_path / "service") as store:
+        assert store.decisions.count() == before - 1
 
 
 def test_purge_needs_to_know_what(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ import pytest
 
 from tests.support.reviewing import MIXED, PURPLE, RED, YELLOW, answer, identify, ids_of, of_kind, review, set_threshold
 from tests.support.serving import run, running
+from unalike.serve.batching import Batcher
 from unalike.serve.problems import Problem
+from unalike.serve.resources import GalleryResource, Network
 from unalike.serve.review_answers import read_answer
 
 
@@ -236,3 +238,68 @@ def test_answers_that_say_nothing_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(Problem) as info:
         read_answer(values)
     assert info.value.status == 422
+
+
+def test_an_answer_that_was_interrupted_is_completed_by_repeating_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gallery was changed, and the process ended before the answer was in the store."""
+
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            set_threshold(it)
+            await identify(it, *YELLOW)
+            (group,) = of_kind(await review(it), "new class")
+            values = {"kind": "new class", "action": "labeled", "decisions": ids_of(group), "label": "yellow"}
+            headers = {"Idempotency-Key": "again"}
+
+            def end(*_: Any, **__: Any) -> None:
+                raise RuntimeError("the process ends")
+
+            with monkeypatch.context() as patch:
+                patch.setattr(it.service.store.reviews, "add", end)
+                await answer(it, 500, headers, **values)
+            assert counts(it)["yellow"] == 3 and len(of_kind(await review(it), "new class")) == 1, "it is asked again"
+            await answer(it, 409, headers, **values)  # the claim has not ended
+            with it.service.store.transaction() as connection:
+                connection.exec_driver_sql("UPDATE idempotency SET lease_end = '2020-01-01 00:00:00.000000'")
+            document = await answer(it, 201, headers, **values)
+            assert counts(it)["yellow"] == 3 == len(document["references"]) and not of_kind(
+                await review(it), "new class"
+            )
+            await undo(it, document)
+            assert "yellow" not in counts(it)
+
+    run(scenario())
+
+
+def test_references_of_another_network_are_left_alone(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            set_threshold(it)
+            await identify(it, *YELLOW)
+            (group,) = of_kind(await review(it), "new class")
+            document = await answer(it, kind="new class", action="labeled", decisions=ids_of(group), label="yellow")
+            old = it.service.resources.gallery()
+            network = Network("promoted.onnx", old.network.model, Batcher(it.engine))
+            it.service.resources.replace_gallery(GalleryResource(old.name, old.address, network, old.recognizer))
+            response = await it.client.delete(f"/v1/review/answers/{document['id']}")
+            assert response.status_code == 409 and response.json()["type"].endswith(":other-network")
+            assert counts(it)["yellow"] == 3 and it.service.store.reviews.get(document["id"]) is not None
+
+    run(scenario())
+
+
+def test_a_reference_that_has_the_number_of_another_one_since_stays(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            set_threshold(it)
+            await identify(it, *YELLOW)
+            (group,) = of_kind(await review(it), "new class")
+            document = await answer(it, kind="new class", action="labeled", decisions=ids_of(group), label="yellow")
+            with it.service.store.transaction() as connection:  # as of a gallery that was built anew
+                connection.exec_driver_sql("UPDATE reviews SET undo = replace(undo, 'sha256:', 'sha256:0')")
+            await undo(it, document)
+            assert counts(it)["yellow"] == 3
+
+    run(scenario())

@@ -10,6 +10,8 @@ import numpy as np
 
 from tests.support.reviewing import MIXED, PURPLE, RED, YELLOW, answer, identify, ids_of, of_kind, review, set_threshold
 from tests.support.serving import StandInEngine, picture, run, running
+from unalike.serve.batching import Batcher
+from unalike.serve.resources import GalleryResource, Network
 
 
 def test_unknown_images_are_grouped_and_doubtful_ones_are_listed(tmp_path: Path) -> None:
@@ -24,6 +26,7 @@ def test_unknown_images_are_grouped_and_doubtful_ones_are_listed(tmp_path: Path)
             assert [sorted(ids_of(group)) for group in groups] == [sorted(ids[:3]), sorted(ids[3:5])]
             (doubtful,) = of_kind(document, "doubtful")
             assert ids_of(doubtful) == [ids[5]] and doubtful["suggestion"] in ("red", "blue")
+            assert sorted(reference["label"] for reference in doubtful["references"]) == ["blue", "red"]
             assert document["counts"] == {"new class": 2, "doubtful": 1, "wrong label": 0, "duplicate": 0, "drifted": 0}
             assert document["open"] == 3 and document["done"] == 0
             assert document["progress"] == {"looked": 3, "references": 3, "embedded": 6, "images": 6, "complete": True}
@@ -186,5 +189,23 @@ def test_pictures_that_are_not_kept_are_listed_by_their_scores(tmp_path: Path) -
             assert not of_kind(document, "new class") and len(of_kind(document, "doubtful")) == 1
             assert of_kind(document, "doubtful")[0]["decisions"][0]["image"] is None
             assert picture("red") and document["progress"]["images"] == 0
+
+    run(scenario())
+
+
+def test_another_network_begins_anew(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            set_threshold(it)
+            await identify(it, *YELLOW)
+            assert len(of_kind(await review(it), "new class")) == 1
+            old = it.service.resources.gallery()
+            network = Network("promoted.onnx", old.network.model, Batcher(it.engine))
+            it.service.resources.replace_gallery(GalleryResource(old.name, old.address, network, old.recognizer))
+            document = (await it.client.get("/v1/review")).json()
+            assert document["progress"]["looked"] == 0 and document["entries"] == [], "what the former one decided"
+            await identify(it, *PURPLE)
+            document = await review(it)
+            assert document["progress"]["looked"] == 3 and [len(one["decisions"]) for one in document["entries"]] == [2]
 
     run(scenario())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from fastapi import APIRouter, Path, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
+from unalike.recognition.backends.protocol import GalleryView
 from unalike.serve.changes import carry_out, request_digest
 from unalike.serve.documents import add_scoped, json_body, problems, query_parameters
 from unalike.serve.resources import GalleryResource
@@ -24,7 +26,7 @@ from unalike.serve.routes.references import MAX_ID, ReferenceModel, plain_refere
 from unalike.serve.service import Service, json_response
 from unalike.serve.store import DecisionRecord
 from unalike.serve.store.records import MAX_PAGE, utc_now
-from unalike.serve.store.reviews import ACTIONS, REVIEW_KINDS
+from unalike.serve.store.reviews import ACTIONS, DOUBTFUL, REVIEW_KINDS
 from unalike.serve.uploads import Parameters, parse_json, read_body
 
 MAX_BODY = 1 << 16
@@ -48,7 +50,8 @@ class ReviewEntryModel(BaseModel):
     key: str
     decisions: list[ReviewDecision]
     references: list[ReferenceModel] = Field(
-        description="wrong label: the reference and its nearest neighbor. duplicate: the two, the older first."
+        description="wrong label: the reference and its nearest neighbor. duplicate: the two, the older first. doubtful: the nearest "
+        "references of its two best classes, as far as they are listed in its answer and still enrolled."
     )
     suggestion: str | None = Field(description="The class that it may be of.")
     score: float | None
@@ -113,7 +116,9 @@ async def find_reviews(service: Service, resource: GalleryResource, kind: str | 
         ids = [id for entry in selection for id in entry.decisions]
         records = service.store.decisions.get_many(ids)
         count = service.store.reviews.count_since(resource.name, utc_now() - DONE_TIME)
-        return [plain_entry(resource, entry, records) for entry in selection], count
+        with resource.gallery.view() as view:
+            shown_entries = [with_neighbors(view, entry, records) for entry in selection]
+        return [plain_entry(resource, entry, records) for entry in shown_entries], count
 
     entries, answers = await asyncio.to_thread(plain)
     counts = Counter(entry.kind for entry in result.entries)
@@ -123,6 +128,19 @@ async def find_reviews(service: Service, resource: GalleryResource, kind: str | 
         "progress": {"looked": result.looked, "references": result.references, "embedded": result.embedded,
                      "images": result.images, "complete": result.is_complete},
     }  # fmt: skip
+
+
+def with_neighbors(view: GalleryView, entry: ReviewEntry, records: dict[str, DecisionRecord]) -> ReviewEntry:
+    """A doubtful decision with the references that it stands between: the nearest one, and the nearest of another class."""
+    record = records.get(entry.decisions[0]) if entry.kind == DOUBTFUL else None
+    if record is None:
+        return entry
+    nearest: dict[str, str] = {}
+    for neighbor in record.result.get("neighbours", ()):
+        nearest.setdefault(neighbor["label"], neighbor["name"])
+    ids = [view.ids_of_name(name)[:1] for name in list(nearest.values())[:2] if name]
+    references = [view.entry(id) for some in ids for id in some]
+    return replace(entry, references=tuple(reference for reference in references if reference is not None))
 
 
 def plain_entry(resource: GalleryResource, entry: ReviewEntry, records: dict[str, DecisionRecord]) -> dict[str, Any]:

@@ -87,7 +87,8 @@ async def find_statistics(service: Service, request: Request, resource: GalleryR
     """The statistics of a gallery; the scores of its references are measured in the background where they are not known."""
     baseline = service.review.scan(resource).baseline
     count = partial(
-        read_statistics, service.store, service.metrics, resource.name, span, baseline, workers=service.settings.workers,
+        read_statistics, service.store, service.metrics, resource.name, span, baseline, model=resource.network.key,
+        workers=service.settings.workers,
         only=context_of(request).gallery is not None,
     )  # fmt: skip
     return await asyncio.to_thread(count)

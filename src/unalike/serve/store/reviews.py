@@ -109,7 +109,7 @@ class Reviews:
         self._database = database
 
     def candidates(
-        self, resource: str, *, near: float, margin: float, limit: int = 1000
+        self, resource: str, *, near: float, margin: float, limit: int = 1000, model: str | None = None
     ) -> tuple[list[Candidate], list[Candidate]]:
         """Decisions of a gallery that nobody has said anything about, the newest first, of the ``LOOKED_AT`` latest ones.
 
@@ -118,6 +118,7 @@ class Reviews:
             near: distance of a score from the threshold, or of a margin from the smallest one, that makes a label doubtful.
             margin: the smallest margin of a label.
             limit: most of each kind.
+            model: key of the network that decided; None for any.
 
         Returns:
             (unknown images, ambiguous images and doubtful labels).
@@ -127,6 +128,8 @@ class Reviews:
             review_items.c.resource == resource, review_items.c.item == sa.literal("decision ").concat(columns.id)
         )
         is_open = sa.and_(columns.kind == "identify", columns.resource == resource, columns.verdict.is_(None))
+        if model is not None:
+            is_open = sa.and_(is_open, columns.model == model)
         is_near = sa.or_(columns.score - columns.threshold < near, columns.margin < margin + near)
         is_doubtful = sa.or_(columns.decision == AMBIGUOUS, sa.and_(columns.decision == LABEL, is_near))
         with self._database.reading() as connection:

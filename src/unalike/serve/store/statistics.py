@@ -45,13 +45,22 @@ class Statistics:
             (datetime.fromtimestamp(int(row[0]) * bucket_s, UTC), row[1], row[2], row[3], int(row[4])) for row in rows
         ]
 
-    def score_histogram(self, resource: str, decision: str, since: datetime, until: datetime) -> list[int]:
-        """Number of identifications of a gallery by score, ``BINS`` bins from -1 to 1; 1 is in the last one."""
+    def score_histogram(
+        self, resource: str, decision: str, since: datetime, until: datetime, *, model: str | None = None
+    ) -> list[int]:
+        """Number of identifications of a gallery by score, ``BINS`` bins from -1 to 1; 1 is in the last one.
+
+        Args:
+            resource: the gallery.
+            decision: what was decided.
+            since, until: times, from and before.
+            model: key of the network that decided; None for any.
+        """
         columns = decisions.c
         place = self._floor((columns.score + 1) / _WIDTH + 1e-9, 1).label("place")
         query = sa.select(place, sa.func.count()).where(
             columns.kind == "identify", columns.resource == resource, columns.decision == decision, columns.time >= since,
-            columns.time < until, columns.score.is_not(None),
+            columns.time < until, columns.score.is_not(None), sa.true() if model is None else columns.model == model,
         )  # fmt: skip
         counts = [0] * BINS
         with self._database.reading() as connection:
@@ -60,13 +69,13 @@ class Statistics:
         return counts
 
     def count_below(
-        self, resource: str, decision: str, since: datetime, until: datetime, score: float
+        self, resource: str, decision: str, since: datetime, until: datetime, score: float, *, model: str | None = None
     ) -> tuple[int, int]:
-        """Number of identifications of a gallery whose score is below one, and of all that have a score."""
+        """Number of identifications of a gallery whose score is below one, and of all that have a score; as of ``score_histogram``."""
         columns = decisions.c
         query = sa.select(sa.func.coalesce(sa.func.sum(sa.case((columns.score < score, 1), else_=0)), 0), sa.func.count()).where(
             columns.kind == "identify", columns.resource == resource, columns.decision == decision, columns.time >= since,
-            columns.time < until, columns.score.is_not(None),
+            columns.time < until, columns.score.is_not(None), sa.true() if model is None else columns.model == model,
         )  # fmt: skip
         with self._database.reading() as connection:
             below, count = connection.execute(query).one()

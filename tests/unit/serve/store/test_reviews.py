@@ -142,3 +142,10 @@ def test_purges_take_answers_with_them(store: Store) -> None:
         store.reviews.add(review)
     purge_class(store, "shop", "mug", {"shop": make_gallery(("mug", "a.png"), ("cup", "b.png"))})
     assert sorted(str(review.label) for review in store.reviews.find("shop").items) == ["None", "cup"]
+
+
+def test_candidates_are_those_of_one_network(store: Store) -> None:
+    old, new = (decide(store, "unknown", 0.1, model=model) for model in ("old.onnx", "new.onnx"))
+    for model, expected in ((None, {old.id, new.id}), ("new.onnx", {new.id}), ("none.onnx", set())):
+        unknown, _ = store.reviews.candidates("shop", near=0.05, margin=0.1, model=model)
+        assert {one.id for one in unknown} == expected

@@ -81,3 +81,13 @@ def test_verdicts_are_counted(store: Store, records: list[DecisionRecord]) -> No
         store.decisions.give_feedback(own[number].id, Feedback(verdict))
     store.decisions.give_feedback(own[0].id, Feedback("withdrawn"))
     assert store.statistics.count_verdicts("shop", START, START + timedelta(hours=3)) == {"confirmed": 2, "wrong": 1}
+
+
+def test_scores_of_one_network_are_told_from_those_of_another(store: Store) -> None:
+    store.decisions.add(
+        [DecisionRecord("identify", "shop", "label", score=0.5, time=START, model=model) for model in ("a", "a", "b")]
+    )
+    until = START + timedelta(hours=1)
+    for model, count in ((None, 3), ("a", 2), ("b", 1), ("c", 0)):
+        assert sum(store.statistics.score_histogram("shop", "label", START, until, model=model)) == count
+        assert store.statistics.count_below("shop", "label", START, until, 0.6, model=model) == (count, count)
