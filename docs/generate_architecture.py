@@ -14,7 +14,7 @@ PAGE = ROOT / "docs" / "architecture.md"
 INTRODUCTION = """# Architecture
 
 A feature is a folder under the name that its users type: recognition, comparison, inspection, verification, discovery,
-explanation, training, deploy, jobs. They stand on shared packages (storage, spec, runs, data, numerics, metrics, engines,
+explanation, learning, training, deploy, jobs. They stand on shared packages (storage, spec, runs, data, numerics, metrics, engines,
 inference, report) and under one front (cli, actions, api). A command goes from `cli/` (arguments) to one function in `actions/` (files in,
 files out), which calls the feature. Everything but model, data/batches, training and deploy imports without torch.
 

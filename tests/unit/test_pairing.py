@@ -55,6 +55,8 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "cli.automl": (SEARCHING,),
     "client.answers": ("unit/client/test_calls.py", "unit/client/test_sync.py"),
     "cli.serve": (OPTIONS, "flow/test_serving.py"),
+    "cli.improve": (OPTIONS, "unit/serve/learning/test_improvement.py"),
+    "spec.improve": (OPTIONS, SECTIONS),
     **dict.fromkeys(("serve.answers", "serve.documents"), ("unit/serve/test_app.py", "unit/serve/routes/test_recognition.py")),
     "serve.changes": ("unit/serve/routes/test_references.py", "unit/serve/routes/test_classes.py"),
     "serve.server": ("flow/test_serving.py",),
@@ -74,7 +76,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "actions.verify": (OPTIONS, "flow/test_verifying.py"),
     # Migrations are run, never imported.
     **dict.fromkeys(
-        ("serve.store.migrations.env", *(f"serve.store.migrations.versions.{name}" for name in ("v0001_first_tables", "v0002_galleries", "v0003_sessions"))), ("unit/serve/store/test_migration.py",)
+        ("serve.store.migrations.env", *(f"serve.store.migrations.versions.{name}" for name in ("v0001_first_tables", "v0002_galleries", "v0003_sessions", "v0004_work", "v0005_learning", "v0006_reviews_and_settings"))), ("unit/serve/store/test_migration.py",)
     ),
     # Readers of folders and tables are reached through image sets.
     **dict.fromkeys(("data.folders", "data.manifests"), ("unit/data/test_imageset.py",)),

@@ -56,6 +56,7 @@ GROUPS: dict[str, dict[str, Command]] = {
     },
     "Operate": {
         "serve": Command("serve", "Answer over HTTP: identify, embed, inspect, verify, compare; enroll and correct."),
+        "improve": Command("improve", "Train on the corrections of a service, and promote what is not worse; or return to the former model."),
         "job": Command(
             "jobs", "Run actions as jobs: create, list, show, logs, wait, cancel, pause, resume, delete.", "job_app"
         ),

@@ -1,7 +1,6 @@
 """The commands serve keys, serve backup, serve restore and serve purge: on the store of a service, which may be running."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,9 +12,6 @@ from unalike.progress import say
 
 if TYPE_CHECKING:
     from unalike.serve.store import KeyRecord, Store
-
-# Where ``unalike serve`` keeps its store when no folder is named, without a run and with what the demo left.
-FOLDERS = ("runs/serve", "runs/demo/serve")
 
 Folder = Annotated[
     str | None,
@@ -69,7 +65,7 @@ def add(
     Example: unalike serve keys add till-3 --role operate
     """
     with _open(folder, store, create=True) as service_store:
-        record, secret = service_store.keys.add(name, role, gallery, actor=_actor())
+        record, secret = service_store.keys.add(name, role, gallery, actor=actor_name())
     say(
         f"key {record.id} of {record.name}, role {record.role}; clients send the secret as a bearer token, in the header Authorization"
     )
@@ -98,7 +94,7 @@ def revoke(
 ) -> None:  # fmt: skip
     """Revoke a key for ever; running services refuse it within a second."""
     with _open(folder, store) as service_store:
-        record = service_store.keys.revoke(key, actor=_actor())
+        record = service_store.keys.revoke(key, actor=actor_name())
     if as_json:
         print_json(record.to_dict())
     else:
@@ -126,8 +122,9 @@ def restore(
     folder: Folder = None, store: StoreUrl = None, images: Images = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Restore a backup into a folder that holds no store yet, or into an empty database with --store."""
-    _require_store()
+    require_store()
     from unalike.serve.store.backup import restore as run
+    from unalike.serve.store.store import FOLDERS
 
     report = run(source, folder or FOLDERS[0], store, images)
     files = "".join(f" -g {name}={path}" for name, path in report.galleries.items())
@@ -160,10 +157,10 @@ def purge(
             service_store.galleries.forget(forget)
         with open_galleries(service_store.galleries.list() | _named_addresses(gallery)) as galleries:
             if image is not None:
-                report = module.purge_image(service_store, image, galleries, actor=_actor())
+                report = module.purge_image(service_store, image, galleries, actor=actor_name())
             elif label is not None:
                 name = _one_gallery(of, galleries)
-                report = module.purge_class(service_store, name, label, galleries, actor=_actor())
+                report = module.purge_class(service_store, name, label, galleries, actor=actor_name())
             else:
                 if not galleries:  # pictures of their references would be removed
                     raise SpecError("--expired, and no gallery is registered", expected="the galleries of the service",
@@ -174,7 +171,8 @@ def purge(
                   f"{report.decisions} decisions")  # fmt: skip
 
 
-def _require_store() -> None:
+def require_store() -> None:
+    """Raise MissingExtra where the packages of the store are not installed."""
     try:
         import alembic  # noqa: F401
         import sqlalchemy  # noqa: F401
@@ -183,24 +181,14 @@ def _require_store() -> None:
 
 
 def _open(folder: str | None, url: str | None, images: str | None = None, *, create: bool = False) -> "Store":
-    """The store of a service; a new one only in a folder or a database that was named."""
-    _require_store()
-    from unalike.serve.store import open_store
-    from unalike.serve.store.database import DATABASE_FILE
+    """The store of a service, as ``find_store``."""
+    require_store()
+    from unalike.serve.store import find_store
 
-    candidates = [folder] if folder is not None else list(FOLDERS)
-    places = [
-        place
-        for place in candidates
-        if url or (create and folder is not None) or (Path(place) / DATABASE_FILE).is_file()
-    ]
-    if not places:
-        raise SpecError(f"no store of a service in {' or '.join(candidates)}", expected="the folder of a service",
-                        remedy="name it with --folder, or its database with --store")  # fmt: skip
-    return open_store(url, places[0], images)
+    return find_store(folder, url, images, create=create)
 
 
-def _actor() -> str:
+def actor_name() -> str:
     """Who is at the command line, for the audit log."""
     import getpass
 

@@ -69,6 +69,13 @@ class Gallery(GalleryBackend):
         self._unsaved: list[GalleryChange] | None = None  # since; None where it has to be written anew
         self._unsaved_bytes = 0
 
+    @classmethod
+    def of_state(cls, state: SnapshotView) -> Gallery:
+        """A gallery in this state, kept nowhere yet."""
+        gallery = cls(state.dim, state.model_identity, half=state.snapshot().half)
+        gallery._state, gallery._codes = state, class_codes(state.snapshot().classes)
+        return gallery
+
     def __len__(self) -> int:
         return len(self.snapshot)
 

@@ -6,48 +6,86 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from unalike.errors import RunError
 
 LOWEST_PRIORITY = 19
 # The kernel ends the child before the service where memory runs out.
 OUT_OF_MEMORY_SCORE = "1000"
+# So many bytes of a log are searched for its last line.
+TAIL_BYTES = 4096
 
 
-async def run_child(module: str, arguments: Sequence[str]) -> None:
+async def run_child(
+    module: str, arguments: Sequence[str], on_line: Callable[[str], Awaitable[None]] | None = None, *,
+    order: bytes | None = None, cores: Sequence[int] | None = None, log: Path | None = None,
+) -> None:  # fmt: skip
     """Run the function ``main`` of a module in a process of its own; killed where this is cancelled.
 
     Args:
         module: dotted name of the module.
         arguments: what ``main`` finds in ``sys.argv[1:]``.
+        on_line: called with each line that it writes to standard output; what that raises ends it. Not with ``log``.
+        order: a line that the child reads from standard input, which stays open: its end tells the child that this process is gone.
+        cores: CPU cores that it may use; all where None, or where the system has no such setting.
+        log: file to which standard output and standard error are appended.
 
     Raises:
         RunError: it did not end with code 0; with its last line on standard error.
     """
     call = f"from {module} import main; main()"
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", call, *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        _lower(process.pid)
-        _, errors = await process.communicate()
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+    with contextlib.ExitStack() as stack:
+        target: int | BinaryIO = asyncio.subprocess.PIPE if log is None else stack.enter_context(log.open("ab"))
+        output = asyncio.subprocess.DEVNULL if log is None and on_line is None else target
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", call, *arguments, stderr=target, stdout=output,
+            stdin=asyncio.subprocess.DEVNULL if order is None else asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            _lower(process.pid, cores)
+            if order is not None and process.stdin is not None:
+                process.stdin.write(order + b"\n")
+                await process.stdin.drain()
+            errors = b""
+            if process.stderr is not None:
+                errors, _ = await asyncio.gather(process.stderr.read(), _read_lines(process.stdout, on_line))
             await process.wait()
+        finally:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
     if process.returncode:
-        lines = errors.decode("utf-8", errors="replace").strip().splitlines()
+        text = errors if log is None else _tail(log)
+        lines = text.decode("utf-8", errors="replace").strip().splitlines()
         last = lines[-1].removeprefix("error: ") if lines else f"it ended with code {process.returncode}"
-        raise RunError(last)
+        raise RunError(last if process.returncode > 0 else f"it was ended by signal {-process.returncode}; {last}")
 
 
-def _lower(pid: int) -> None:
-    """Give a process the lowest priority, and let it be the first to end where memory runs out; where the system can."""
+async def _read_lines(stream: asyncio.StreamReader | None, on_line: Callable[[str], Awaitable[None]] | None) -> None:
+    if stream is None or on_line is None:
+        return
+    async for line in stream:
+        await on_line(line.decode("utf-8", errors="replace").rstrip("\n"))
+
+
+def _tail(log: Path) -> bytes:
+    with log.open("rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
+        return file.read()
+
+
+def _lower(pid: int, cores: Sequence[int] | None = None) -> None:
+    """Give a process the lowest priority and its cores, and let it be the first to end where memory runs out; where the system can."""
     with contextlib.suppress(OSError, AttributeError):
         os.setpriority(os.PRIO_PROCESS, pid, LOWEST_PRIORITY)
+    if cores is not None:
+        with contextlib.suppress(OSError, AttributeError):
+            os.sched_setaffinity(pid, cores)
     with contextlib.suppress(OSError):
         Path(f"/proc/{pid}/oom_score_adj").write_text(OUT_OF_MEMORY_SCORE, encoding="ascii")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,7 +17,6 @@ from unalike.engines.protocol import Engine
 from unalike.errors import DataError, closest
 from unalike.inference.loaded_model import LoadedModel, load_model, require_model_file
 from unalike.inference.model_files import is_pretrained
-from unalike.inspection.inspector import Inspector
 from unalike.recognition.backends.address import open_gallery
 from unalike.recognition.backends.protocol import GalleryBackend
 from unalike.recognition.gallery import Gallery
@@ -25,11 +24,14 @@ from unalike.recognition.recognizer import Recogniser
 from unalike.serve.asset_sets import AssetOptions, load_changed_asset_set, open_asset_set
 from unalike.serve.batching import Batcher, BatchReport
 from unalike.serve.file_watch import FileWatch, Status, read_status
+from unalike.serve.inspector_settings import NO_SETTINGS, InspectorSettings
+from unalike.serve.model_files import own_model
 from unalike.serve.problems import Problem
 from unalike.serve.sources import DEFAULT_NAME, Sources
 from unalike.serve.thread_budget import thread_budget
 
 if TYPE_CHECKING:
+    from unalike.inspection.inspector import Inspector
     from unalike.spec.serve import Serve
     from unalike.verification.verifier import Verifier
 
@@ -103,11 +105,24 @@ class GalleryResource:
 
 @dataclass(eq=False)
 class InspectorResource:
-    """An inspector."""
+    """An inspector.
+
+    Attributes:
+        name: its name in addresses.
+        address: its file.
+        loaded: what the file holds.
+        settings: what the service keeps for it.
+    """
 
     name: str
     address: str
-    inspector: Inspector
+    loaded: Inspector
+    settings: InspectorSettings = NO_SETTINGS
+
+    @cached_property
+    def inspector(self) -> Inspector:
+        """The inspector with its settings."""
+        return self.settings.applied_to(self.loaded)
 
     @cached_property
     def engine_description(self) -> dict[str, Any]:
@@ -128,7 +143,8 @@ class AssetsResource:
 class Resources:
     """All that a service serves, by name; the first of a kind is the default one.
 
-    An inspector or a set of assets whose files change is replaced here by a new resource; ``watches`` look for that.
+    An inspector or a set of assets whose files change is replaced here by a new resource; ``watches`` look for that. A gallery
+    whose file is one of another network by now is replaced together with its network; ``retired`` are networks that were.
     """
 
     networks: dict[str, Network] = field(default_factory=dict)
@@ -136,6 +152,28 @@ class Resources:
     inspectors: dict[str, InspectorResource] = field(default_factory=dict)
     assets: dict[str, AssetsResource] = field(default_factory=dict)
     watches: dict[str, FileWatch] = field(default_factory=dict)
+    retired: list[Network] = field(default_factory=list)
+
+    def replace_gallery(self, resource: GalleryResource) -> Network | None:
+        """Put a gallery with its network in the place of the former one; requests that were taken keep the resource that they have.
+
+        Returns:
+            The former network where no gallery needs it any more; it is closed at the end, or earlier by ``close_network``.
+        """
+        former = self.galleries[resource.name].network
+        self.networks.setdefault(resource.network.key, resource.network)
+        self.galleries[resource.name] = resource
+        if any(entry.network is former for entry in self.galleries.values()):
+            return None
+        self.networks.pop(former.key, None)
+        self.retired.append(former)
+        return former
+
+    def close_network(self, network: Network) -> None:
+        """End the threads of a network that was replaced."""
+        if network in self.retired:
+            self.retired.remove(network)
+            network.batcher.close()
 
     def gallery(self, name: str | None = None) -> GalleryResource:
         """A gallery, the default one when None. Raises Problem (404)."""
@@ -151,7 +189,7 @@ class Resources:
 
     def close(self) -> None:
         """End the threads of all networks, and close the galleries."""
-        for network in self.networks.values():
+        for network in (*self.networks.values(), *self.retired):
             network.batcher.close()
         for gallery in self.galleries.values():
             gallery.gallery.close()
@@ -184,13 +222,15 @@ class ResourceLoader:
         settings: runtime, precision, threads and the limits of the queue.
         sources: what is served.
         report: called after each batch of an engine, with the network's key.
+        resources: those that are in service, whose networks are shared; none yet when None.
     """
 
     def __init__(
-        self, settings: Serve, sources: Sources, report: Callable[[str, BatchReport], None] | None = None
-    ) -> None:
+        self, settings: Serve, sources: Sources, report: Callable[[str, BatchReport], None] | None = None,
+        resources: Resources | None = None,
+    ) -> None:  # fmt: skip
         self.settings, self.sources, self.report = settings, sources, report
-        self.resources = Resources()
+        self.resources = resources or Resources()
         self.threads = thread_budget(settings)
 
     def load(self) -> Resources:
@@ -201,7 +241,7 @@ class ResourceLoader:
             self._add_gallery(DEFAULT_NAME, str(self.sources.new_gallery))
         for name, address in self.sources.inspectors.items():
             status = read_status(address)  # before it is read: a change meanwhile is seen afterwards
-            self.resources.inspectors[name] = self._load_inspector(name, address)
+            self.resources.inspectors[name] = self.load_inspector(name, address)
             self._watch("inspector", name, address, status, self._reload_inspector)
         for name, address in self.sources.assets.items():
             status = read_status(address)
@@ -214,13 +254,17 @@ class ResourceLoader:
     ) -> None:
         self.resources.watches[f"{kind} {name}"] = FileWatch(address, status, partial(reload, name, address))
 
-    def _load_inspector(self, name: str, address: str) -> InspectorResource:
+    def load_inspector(self, name: str, address: str) -> InspectorResource:
+        """Load an inspector. Raises UnalikeError."""
+        from unalike.inspection.inspector import Inspector
+
         inspector = Inspector.load(address, runtime=self.settings.runtime, threads=self.threads)
         return InspectorResource(name, address, inspector)
 
     async def _reload_inspector(self, name: str, address: str) -> None:
         # Requests that were taken keep the resource that they have.
-        self.resources.inspectors[name] = await asyncio.to_thread(self._load_inspector, name, address)
+        resource = await asyncio.to_thread(self.load_inspector, name, address)
+        self.resources.inspectors[name] = replace(resource, settings=self.resources.inspectors[name].settings)
 
     async def _reload_assets(self, name: str, address: str) -> None:
         verifier = await load_changed_asset_set(self._asset_options(address))
@@ -229,11 +273,7 @@ class ResourceLoader:
     def _add_gallery(self, name: str, address: str) -> None:
         is_new = address == str(self.sources.new_gallery) and not Path(address).exists()
         gallery = None if is_new else open_gallery(address)
-        model = self.sources.model
-        if gallery is not None and model is None:
-            model = str(find_model(gallery, address, None))
-        assert model is not None  # a new gallery has one
-        network = self._network(model)
+        network = self._network(self._model_of(gallery, address))
         recognizer = recognizer_of(network, gallery, approximate=self.settings.approximate and not is_new)
         if isinstance(recognizer.gallery, Gallery) and is_new:
             Path(address).parent.mkdir(parents=True, exist_ok=True)
@@ -245,19 +285,43 @@ class ResourceLoader:
                 recognizer = recognizer_of(network, open_gallery(address))  # another process was first
         self.resources.galleries[name] = GalleryResource(name, address, network, recognizer)
 
+    def reopen_gallery(self, name: str, address: str) -> GalleryResource:
+        """A gallery whose file is one of another network by now, with that network; nothing is put into service yet. Raises UnalikeError."""
+        gallery = open_gallery(address)
+        network = self._load_network(self._model_of(gallery, address))
+        return GalleryResource(
+            name, address, network, recognizer_of(network, gallery, approximate=self.settings.approximate)
+        )
+
+    def _model_of(self, gallery: GalleryBackend | None, address: str) -> str:
+        """The model of a gallery: the one that was promoted, else the one that the options name, else the gallery's own."""
+        promoted = None if gallery is None else own_model(self.sources.folder, gallery.model_identity.file)
+        if promoted is not None:
+            if self.sources.model is not None:
+                progress.say(f"{address} is served with the model that was promoted, not with {self.sources.model}")
+            return str(promoted)
+        if self.sources.model is not None:
+            return self.sources.model
+        assert gallery is not None  # a new gallery has a model
+        return str(find_model(gallery, address, None))
+
     def _network(self, model: str) -> Network:
+        network = self._load_network(model)
+        return self.resources.networks.setdefault(network.key, network)
+
+    def _load_network(self, model: str) -> Network:
+        """A network that is in service already, or a new one."""
         key = model if is_pretrained(model) else str(require_model_file(model).resolve())
-        if key not in self.resources.networks:
-            settings = self.settings
-            file = load_model(model, runtime=settings.runtime, precision=settings.precision, threads=self.threads)
-            report = self.report
-            batcher = Batcher(
-                file.engine, wait_s=settings.wait_ms / 1000, limit=settings.queue,
-                report=None if report is None else lambda batch: report(key, batch),
-            )  # fmt: skip
-            batcher.warm_up()
-            self.resources.networks[key] = Network(key, file, batcher)
-        return self.resources.networks[key]
+        if key in self.resources.networks:
+            return self.resources.networks[key]
+        settings, report = self.settings, self.report
+        file = load_model(model, runtime=settings.runtime, precision=settings.precision, threads=self.threads)
+        batcher = Batcher(
+            file.engine, wait_s=settings.wait_ms / 1000, limit=settings.queue,
+            report=None if report is None else lambda batch: report(key, batch),
+        )  # fmt: skip
+        batcher.warm_up()
+        return Network(key, file, batcher)
 
     def _asset_options(self, address: str) -> AssetOptions:
         settings = self.settings

@@ -12,7 +12,7 @@ MODEL_ACTIONS = (*TAO_ACTIONS, "quantize", "gen_engine")
 # what the section names, and leave no results folder; they are no jobs. ``serve`` runs until it is stopped.
 FOLDERLESS_ACTIONS = (
     "calibrate", "identify", "gallery_add", "gallery_remove", "gallery_rename", "gallery_merge", "gallery_list",
-    "export_maps", "demo", "serve",
+    "export_maps", "demo", "serve", "improve",
 )  # fmt: skip
 # Their specs hold one section of the action's own name and, but for FOLDERLESS_ACTIONS, results_dir.
 STANDALONE_ACTIONS = (

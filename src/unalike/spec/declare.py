@@ -111,6 +111,8 @@ def _stages(value: object) -> object:
 # Several names, or several numbers, that a command line gives as ``a,b``.
 Names = Annotated[list[str], BeforeValidator(_separated)]
 Numbers = Annotated[list[Annotated[int, Ge(1)]], BeforeValidator(_separated_numbers), MinLen(1)]
+# CPU cores by number, also as ``2,3``.
+Cores = Annotated[list[Annotated[int, Ge(0)]], BeforeValidator(_separated_numbers), MinLen(1)]
 # Height and width in pixels, also as ``320`` or ``320x256``.
 Size = Annotated[list[Annotated[int, Ge(1)]], BeforeValidator(_sides), MinLen(2), MaxLen(2)]
 # Boxes in pixels, also as ``left,top,right,bottom;left,top,right,bottom``.

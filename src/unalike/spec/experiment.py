@@ -36,6 +36,7 @@ from unalike.spec.gallery import (
 )
 from unalike.spec.gen_engine import GenEngine
 from unalike.spec.gen_trt_engine import GenTrtEngine
+from unalike.spec.improve import Improve
 from unalike.spec.inference import Inference
 from unalike.spec.inspect import InspectFit, InspectRun
 from unalike.spec.mlflow import Mlflow
@@ -117,6 +118,7 @@ class Experiment(Section):
     export_maps: ExportMaps = section(ExportMaps, "Writing a network that outputs its feature maps.", ours=True)
     demo: Demo = section(Demo, "Training on rendered brand marks and recognizing other brands.", ours=True)
     serve: Serve = section(Serve, "Answering over HTTP.", ours=True)
+    improve: Improve = section(Improve, "Learning from the corrections of a service.", ours=True)
 
     _action: str = PrivateAttr(default="")
     _set_paths: set[str] = PrivateAttr(default_factory=set)

@@ -47,6 +47,7 @@ DATA_FIELD = {
     "export_maps": "export_maps.source",
     "demo": "demo.keep",
     "serve": "serve.run",
+    "improve": "improve.data",
     "embed": "embed.source",
     "check": "dataset.train_dataset",
 }

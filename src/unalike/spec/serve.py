@@ -7,9 +7,11 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le
 
 from unalike.spec.declare import (
+    FILE,
     LIST_SCHEMA,
     MODEL,
     PATHS_SCHEMA,
+    Cores,
     EnginePrecision,
     Names,
     Paths,
@@ -86,6 +88,19 @@ class Serve(Section):
         None, "Hosts from which images may be fetched by address; unset, none.", form="a list of names, also as a,b",
         schema=LIST_SCHEMA,
     )  # fmt: skip
+    train_folders: Paths = field(
+        None, "Folders, archives or manifests that trainings may take images from, each PATH or NAME=PATH; unset, none.",
+        schema=PATHS_SCHEMA,
+    )  # fmt: skip
+    train_cores: Cores | None = field(
+        None, "CPU cores on which candidates are trained, compared and promoted, such as 2,3; unset, all of them, at the lowest "
+        "priority.", form="core numbers, also as 2,3", schema=LIST_SCHEMA,
+    )  # fmt: skip
+    train_spec: Text = field(
+        None,
+        "Spec file of trainings, as of unalike train -e; their data, minutes and goal are chosen for each.",
+        takes=FILE,
+    )
     tls: Literal["off", "self-signed"] = field(
         "off", "self-signed: make a certificate, and show the address as a QR code. tls_cert and tls_key set their own."
     )

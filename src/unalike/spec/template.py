@@ -61,6 +61,7 @@ EXAMPLE = {
     "export_maps": "export_maps.size=320",
     "demo": "demo.epochs=2",
     "serve": "serve.port=8080",
+    "improve": "improve.minutes=30",
 }
 
 

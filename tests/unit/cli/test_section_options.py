@@ -42,6 +42,7 @@ TARGETS = {
     "export_maps": "unalike.actions.export.run_export_maps",
     "demo": "unalike.actions.demo.run_demo",
     "serve": "unalike.serve.server.run_service",
+    "improve": "unalike.serve.learning.improvement.improve",
 }
 # Command line -> what it sets; from README, docs, examples and tests, and every option once.
 LINES: dict[str, dict[str, Any]] = {
@@ -173,8 +174,23 @@ LINES: dict[str, dict[str, Any]] = {
         "run": "r", "max_pixels": 1000, "max_files": 3, "rate_limit": 5.0, "url_hosts": ["a.example", "b.example"],
         "logs": "json",
     },
+    "serve r --train-folder old=photos --train-folder more.csv --train-cores 2,3 --train-spec t.yaml": {
+        "run": "r", "train_folders": ["old=photos", "more.csv"], "train_cores": [2, 3], "train_spec": "t.yaml",
+    },
     "serve r --tls self-signed --approximate": {"run": "r", "tls": "self-signed", "approximate": True},
     "serve r --tls-cert c.pem --tls-key k.pem": {"run": "r", "tls_cert": "c.pem", "tls_key": "k.pem"},
+    "improve photos/ --gallery shop --minutes 30 --goal known-classes --share 0.5 --name second --no-promote": {
+        "data": "photos/", "gallery": "shop", "minutes": 30.0, "goal": "known-classes", "share": 0.5, "name": "second",
+        "promote": False,
+    },
+    "improve --candidate 0197 --override --reason tested --source pictures/ -m m.onnx --runtime onnxruntime --precision fp32": {
+        "candidate": "0197", "override": True, "reason": "tested", "source": "pictures/", "model": "m.onnx",
+        "runtime": "onnxruntime", "precision": "fp32",
+    },
+    "improve --roll-back -g shop --threads 2": {"roll_back": True, "gallery": "shop", "threads": 2},
+    "improve old/ --no-service --training-spec t.yaml --images s3://b/i": {
+        "data": "old/", "with_service": False, "training_spec": "t.yaml", "images": "s3://b/i",
+    },
     "identify g identify.images=[a.png,b.png] identify.k=5 -k 4": {"gallery": "g", "images": ["a.png", "b.png"], "k": 4},
 }  # fmt: skip
 

@@ -4,6 +4,7 @@
     store.db              the database, in SQLite also where the service uses PostgreSQL
     galleries/NAME.gallery
     images/ab/abcd...     by content hash
+    models/ID/model.onnx  models that were trained for the galleries
 
 The database is copied first, then the galleries, then the images. An image is on the disk before anything names it, and a gallery
 changes before the answer that says so is in the database: what is copied later holds all that was copied before needs.
@@ -27,6 +28,7 @@ from unalike.errors import StoreError
 from unalike.recognition.backends.address import open_gallery
 from unalike.recognition.backends.database_address import is_database
 from unalike.recognition.gallery_file import write_gallery_file
+from unalike.serve.model_files import copy_models
 from unalike.serve.store.database import BUSY_S, DATABASE_FILE, Database
 from unalike.serve.store.images import ImageStore
 from unalike.serve.store.migration import upgrade
@@ -99,6 +101,7 @@ def backup(
             digests[f"{GALLERIES}/{file_name}"] = file_sha256(partial / GALLERIES / file_name)
             copies[name] = file_name
         images = _copy_images(store.images, ImageStore(partial / IMAGES_FOLDER)) if with_images else 0
+        copy_models(store.folder, partial)
         manifest = {"format": FORMAT, "format_version": FORMAT_VERSION, "time": utc_now().isoformat(), "rows": rows,
                     "images": images, "galleries": copies, "sha256": digests}  # fmt: skip
         write_text(partial / MANIFEST, json.dumps(manifest, indent=2) + "\n")
@@ -145,6 +148,7 @@ def restore(
                 refuse_existing(path, error=StoreError)
                 _copy_file(source / GALLERIES / file_name, path)
             copies[name] = str(path)
+        copy_models(source, folder)
         count = _copy_images(ImageStore(source / IMAGES_FOLDER), ImageStore(images or folder / IMAGES_FOLDER))
         if database.path:
             _copy_file(source / DATABASE_FILE, database.path, mode=0o600)

@@ -23,12 +23,14 @@ from unalike.data.folders import normalize_class_name
 from unalike.errors import DataError, closest
 from unalike.recognition.backends.protocol import GalleryBackend
 from unalike.recognition.gallery import Gallery
+from unalike.serve.model_files import remove_vectors
 from unalike.serve.store.database import Database
 from unalike.serve.store.images import check_sha
 from unalike.serve.store.records import utc_now
 from unalike.serve.store.references import hash_of_reference, hashes_of, references_of
+from unalike.serve.store.reviews import DOUBTFUL, DRIFTED, NEW_CLASS, UNDO_TIME
 from unalike.serve.store.store import Store
-from unalike.serve.store.tables import decisions, idempotency, json_text, plain_text
+from unalike.serve.store.tables import decisions, idempotency, json_text, plain_text, reviews
 from unalike.storage.atomic import copy_file
 from unalike.storage.file_lock import file_lock
 
@@ -86,9 +88,13 @@ def purge_expired(
     now = now or utc_now()
     with purge_lock(store):
         answers = _delete(store.database, idempotency, idempotency.c.created < now - ANSWERS_KEPT)
+        _forget_undo(store.database, now - UNDO_TIME)
         rows = 0
         if retention.decisions is not None:
             rows = _delete(store.database, decisions, decisions.c.time < now - retention.decisions)
+            # An answer is younger than the decisions that it is about.
+            of_decisions = reviews.c.kind.in_((DOUBTFUL, DRIFTED, NEW_CLASS))
+            _delete(store.database, reviews, sa.and_(of_decisions, reviews.c.time < now - retention.decisions))
         images = 0
         if retention.images is not None:
             limit = now - retention.images
@@ -120,8 +126,10 @@ def purge_image(
         for gallery in galleries.values():
             ids = [one.id for one in references_of(gallery) if hash_of_reference(one.name) == sha]
             report = replace(report, references=report.references + _remove_references(gallery, ids))
+        remove_vectors(store.folder)
         rows = _delete(store.database, decisions, decisions.c.image == sha)
         answers = _delete(store.database, idempotency, _contains(store.database, idempotency.c.body, sha))
+        _delete(store.database, reviews, _contains(store.database, reviews.c.undo, sha))
         report = replace(report, decisions=rows, answers=answers)
         entry.update(report.to_dict())
     _empty_journal(store.database)
@@ -166,12 +174,15 @@ def purge_class(
         }  # fmt: skip
         candidates -= _held_by_others(database, candidates, names_it)
         images = sum(store.images.delete(sha) for sha in sorted(candidates))
+        is_answer = sa.or_(reviews.c.label == label, _mentions(database, reviews.c.undo, label))
+        _delete(database, reviews, sa.and_(reviews.c.resource == resource, sa.func.coalesce(is_answer, sa.false())))
         report = PurgeReport(
             images=images,
             decisions=_delete(database, decisions, names_it),
             answers=_delete(database, idempotency, _mentions(database, idempotency.c.body, label)),
             references=_remove_references(gallery, sorted(own_ids)),
         )
+        remove_vectors(store.folder)
         entry.update(report.to_dict())
     _empty_journal(database)
     return report
@@ -219,6 +230,13 @@ def _delete(database: Database, table: sa.Table, condition: sa.ColumnElement[boo
         count += len(rows)
         if len(rows) < CHUNK:
             return count
+
+
+def _forget_undo(database: Database, limit: datetime) -> None:
+    """Remove what would take back the answers of a review that were given before a time: vectors of removed references."""
+    is_old = sa.and_(reviews.c.time < limit, sa.type_coerce(reviews.c.undo, sa.Text) != "null")
+    with database.writing() as connection:
+        connection.execute(reviews.update().where(is_old).values(undo=sa.literal("null", sa.Text)))
 
 
 def _remove_references(gallery: GalleryBackend, ids: list[int]) -> int:

@@ -9,17 +9,26 @@ from typing import Self
 
 import sqlalchemy as sa
 
+from unalike.errors import SpecError
 from unalike.serve.store.audit import Audit
-from unalike.serve.store.database import Database
+from unalike.serve.store.database import DATABASE_FILE, Database
 from unalike.serve.store.decisions import Decisions
 from unalike.serve.store.idempotency import Idempotency
 from unalike.serve.store.images import ImageStore
 from unalike.serve.store.keys import Keys
+from unalike.serve.store.learning import Learning
 from unalike.serve.store.migration import upgrade
 from unalike.serve.store.references import Galleries
+from unalike.serve.store.reviews import Reviews
+from unalike.serve.store.service_settings import ServiceSettings
 from unalike.serve.store.sessions import Sessions
+from unalike.serve.store.settings import Settings
+from unalike.serve.store.statistics import Statistics
+from unalike.serve.store.work import Work
 
 IMAGES_FOLDER = "images"
+# Where ``unalike serve`` keeps its store when no folder is named, without a run and with what the demo left.
+FOLDERS = ("runs/serve", "runs/demo/serve")
 
 
 class Store:
@@ -28,8 +37,9 @@ class Store:
     Attributes:
         folder: the folder of the service.
         database: the database.
-        decisions, keys, sessions, idempotency, audit: what it holds.
+        decisions, keys, sessions, idempotency, audit, reviews, settings, service_settings, statistics, work: what it holds.
         galleries: names and addresses of the galleries that are served; the references are in the galleries alone.
+        learning: models, tasks of learning, comparisons and promotions.
         images: the images.
     """
 
@@ -39,7 +49,9 @@ class Store:
         self.audit, self.idempotency = Audit(database), Idempotency(database)
         self.keys = Keys(database, self.audit)
         self.sessions = Sessions(database, self.audit)
-        self.galleries = Galleries(database)
+        self.settings, self.service_settings = Settings(database), ServiceSettings(database, self.audit)
+        self.reviews, self.work, self.learning = Reviews(database), Work(database), Learning(database)
+        self.galleries, self.statistics = Galleries(database), Statistics(database)
 
     def transaction(self) -> AbstractContextManager[sa.Connection]:
         """A transaction for several changes, all or none; on the disk when it ends.
@@ -83,3 +95,27 @@ def open_store(
     database = Database(url, folder)
     upgrade(database)
     return Store(database, ImageStore(images or folder / IMAGES_FOLDER), folder, sync_decisions=sync_decisions)
+
+
+def find_store(folder: str | None, url: str | None, images: str | None = None, *, create: bool = False) -> Store:
+    """Open the store of a service for a command beside it.
+
+    Args:
+        folder: the folder of the service; None: the one of ``FOLDERS`` that exists.
+        url, images: as of ``open_store``.
+        create: make a new one in a folder or a database that was named.
+
+    Raises:
+        SpecError: there is none.
+        StoreError, MissingExtra: as of ``open_store``.
+    """
+    candidates = [folder] if folder is not None else list(FOLDERS)
+    places = [
+        place
+        for place in candidates
+        if url or (create and folder is not None) or (Path(place) / DATABASE_FILE).is_file()
+    ]
+    if not places:
+        raise SpecError(f"no store of a service in {' or '.join(candidates)}", expected="the folder of a service",
+                        remedy="name it with --folder, or its database with --store")  # fmt: skip
+    return open_store(url, places[0], images)

@@ -1,0 +1,198 @@
+"""Conversion of a gallery to another network: its references are embedded anew, and its file is replaced in one step.
+
+Shape letters: N references, M of them that are embedded now, D width of an embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from unalike.data.decode import MAX_PIXELS
+from unalike.errors import DataError, RunError, UnreadableImage
+from unalike.inference.embedding import embed_files
+from unalike.numerics.normalization import l2_normalize
+from unalike.recognition.backends.protocol import Entry
+from unalike.recognition.decision import GalleryCalibration
+from unalike.recognition.gallery import Gallery
+from unalike.recognition.gallery_file import write_gallery_file
+from unalike.recognition.model_identity import ModelIdentity
+from unalike.recognition.recognizer import Recogniser
+from unalike.recognition.snapshot import EnrolledNames, GallerySnapshot
+from unalike.recognition.snapshot_view import SnapshotView
+from unalike.storage.file_lock import file_lock
+
+# How often a gallery that others change meanwhile is converted again; each time only what they added is embedded.
+TRIES = 5
+# Reads the picture of a reference; None where there is none.
+ReadOriginal = Callable[[Entry], bytes | None]
+
+
+class MissingOriginals(DataError):
+    """References of a gallery without a picture, which cannot be embedded by another network.
+
+    Attributes:
+        names: their names.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = list(names)
+        super().__init__(
+            f"{len(names)} references have no picture, such as {names[0]!r}", expected="a picture of every reference",
+            remedy="name a folder that holds them, or remove these references",
+        )  # fmt: skip
+
+
+@dataclass
+class EmbeddedReferences:
+    """Vectors of references by one network, by name and id; those of a former conversion are used again.
+
+    Attributes:
+        vectors: (id, name) -> vector (D,).
+    """
+
+    vectors: dict[tuple[int, str], np.ndarray]
+
+    @classmethod
+    def of_gallery(cls, gallery: Gallery) -> EmbeddedReferences:
+        """The vectors of a gallery of the network."""
+        snapshot = gallery.snapshot
+        names = snapshot.names.unpack()
+        vectors_ND = snapshot.vectors(np.arange(len(snapshot)))
+        keys = zip(snapshot.ids_N.tolist(), names, strict=False)
+        return cls(dict(zip(keys, vectors_ND, strict=True)))
+
+    def save(self, path: Path, identity: ModelIdentity) -> None:
+        """Write them as the file of a gallery of one class."""
+        keys = sorted(self.vectors)
+        if not keys:
+            return
+        vectors_ND = np.stack([self.vectors[key] for key in keys]).astype(np.float32)
+        count = len(keys)
+        state = GallerySnapshot(
+            vectors_ND, np.zeros(count, np.int32), np.array([id for id, _ in keys], np.int64), ["references"],
+            EnrolledNames(added=[name for _, name in keys]), next_id=keys[-1][0] + 1,
+        )  # fmt: skip
+        write_gallery_file(path, state, None, identity)
+
+
+def embed_references(
+    recognizer: Recogniser, entries: Sequence[Entry], read: ReadOriginal, known: EmbeddedReferences,
+    *, max_pixels: int = MAX_PIXELS,
+) -> np.ndarray:  # fmt: skip
+    """Embed references by a network; those that are known are not embedded again.
+
+    Args:
+        recognizer: of the network.
+        entries: the references.
+        read: reads their pictures.
+        known: gets the vectors too.
+        max_pixels: larger pictures cannot be read.
+
+    Returns:
+        float32 (N, D), of unit length.
+
+    Raises:
+        MissingOriginals: a reference has no picture, or one that cannot be decoded.
+    """
+    new = [entry for entry in entries if (entry.id, entry.name) not in known.vectors]
+    by_key = {str(number): entry for number, entry in enumerate(new)}
+
+    def view(key: str | Path, *, max_pixels: int) -> np.ndarray:
+        content = read(by_key[str(key)])
+        if content is None:
+            raise UnreadableImage(f"reference {by_key[str(key)].name!r} has no picture")
+        return recognizer.view(content, max_pixels=max_pixels)
+
+    if new:
+        if not recognizer.view.decoding.is_complete:
+            recognizer.fit_decoding([content for entry in new if (content := read(entry)) is not None])
+        embeddings = embed_files(
+            recognizer.engine, list(by_key), view, max_unreadable=1.0, max_pixels=max_pixels, describe="references"
+        )
+        if embeddings.failures:
+            raise MissingOriginals([by_key[key].name for key, _ in embeddings.failures])
+        unit_MD = l2_normalize(embeddings.vectors_ND)
+        for entry, vector_D in zip(new, unit_MD, strict=True):
+            known.vectors[entry.id, entry.name] = vector_D
+    if not entries:
+        return np.empty((0, recognizer.engine.dim), np.float32)
+    return np.stack([known.vectors[entry.id, entry.name] for entry in entries]).astype(np.float32)
+
+
+def convert_gallery(
+    address: str | Path, recognizer: Recogniser, read: ReadOriginal,
+    calibrate: Callable[[Recogniser], GalleryCalibration | None], known: EmbeddedReferences | None = None,
+    *, max_pixels: int = MAX_PIXELS, on_replace: Callable[[], None] | None = None,
+) -> Gallery:  # fmt: skip
+    """Embed the references of a gallery's file anew, calibrate them, and replace the file: whoever reads it sees the old or the new one.
+
+    Ids, names and classes stay. What others change meanwhile is taken over; their changes wait while the file is replaced, and
+    those that come later are refused, since the file is then one of another network.
+
+    Args:
+        address: the file.
+        recognizer: of the new network; its own gallery is not used.
+        read: reads the pictures of references.
+        calibrate: calibrates a recognizer of the new gallery; None leaves it without calibration.
+        known: vectors of the new network that need not be computed.
+        max_pixels: larger pictures cannot be read.
+        on_replace: called under the lock of the file, just before it is replaced.
+
+    Returns:
+        The gallery as it was before.
+
+    Raises:
+        MissingOriginals: references have no picture; nothing was changed.
+        RunError: others changed the gallery all the time.
+    """
+    known = known or EmbeddedReferences({})
+    for _ in range(TRIES):
+        before = Gallery.load(address)
+        converted = _convert(before, recognizer, read, known, max_pixels)
+        calibration = calibrate(recognizer_for(recognizer, converted))
+        with file_lock(address):
+            if _state(Gallery.load(address)) != _state(before):
+                continue
+            if on_replace is not None:
+                on_replace()
+            identity = recognizer.model_identity
+            write_gallery_file(Path(address), converted.snapshot, calibration, identity)
+        return before
+    raise RunError(f"{address} is changed again and again", remedy="try again when fewer references are enrolled")
+
+
+def recognizer_for(recognizer: Recogniser, gallery: Gallery) -> Recogniser:
+    """A recognizer of the same network over another gallery."""
+    identity = recognizer.model_identity
+    return Recogniser(
+        recognizer.engine, recognizer.view, gallery, source=identity.file, trunk=identity.trunk, network=identity.network,
+        classes=recognizer.classes, held_out_scores=recognizer.held_out_scores, says_changes=False,
+    )  # fmt: skip
+
+
+def _convert(
+    gallery: Gallery, recognizer: Recogniser, read: ReadOriginal, known: EmbeddedReferences, max_pixels: int
+) -> Gallery:
+    snapshot = gallery.snapshot
+    labels, names = snapshot.labels_of(snapshot.codes_N), snapshot.names.unpack()[: len(snapshot)]
+    entries = [Entry(*values) for values in zip(snapshot.ids_N.tolist(), labels, names, strict=True)]
+    missing = [entry.name for entry in entries if (entry.id, entry.name) not in known.vectors and read(entry) is None]
+    if missing:
+        raise MissingOriginals(missing)
+    vectors_ND = embed_references(recognizer, entries, read, known, max_pixels=max_pixels)
+    dtype = np.float16 if snapshot.half else np.float32
+    state = GallerySnapshot(
+        vectors_ND.astype(dtype), snapshot.codes_N, snapshot.ids_N, list(snapshot.classes), EnrolledNames(added=list(names)),
+        revision=snapshot.revision + 1, next_id=snapshot.next_id,
+    )  # fmt: skip
+    return Gallery.of_state(SnapshotView(state, None, recognizer.model_identity))
+
+
+def _state(gallery: Gallery) -> tuple[int, list[int], list[str], bool]:
+    """What a conversion depends on: the references with their classes."""
+    snapshot = gallery.snapshot
+    return snapshot.revision, snapshot.ids_N.tolist(), snapshot.labels_of(snapshot.codes_N), snapshot.half

@@ -1,0 +1,185 @@
+"""What a service offers of learning: its data folders and uploads, its tasks, and how a task of a gallery is begun."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unalike.errors import DataError, closest
+from unalike.report.plots import LinePlot
+from unalike.runs.filenames import REPORT_FILE, STATUS_FILE
+from unalike.runs.kpi_names import short_name
+from unalike.serve.child_process import run_child
+from unalike.serve.learning.candidate import RUN_FOLDER, TrainingOptions
+from unalike.serve.learning.gallery_models import LearningGallery
+from unalike.serve.learning.improvement import training_folder
+from unalike.serve.learning.task_runner import TaskRunner, own_process
+from unalike.serve.learning.worker import Order
+from unalike.serve.sources import named
+from unalike.serve.store import Store
+from unalike.serve.store.learning import TRAIN, TaskRecord
+from unalike.serve.store.records import new_id
+from unalike.serve.thread_budget import thread_budget
+from unalike.storage.atomic import write_bytes
+
+if TYPE_CHECKING:
+    from unalike.serve.resources import GalleryResource
+    from unalike.serve.sources import Sources
+    from unalike.spec.serve import Serve
+
+MODULE = "unalike.serve.learning.worker"
+UPLOADS_FOLDER, LOG_FILE = "uploads", "log.txt"
+# First bytes of what may be uploaded: ZIP archives.
+ARCHIVE_MAGIC = b"PK"
+LOG_BYTES = 64 * 1024
+# Figures of a training that are drawn: its loss, and this one.
+VALIDATION = "val Precision at Rank 1"
+MAX_POINTS = 400
+
+
+class LearningDesk:
+    """Learning as a service offers it.
+
+    Args:
+        settings: of the service.
+        sources: what it serves.
+        store: its store.
+    """
+
+    def __init__(self, settings: Serve, sources: Sources, store: Store) -> None:
+        self.settings, self.sources, self.store = settings, sources, store
+        self.folders = named(settings.train_folders or (), "training folder")
+        self.addresses: dict[str, str] = {}
+        self.tasks = TaskRunner(store, self._work, self.folder_of, self._forget_upload)
+
+    def place(self, resource: GalleryResource) -> LearningGallery:
+        """A gallery of the service. Raises DataError for one in a database."""
+        settings = self.settings
+        self.addresses[resource.name] = resource.address
+        return LearningGallery(
+            self.store, resource.name, resource.address, self.sources.model, settings.runtime, settings.precision,
+            thread_budget(settings), settings.max_pixels,
+        )  # fmt: skip
+
+    def folder_of(self, task_id: str) -> Path:
+        """The folder of a task."""
+        return training_folder(self.store, task_id)
+
+    # ---- data ----
+
+    def folder(self, name: str | None) -> str | None:
+        """The path of a folder that the operator allowed, by its name; no path comes from a client. Raises DataError."""
+        if name is None:
+            return None
+        if name not in self.folders:
+            raise DataError(f"no training folder {name[:64]!r}", expected=f"one of {', '.join(self.folders)}" if self.folders else
+                            "a folder that the service allows with --train-folder NAME=PATH", remedy=closest(name, self.folders))  # fmt: skip
+        return self.folders[name]
+
+    def keep_upload(self, content: bytes) -> str:
+        """Keep an uploaded archive of class folders; its id. Raises DataError where it is no ZIP archive."""
+        if not content.startswith(ARCHIVE_MAGIC):
+            raise DataError("the upload is no ZIP archive", expected="a ZIP archive with one folder a class")
+        upload_id = new_id()
+        path = self._upload_path(upload_id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, content)
+        return upload_id
+
+    def upload(self, upload_id: str | None) -> str | None:
+        """The path of an upload. Raises DataError where there is none."""
+        if upload_id is None:
+            return None
+        path = self._upload_path(upload_id)
+        if not upload_id.replace("-", "").isalnum() or not path.is_file():
+            raise DataError(
+                f"no upload {upload_id[:64]!r}", expected="the id of POST /v1/training-data", remedy="upload it again"
+            )
+        return str(path)
+
+    def _upload_path(self, upload_id: str) -> Path:
+        return self.store.folder / UPLOADS_FOLDER / f"{upload_id}.zip"
+
+    def _forget_upload(self, task: TaskRecord) -> None:
+        upload = task.options.get("upload")
+        if isinstance(upload, str):
+            self._upload_path(upload).unlink(missing_ok=True)
+
+    def training_options(self, values: Mapping[str, Any]) -> TrainingOptions:
+        """The options of a training, from those of a request. Raises DataError."""
+        if values.get("folder") and values.get("upload"):
+            raise DataError("a folder and an upload", expected="one of them")
+        data = self.folder(values.get("folder")) or self.upload(values.get("upload"))
+        names = ("with_service", "minutes", "goal", "share", "name")
+        return TrainingOptions(data, **{name: values[name] for name in names if values.get(name) is not None})
+
+    # ---- tasks ----
+
+    async def begin(
+        self, kind: str, resource: GalleryResource, options: Mapping[str, Any], actor: str, request_id: str
+    ) -> TaskRecord:
+        """Begin a task of a gallery, after those that were asked for before. Raises DataError for a gallery in a database."""
+        self.place(resource)
+        task = TaskRecord(kind, resource.name, dict(options), actor, request_id, owner=list(own_process()))
+        return await self.tasks.submit(task)
+
+    async def _work(self, task: TaskRecord, folder: Path) -> None:
+        settings = self.settings
+        options: dict[str, Any] = dict(task.options)
+        if task.kind == TRAIN:
+            options["data"] = self.training_options(options).data
+            self.store.learning.change_task(task.id, options=options)
+        order = Order(
+            task.id, str(self.store.folder), settings.store, settings.images, task.gallery, self.addresses[task.gallery],
+            self.sources.model, settings.runtime, settings.precision, thread_budget(settings), settings.max_pixels,
+            settings.train_spec, str(folder),
+        )  # fmt: skip
+        await run_child(MODULE, [], order=order.to_line(), cores=settings.train_cores, log=folder / LOG_FILE)
+
+    # ---- what a task says ----
+
+    def log(self, task_id: str) -> str:
+        """The end of the log of a task; empty before it begins."""
+        try:
+            content = (self.folder_of(task_id) / LOG_FILE).read_bytes()
+        except OSError:
+            return ""
+        text = content[-LOG_BYTES:].decode("utf-8", errors="replace")
+        return text if len(content) <= LOG_BYTES else text.partition("\n")[2]
+
+    def report(self, task_id: str) -> bytes | None:
+        """The report of a training; None where there is none yet."""
+        try:
+            return (self.folder_of(task_id) / RUN_FOLDER / REPORT_FILE).read_bytes()
+        except OSError:
+            return None
+
+    def curves(self, task_id: str) -> dict[str, list[tuple[float, float]]]:
+        """Loss and R@1 of a training, as far as it is: name -> points (step, value)."""
+        points: dict[str, list[tuple[float, float]]] = {}
+        try:
+            lines = (
+                (self.folder_of(task_id) / RUN_FOLDER / STATUS_FILE)
+                .read_text(encoding="utf-8", errors="replace")
+                .splitlines()
+            )
+        except OSError:
+            return points
+        for line in lines:
+            try:
+                entry = json.loads(line)
+            except ValueError:  # it is being written
+                continue
+            kpi, step = entry.get("kpi"), entry.get("step")
+            for name, value in kpi.items() if isinstance(kpi, dict) else ():
+                is_drawn = name == VALIDATION or "loss" in name
+                if is_drawn and isinstance(value, int | float) and isinstance(step, int | float):
+                    points.setdefault(short_name(name), []).append((float(step), float(value)))
+        return {name: line[:: -(-len(line) // MAX_POINTS)] for name, line in points.items()}
+
+
+def plots_of(curves: Mapping[str, list[tuple[float, float]]]) -> list[LinePlot]:
+    """Drawings of the curves of a training, one for each figure."""
+    return [LinePlot.from_points(name, {name: points}, "step") for name, points in curves.items() if points]

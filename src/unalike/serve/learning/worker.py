@@ -1,0 +1,96 @@
+"""The process of one task of learning: it reads its order, does the work, and writes the result into the store; it ends with the service."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unalike.errors import UnalikeError
+from unalike.serve.learning.candidate import TrainingOptions, compare_candidate, train_candidate
+from unalike.serve.learning.gallery_models import LearningGallery
+from unalike.serve.learning.promotion import promote, roll_back
+from unalike.serve.store import open_store
+from unalike.serve.store.learning import COMPARE, PROMOTE, TRAIN, TaskRecord
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the process of a task needs to know; it is sent through standard input, since an address may hold a password.
+
+    Attributes:
+        task: id of the task.
+        folder, store, images: of the service.
+        gallery, address: name and file of the gallery.
+        model: the model that the service was started with.
+        runtime, precision, threads, max_pixels: of its networks.
+        spec: spec file of trainings.
+        work_folder: folder of the task.
+    """
+
+    task: str
+    folder: str
+    store: str | None
+    images: str | None
+    gallery: str
+    address: str
+    model: str | None
+    runtime: str
+    precision: str
+    threads: int | None
+    max_pixels: int
+    spec: str | None
+    work_folder: str
+
+    def to_line(self) -> bytes:
+        """One line of JSON."""
+        return json.dumps(self.__dict__).encode("ascii")
+
+
+def main() -> None:
+    """Read an order and carry it out; an error of the user is one line on standard error."""
+    order = Order(**json.loads(sys.stdin.buffer.readline()))
+    threading.Thread(target=_end_with_service, daemon=True).start()
+    try:
+        with open_store(order.store, order.folder, order.images) as store:
+            task = store.learning.task(order.task)
+            if task is None:
+                raise UnalikeError(f"there is no task {order.task}")
+            place = LearningGallery(
+                store, order.gallery, order.address, order.model, order.runtime, order.precision, order.threads, order.max_pixels
+            )  # fmt: skip
+            result = carry_out(task, place, order)
+            store.learning.change_task(order.task, result=result)
+    except UnalikeError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(1)
+
+
+def carry_out(task: TaskRecord, place: LearningGallery, order: Order) -> dict[str, Any]:
+    """Do the work of a task; its result as plain data. Raises UnalikeError."""
+    options = dict(task.options)
+    if task.kind == TRAIN:
+        names = ("data", "with_service", "minutes", "goal", "share", "name")
+        values = {name: options[name] for name in names if name in options}
+        training = TrainingOptions(**values, spec=order.spec)
+        record, result = train_candidate(place, training, Path(order.work_folder), task=task.id)
+        return result | {"model": record.id}
+    if task.kind == COMPARE:
+        return {"comparison": compare_candidate(place, options["model"]).id}
+    if task.kind == PROMOTE:
+        promotion = promote(
+            place, options["model"], actor=task.actor, request_id=task.request_id, override=options.get("override", False),
+            reason=options.get("reason", ""), source=options.get("source"),
+        )  # fmt: skip
+    else:
+        promotion = roll_back(place, actor=task.actor, request_id=task.request_id, source=options.get("source"))
+    return {"promotion": promotion.id}
+
+
+def _end_with_service() -> None:
+    os.read(0, 1)  # not sys.stdin: its lock, held here, would block the interpreter at its end
+    os._exit(1)

@@ -1,0 +1,90 @@
+"""Files of models below the folder of a service: ``models/ID/model.onnx``, with the digests of the images that each was trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unalike.errors import StoreError
+from unalike.inference.model_files import is_pretrained
+from unalike.recognition.model_identity import ModelIdentity
+from unalike.storage.atomic import copy_file, write_text
+from unalike.storage.digests import text_sha256
+from unalike.storage.outside_files import reason
+
+MODELS_FOLDER, VECTORS_FOLDER = "models", "vectors"
+MODEL_FILE, DIGESTS_FILE = "model.onnx", "training.txt"
+
+
+def model_file(folder: Path, model_id: str) -> Path:
+    """The file of a model of this service."""
+    return folder / MODELS_FOLDER / model_id / MODEL_FILE
+
+
+def relative_file(folder: Path, file: str) -> str:
+    """The name of a model's file as the store keeps it: below the folder of the service where it is one of its own."""
+    own = own_model(folder, file)
+    return file if own is None else own.relative_to(folder).as_posix()
+
+
+def own_model(folder: Path, file: str) -> Path | None:
+    """The file that a gallery names, where it is a model of this service; also after its folder was moved."""
+    parts = Path(file).parts[-3:]
+    if is_pretrained(file) or len(parts) != 3 or (parts[0], parts[2]) != (MODELS_FOLDER, MODEL_FILE):
+        return None
+    path = model_file(folder, parts[1])
+    return path if path.is_file() else None
+
+
+def keep_model(folder: Path, model_id: str, file: Path, digests: frozenset[str]) -> Path:
+    """Keep the file of a model and the digests of the images of its training; both are on the disk when this returns.
+
+    Raises:
+        StoreError: they cannot be written.
+    """
+    path = model_file(folder, model_id)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path.with_name(DIGESTS_FILE), "".join(f"{digest}\n" for digest in sorted(digests)))
+        copy_file(file, path)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {reason(error)}", expected="a folder with enough space") from error
+    return path
+
+
+def training_digests(folder: Path, model_id: str) -> frozenset[str] | None:
+    """The digests of the images that a model of this service was trained on; None where they are not known."""
+    try:
+        text = model_file(folder, model_id).with_name(DIGESTS_FILE).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return frozenset(text.split("\n")) - {""}
+
+
+def vectors_file(folder: Path, gallery: str, identity: ModelIdentity) -> Path:
+    """Where vectors of a gallery's references by one network are kept, so that they need not be computed again."""
+    key = f"{gallery}\0{identity.network}\0{identity.view}\0{identity.probe_D.tobytes().hex()}"
+    return folder / MODELS_FOLDER / VECTORS_FOLDER / f"{text_sha256(key)[:32]}.gallery"
+
+
+def keep_vectors(source: Path, target: Path) -> None:
+    """Keep a copy of a gallery's file for its vectors; without it they are computed again."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    copy_file(source, target)
+
+
+def remove_vectors(folder: Path) -> None:
+    """Remove all vectors that are kept beside galleries, for a purge: nothing of what it removes may stay in them."""
+    for path in (folder / MODELS_FOLDER / VECTORS_FOLDER).glob("*.gallery"):
+        path.unlink(missing_ok=True)
+
+
+def copy_models(source: Path, target: Path) -> None:
+    """Copy the models of one folder of a service to another, for a backup or from one; those that are there stay."""
+    for path in sorted((source / MODELS_FOLDER).glob(f"*/{MODEL_FILE}")):
+        copy = model_file(target, path.parent.name)
+        digests = path.with_name(DIGESTS_FILE)
+        if not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            if digests.is_file():
+                copy_file(digests, copy.with_name(DIGESTS_FILE))
+            copy_file(path, copy)

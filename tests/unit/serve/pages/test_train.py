@@ -1,0 +1,121 @@
+"""The page Train as the server renders it: what a role may do, candidates with their verdicts, tasks with curves, hostile names as text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.support.learning import NAME, Scene, make_scene, serving
+from tests.support.serving import run
+from unalike.serve.learning.candidate import RUN_FOLDER, compare_candidate
+from unalike.serve.store.learning import TRAIN, TaskRecord
+
+MARKUP = "<img src=x onerror=alert(1)>\"'&"
+BIDI = "photo\u202egnp.exe"
+
+
+def add_training(scene: Scene, folder: Path, name: str = MARKUP) -> TaskRecord:
+    """A training that runs, with a curve, a log and a report."""
+    task = TaskRecord(TRAIN, NAME, {"minutes": 2.0, "name": name}, "chief", state="done", message=MARKUP)
+    scene.store.learning.add_task(task)
+    run_folder = scene.store.folder / "trainings" / task.id / RUN_FOLDER
+    run_folder.mkdir(parents=True)
+    lines = [{"step": step, "kpi": {"train_loss": 1 / step}} for step in (1, 2, 3)]
+    (run_folder / "status.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (run_folder / "report.html").write_text("<h1>Report</h1>")
+    (run_folder.parent / "log.txt").write_text(f"a line with {MARKUP} and {BIDI}\n")
+    return task
+
+
+def test_candidates_are_shown_with_verdict_and_pictures(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path, kind="gray")
+    for shade in range(24):
+        scene.correct(shade % 4, shade, label=f"color {shade % 4}")
+    good, bad = scene.add_candidate("color"), scene.add_candidate("gray")
+
+    async def scenario() -> None:
+        async with serving(scene) as it:
+            text = (await it.client.get("/train")).text
+            assert (
+                text.count('data-act="compare"') == 2 - 1 and "in service" in text
+            )  # the gray one is the network in service
+            assert 'data-act="promote"' not in text and 'data-act="roll-back"' not in text
+            compare_candidate(scene.place, good.id)
+            text = (await it.client.get("/train/state")).text
+            assert f'id="promote-{good.id}"' in text and "the candidate is not worse" in text and "<html" not in text
+            assert "now right" in text and "/v1/decisions/" in text and "image?side=128" in text
+            assert f'id="override-{bad.id}"' not in text
+            assert (await it.client.get("/train", params={"gallery": "none"})).status_code == 404
+
+    run(scenario())
+
+
+def test_a_verdict_that_refuses_offers_an_override(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path, kind="color")
+    for shade in range(8):
+        scene.correct(shade % 4, shade)
+    bad = scene.add_candidate("gray")
+    compare_candidate(scene.place, bad.id)
+
+    async def scenario() -> None:
+        async with serving(scene) as it:
+            text = (await it.client.get("/train")).text
+            assert (
+                f'id="override-{bad.id}"' in text
+                and 'data-act="promote"' not in text
+                and "the candidate is worse" in text
+            )
+
+    run(scenario())
+
+
+def test_tasks_are_shown_with_curve_log_and_report(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path)
+    task = add_training(scene, tmp_path)
+
+    async def scenario() -> None:
+        async with serving(scene) as it:
+            text = (await it.client.get("/train")).text
+            assert "<polyline" in text and f"/v1/trainings/{task.id}/report" in text and 'data-busy="no"' in text
+            assert "<img src=x" not in text and "&lt;img src=x" in text and "\u202e" not in text
+            assert "style=" not in text and "<script>" not in text
+
+    run(scenario())
+
+
+def test_roles_hide_what_one_may_not_do(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path)
+    scene.add_candidate("color")
+    add_training(scene, tmp_path)
+
+    async def scenario() -> None:
+        async with serving(scene) as it:
+            keys = {
+                role: {"x-api-key": it.service.store.keys.add(role, role)[1]} for role in ("view", "operate", "admin")
+            }
+            it.service.access.refresh()
+            for role in ("view", "operate"):
+                text = (await it.client.get("/train", headers=keys[role])).text
+                assert "training-form" not in text and "data-act" not in text and "log-" not in text and "color" in text
+                assert (await it.client.get("/train/checks", headers=keys[role])).status_code == 403
+            text = (await it.client.get("/train", headers=keys["admin"])).text
+            assert 'id="training-form"' in text and 'data-act="compare"' in text
+
+    run(scenario())
+
+
+def test_checks_say_what_is_in_the_data(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path)
+    folder = tmp_path / "old" / MARKUP.replace("/", "")
+    folder.mkdir(parents=True)
+    (folder / "broken.png").write_bytes(b"\x89PNG broken")
+    (folder / "b.png").write_bytes(b"\x89PNG broken too")
+
+    async def scenario() -> None:
+        async with serving(scene, train_folders=[f"old={tmp_path / 'old'}"]) as it:
+            text = (await it.client.get("/train/checks", params={"folder": "old"})).text
+            assert "12 images of 4 classes" in text and "2 unreadable images" in text and "12 from references" in text
+            assert "<img src=x" not in text
+            assert (await it.client.get("/train/checks", params={"folder": "/etc"})).status_code == 422
+
+    run(scenario())
