@@ -95,6 +95,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "deploy.feature_map_export": ("unit/inference/test_feature_map_model.py",),
     "deploy.onnx_graph": (INT8, TENSORRT),
     **dict.fromkeys(("deploy.opset_downgrade", "deploy.parity"), ("unit/deploy/test_onnx_export.py",)),
+    "discovery.naming_pages": ("unit/actions/test_name_groups.py",),
     "discovery.report": ("unit/actions/test_discover.py",),
     # Engines share one conformance test of their interface.
     **dict.fromkeys(

@@ -26,18 +26,28 @@ from unalike.data.imageset import load_images, resolve_source
 from unalike.data.notices import Notices
 from unalike.data.regions import split_region
 from unalike.discovery.clustering import ImageGroups, group_images
+from unalike.discovery.neighbor_whitening import NeighborWhitening
 from unalike.discovery.report import write_report
 from unalike.errors import RunError, SpecError, missing_extra
 from unalike.inference.embedding import embed_files
 from unalike.inference.loaded_model import LoadedModel, load_model, require_model_file
+from unalike.numerics.normalization import l2_normalize
 from unalike.progress import progress, say
-from unalike.runs.filenames import DISCOVERY_FILE, GROUPS_FILE, MAX_NAME_BYTES, REPORT_FILE, UNSORTED_FILE, bounded_stem
+from unalike.runs.filenames import (
+    DISCOVERY_FILE,
+    GROUPS_FILE,
+    MAX_NAME_BYTES,
+    REPORT_FILE,
+    UNSORTED_FILE,
+    VECTORS_FILE,
+    bounded_stem,
+)
 from unalike.runs.folder import results_folder
 from unalike.runs.record import failed_without_results
 from unalike.source_names import absolute_source_name
 from unalike.spec import settle
 from unalike.spec.nodes import check_mandatory
-from unalike.storage.atomic import temporary_path, write_text
+from unalike.storage.atomic import atomic_write, temporary_path, write_text
 from unalike.storage.csv_file import write_csv
 from unalike.storage.overwrite import refuse_existing
 
@@ -46,6 +56,7 @@ if TYPE_CHECKING:
     from unalike.spec.discover import Discover
 
 FORMAT_VERSION = 1
+KEPT_WIDTH = 256  # numbers of a whitened vector that are kept: 512 bytes an image
 
 
 def discover(source: str | Path, out: str | Path | None = None, **options: Any) -> Result:
@@ -87,7 +98,7 @@ def run_discovery(experiment: Experiment, *, overwrite: bool = False) -> Result:
     with open_results("discover", experiment, overwrite=overwrite) as run:
         assert run is not None
         figures = _group(section, source, run.dir)
-        run.own(*(run.dir / name for name in (GROUPS_FILE, UNSORTED_FILE, DISCOVERY_FILE)))
+        run.own(*(run.dir / name for name in (GROUPS_FILE, UNSORTED_FILE, DISCOVERY_FILE, VECTORS_FILE)))
         run.conclude(f"grouped: {figures['images']} images", figures)
     return Result(run.dir, run.dir / GROUPS_FILE, {**figures, "report": str(run.dir / REPORT_FILE)})
 
@@ -110,6 +121,7 @@ def _group(section: Discover, source: str, target: Path) -> dict[str, Any]:
         partial.mkdir(parents=True)
         output_paths = _write_images(paths, groups, partial, section.kind)
         _write_tables(partial, paths, output_paths, groups)
+        _write_vectors(partial, output_paths, embedded.vectors_ND, section.seed)
         notices.write(partial / "notices.csv")
         write_report(partial / REPORT_FILE, paths, groups, figures, _unique_names(paths), embedded.failures)
         record = {"format_version": FORMAT_VERSION, "source": source, "kind": section.kind, "seed": section.seed, **figures,
@@ -222,6 +234,15 @@ def _write_tables(folder: Path, paths: Sequence[Path], output_paths: Sequence[st
     header = ("path", "label", "confidence", "next_group", "source", "near_duplicate_of")
     write_csv(folder / GROUPS_FILE, (group_rows[n] for n in order), header)
     write_csv(folder / UNSORTED_FILE, single_rows, ("path", "next_group", "source", "near_duplicate_of"))
+
+
+def _write_vectors(folder: Path, output_paths: Sequence[str], features_NF: np.ndarray, seed: int) -> None:
+    """Write the whitened vectors by which single images are chosen when groups are named (``--name``)."""
+    unit_ND = l2_normalize(NeighborWhitening.fit(features_NF, seed=seed).transform(features_NF))
+    if unit_ND.shape[1] > KEPT_WIDTH:
+        unit_ND = unit_ND @ np.linalg.eigh(unit_ND.T @ unit_ND)[1][:, -KEPT_WIDTH:]
+    with atomic_write(folder / VECTORS_FILE) as file:
+        np.savez(file, images=np.array(output_paths, str), vectors=unit_ND.astype(np.float16))
 
 
 def _figures(groups: ImageGroups, *, unreadable: int) -> dict[str, Any]:

@@ -124,6 +124,8 @@ BENCHMARK_FILE = "benchmark.json"
 VECTORS_FILE = "vectors.npz"
 OVERLAYS_FOLDER = "overlays"
 GROUPS_FILE, UNSORTED_FILE = "groups.csv", "unsorted.csv"
+# Of naming the groups that were discovered.
+NAMING_FILE, ANSWERS_FILE, LABELS_FILE, LEFT_FILE = "naming.json", "answers.csv", "labels.csv", "left.csv"
 
 # What --overwrite may delete, besides the files that the run registered with ``Run.own``: names that only we write.
 OVERWRITABLE_FILES = (

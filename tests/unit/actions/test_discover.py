@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import subprocess
@@ -10,18 +9,15 @@ import sys
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
+from tests.support.heaps import COLORS, contents, paint, table
 from tests.support.pooled import write_pooled
 from unalike import progress
 from unalike.actions.discover import _bounded, _unique_names
 from unalike.cli import run_command
 from unalike.data.imageset import load_images
 from unalike.runs.filenames import RUN_MARKS
-
-COLORS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 210), "sand": (200, 180, 90)}
 
 
 @pytest.fixture(autouse=True)
@@ -33,13 +29,6 @@ def voice(monkeypatch, tmp_path):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return write_pooled(tmp_path_factory.mktemp("model"))
-
-
-def paint(path: Path, color: tuple[int, int, int], seed: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draws = np.random.default_rng(seed)
-    pixels = np.asarray(color) + draws.normal(0, 6, (48, 32, 3)) + draws.normal(0, 5, (1, 1, 3))
-    Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(path)
 
 
 @pytest.fixture
@@ -61,17 +50,6 @@ def run_json(capsys, *words):
     code = run_command([str(word) for word in words])
     out, err = capsys.readouterr()
     return code, json.loads(out) if out.startswith("{") else None, err
-
-
-def contents(folder: Path) -> dict[str, str]:
-    return {
-        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file()
-    }
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_a_heap_becomes_folders_and_stays_as_it_was(heap, model, tmp_path, capsys):
@@ -112,7 +90,7 @@ def test_links_and_tables_copy_nothing(heap, model, tmp_path, capsys):
     code, result, err = run_json(capsys, "discover", heap, "-o", tmp_path / "tables", "-m", model, "--table", "--json")
     assert code == 0, err
     assert {p.name for p in (tmp_path / "tables").iterdir()} == {
-        "groups.csv", "unsorted.csv", "report.html", "discovery.json", "notices.csv", *RUN_MARKS}  # fmt: skip
+        "groups.csv", "unsorted.csv", "report.html", "discovery.json", "notices.csv", "vectors.npz", *RUN_MARKS}  # fmt: skip
     rows = table(tmp_path / "tables" / "groups.csv") + table(tmp_path / "tables" / "unsorted.csv")
     assert len(rows) == result["figures"]["images"] and all(Path(row["path"]).is_absolute() for row in rows)
 
