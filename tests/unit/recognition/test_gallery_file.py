@@ -285,6 +285,10 @@ def test_a_gallery_that_was_empty_when_it_was_written_gives_all_its_names(tmp_pa
     with Gallery.edit(path) as gallery:
         gallery.enrol(np.eye(3), ["a", "b", "a"], ["1.png", "2.png", "3.png"])
     gallery = Gallery.load(path)
-    assert gallery.snapshot.names.unpack() == ["1.png", "2.png", "3.png"] and gallery.names == ("1.png", "2.png", "3.png")
+    assert gallery.snapshot.names.unpack() == ["1.png", "2.png", "3.png"] and gallery.names == (
+        "1.png",
+        "2.png",
+        "3.png",
+    )
     gallery.save(tmp_path / "copy.gallery")
     assert Gallery.load(tmp_path / "copy.gallery", verify=True).names == gallery.names
