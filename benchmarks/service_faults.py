@@ -41,6 +41,7 @@ from unalike.errors import UnalikeError
 
 SLOW_S, OVERLOAD_RATE, OVERLOAD_S, DEADLINE_S = 0.05, 200.0, 60.0, 5.0
 SOAK_CLIENTS, WRITERS = 4, 4
+CLAIM_S = 90.0  # longer than the claim of a request whose process was killed
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -237,14 +238,16 @@ def replicas(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
                     os.kill(processes[1].pid, signal.SIGKILL)
                 label = f"class {number}"
                 call = enrol_call([files[number % len(files)]], label, None)
-                for client in (
-                    clients[side],
-                    clients[0],
-                ):  # the same request again, as a balancer sends it when a replica is gone
+                # The same request again, as a balancer sends it when a replica is gone; what that one had begun is refused
+                # until its claim ends.
+                client, end = clients[side], time.monotonic() + CLAIM_S
+                while time.monotonic() < end:
                     with contextlib.suppress(UnalikeError):
                         client.call(call)
                         acknowledged.append(label)
                         return
+                    client = clients[0]
+                    time.sleep(0.5)
 
             start = time.monotonic()
             with ThreadPoolExecutor(16) as pool:

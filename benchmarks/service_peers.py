@@ -1,9 +1,10 @@
 """Servers to measure `unalike serve` beside: see service_speed.py.
 
-    python benchmarks/service_peers.py constant|plain|litserve --model MODEL --gallery FILE --port PORT [--runtime R] [--precision P]
+    python benchmarks/service_peers.py constant|plain|litserve|ray --model MODEL --gallery FILE --port PORT [--runtime R] [--precision P]
 
 `constant` parses an upload and answers a constant; `plain` is what somebody writes first: a FastAPI handler that identifies the
-uploaded image in a thread; `litserve` is a LitServe server with its batching (at most 16 images within 3 ms).
+uploaded image in a thread; `litserve` is a LitServe server with its batching (at most 16 images within 3 ms); `ray` is one
+replica of Ray Serve, with its batching of the same size and wait. The last two need their packages, in an environment of their own.
 """
 
 from __future__ import annotations
@@ -50,32 +51,22 @@ def serve_plain(arguments: argparse.Namespace) -> None:
 
 def serve_litserve(arguments: argparse.Namespace) -> None:
     import litserve
+    from service_litserve import Api
 
-    class Api(litserve.LitAPI):  # type: ignore[misc]
-        def setup(self, device: str) -> None:
-            self.recognizer = load(arguments)
-
-        def decode_request(self, request: Any) -> bytes:
-            content: bytes = request["image"].file.read()
-            return content
-
-        def batch(self, inputs: list[bytes]) -> list[bytes]:
-            return inputs
-
-        def predict(self, inputs: list[bytes]) -> list[Any]:
-            return self.recognizer.identify(inputs, k=3)
-
-        def unbatch(self, output: list[Any]) -> list[Any]:
-            return output
-
-        def encode_response(self, output: Any) -> dict[str, Any]:
-            answer: dict[str, Any] = output.to_dict()
-            return answer
-
-    api = Api(max_batch_size=16, batch_timeout=0.003, api_path="/v1/identify")
+    api = Api(arguments, max_batch_size=16, batch_timeout=0.003, api_path="/v1/identify")
     litserve.LitServer(api, accelerator="cpu", workers_per_device=1).run(
         port=arguments.port, generate_client_file=False
     )
+
+
+def serve_ray(arguments: argparse.Namespace) -> None:
+    import ray
+    from ray import serve
+    from service_ray import Identify
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    serve.start(http_options={"host": "127.0.0.1", "port": arguments.port})
+    serve.run(Identify.bind(arguments), blocking=True)
 
 
 def load(arguments: argparse.Namespace) -> unalike.Recogniser:
@@ -85,7 +76,7 @@ def load(arguments: argparse.Namespace) -> unalike.Recogniser:
     )
 
 
-SERVERS = {"constant": serve_constant, "plain": serve_plain, "litserve": serve_litserve}
+SERVERS = {"constant": serve_constant, "plain": serve_plain, "litserve": serve_litserve, "ray": serve_ray}
 
 
 def main() -> None:

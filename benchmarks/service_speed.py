@@ -2,13 +2,15 @@
 
     python benchmarks/service_speed.py --model MODEL.onnx --gallery FILE --images DIR [--out FILE] [--seconds 10]
         [--clients 1,8,32,128] [--rounds 3] [--parts latency,throughput] [--peers plain] [--runtime onnxruntime] [--precision fp32]
+        [--peer-python PYTHON]
 
 All servers and load generators are processes of their own and talk over sockets. Latency: one client's `/v1/identify` less the
 same upload to an endpoint that parses it and answers a constant, beside `Recogniser.identify` of the same bytes in process; the
 three are measured in turn, round by round. Throughput: images for each second of the server's processor time, beside that of
 the engine from files to vectors in process (`inference.embedding.embed_files`); the clock's images per second are given too, but
 there the load generator takes processor time from the server. Peers serve the same network through the same runtime: `plain`
-is a FastAPI handler that embeds image by image in a thread; `litserve` needs its package.
+is a FastAPI handler that embeds image by image in a thread; `litserve` and `ray` need their packages, in an environment of their own whose interpreter
+`--peer-python` names.
 """
 
 from __future__ import annotations
@@ -101,7 +103,7 @@ def serve_command(arguments: argparse.Namespace, port: int, folder: Path, *more:
 
 def peer_command(name: str, arguments: argparse.Namespace, port: int) -> list[str]:
     """The command line of a peer: a mode of `service_peers.py`."""
-    return [sys.executable, str(HERE / "service_peers.py"), name, "--model", str(arguments.model), "--gallery", str(arguments.gallery),
+    return [arguments.peer_python, str(HERE / "service_peers.py"), name, "--model", str(arguments.model), "--gallery", str(arguments.gallery),
             "--port", str(port), "--runtime", arguments.runtime, "--precision", arguments.precision]  # fmt: skip
 
 
@@ -222,6 +224,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--parts", default="latency,throughput")
     parser.add_argument("--peers", default="plain")
+    parser.add_argument("--peer-python", default=sys.executable)
     parser.add_argument("--runtime", default="onnxruntime")
     parser.add_argument("--precision", default="fp32")
     arguments = parser.parse_args()

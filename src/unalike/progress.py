@@ -17,6 +17,8 @@ from unalike.source_names import with_source_names
 # 0 quiet (errors only), 1 normal, 2 verbose; set once by the command line.
 _verbosity = 1
 _said: set[str] = set()
+# Called with description, number of steps that are done, and total; of a program whose progress another one shows.
+_listener: Callable[[str, int, int], None] | None = None
 PLAIN_INTERVAL_S = 10.0
 
 
@@ -29,6 +31,16 @@ def set_verbosity(level: int) -> None:
 def verbosity() -> int:
     """How much is printed, as ``set_verbosity`` set it."""
     return _verbosity
+
+
+def set_listener(listener: Callable[[str, int, int], None] | None) -> None:
+    """Give the progress of all long work to a function too, as (description, steps that are done, total).
+
+    Args:
+        listener: Called at each step; None ends that.
+    """
+    global _listener
+    _listener = listener
 
 
 def say(text: str, *, level: int = 1, once: bool = False) -> None:
@@ -65,12 +77,28 @@ def progress(description: str, total: int, unit: str = "images") -> Iterator[Cal
         is added to the total.
     """
     if _verbosity < 1 or total <= 0:
-        yield lambda n=1, note="", more=0: None
+        yield _with_listener(description, total, lambda n=1, note="", more=0: None)
     elif sys.stderr.isatty():
         with _rich_bar(description, total, unit) as advance:
-            yield advance
+            yield _with_listener(description, total, advance)
     else:
-        yield _plain_lines(description, total, unit)
+        yield _with_listener(description, total, _plain_lines(description, total, unit))
+
+
+def _with_listener(description: str, total: int, show: Callable[..., None]) -> Callable[..., None]:
+    """What shows progress, and tells the listener where there is one."""
+    if _listener is None or total <= 0:
+        return show
+    listener, count = _listener, 0
+    listener(description, 0, total)
+
+    def advance(n: int = 1, note: str = "", more: int = 0) -> None:
+        nonlocal count, total
+        count, total = count + n, total + more
+        show(n, note, more)
+        listener(description, count, total)
+
+    return advance
 
 
 def _plain_lines(description: str, total: int, unit: str) -> Callable[..., None]:

@@ -10,6 +10,8 @@ VARIABLES = {
     "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime resolves its maker's host and writes a device id below ~/.cache
     "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub, which timm imports
     "RAY_USAGE_STATS_ENABLED": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_DISABLE_AGENT_HINT": "1",
 }
 
 

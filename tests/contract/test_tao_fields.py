@@ -96,7 +96,7 @@ def test_default_may_be_written_by_the_user(row: dict[str, str]) -> None:
 def test_actions_hold_their_sections(action: str) -> None:
     wanted = {row["path"].split(".")[0] for row in ROWS if action in row["actions"].split(",")}
     properties = {name for name, field in schema(action)["properties"].items() if not field.get("deprecated")}
-    assert wanted | {"automl_policy", "automl", *SPELLINGS} == properties
+    assert wanted | {"automl_policy", "automl", "mlflow", *SPELLINGS} == properties
 
 
 @pytest.mark.parametrize("action", ACTIONS)

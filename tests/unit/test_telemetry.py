@@ -27,6 +27,7 @@ IMPORTERS = {
     "openvino": {"engines/openvino_engine.py", "engines/openvino_precision.py", "explanation/class_activation.py"},
     "ray": {"training/hyperparameter_search/workers.py", "jobs/schedulers.py"},
     "huggingface_hub": {"model/pretrained.py"},
+    "mlflow": {"runs/mlflow_tracking.py"},
 }
 # These import a part of a library whose front another module of the list has imported.
 AFTERWARDS = {
@@ -49,6 +50,10 @@ USES = {
     "timm and torch": "from unalike.model.timm_import import import_timm\n"
     "import_timm().create_model('tf_efficientnet_lite0', pretrained=False)",
     "optuna": "import optuna\noptuna.create_study().ask()",
+    "mlflow": "import pathlib\nfrom unalike.runs.mlflow_tracking import _make_client\n"
+    "folder = pathlib.Path(sys.argv[1]).parent\nclient = _make_client(f'sqlite:///{folder}/mlflow.db')\n"
+    "number = client.create_experiment('x', artifact_location=(folder / 'artifacts').as_uri())\n"
+    "run = client.create_run(number).info.run_id\nclient.log_artifact(run, sys.argv[1])\nclient.set_terminated(run)",
 }
 
 

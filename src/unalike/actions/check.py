@@ -24,6 +24,7 @@ from unalike.inference.loaded_model import load_model
 from unalike.inference.model_files import PRETRAINED
 from unalike.installation import install_command
 from unalike.runs.folder import results_folder
+from unalike.runs.mlflow_tracking import tracking_uri
 from unalike.spec.actions import MODEL_ACTIONS, STANDALONE_ACTIONS, command_of
 from unalike.spec.mandatory import has_value, missing_fields
 from unalike.storage.filesystems import SCHEMES
@@ -96,6 +97,10 @@ class ModelActionsCheck:
             and importlib.util.find_spec("wandb") is None
         ):
             self.findings.facts["wandb"] = f"is not installed: training goes on without it ({install_command('wandb')})"
+        if tracking_uri(self.experiment) and importlib.util.find_spec("mlflow") is None:
+            self.findings.facts["mlflow"] = (
+                f"is not installed: the action goes on without it ({install_command('mlflow')})"
+            )
         sets = self._data()
         if data_alone and self.findings.faults:
             return

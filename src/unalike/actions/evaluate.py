@@ -43,7 +43,7 @@ def run_evaluation(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str,
     from unalike.metrics.diagnostics import DUPLICATE_NEIGHBORS
     from unalike.metrics.files import write_metrics
     from unalike.metrics.open_set import format_open_set
-    from unalike.metrics.summary import tao_kpis
+    from unalike.metrics.summary import kpi_intervals, tao_kpis
     from unalike.numerics.nearest_neighbors import top_k
     from unalike.numerics.normalization import unit_vectors
     from unalike.report.model_card_format import add_section
@@ -101,6 +101,7 @@ def run_evaluation(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str,
         )
         run.own(_write_json(run.dir / TRT_METRICS_FILE, results))
     figures = tao_kpis(summary, "test")
+    run.add_intervals(kpi_intervals(summary, "test"))
     for line in format_open_set(open_set):
         say(line)
     return run.dir / METRICS_FILE, figures

@@ -39,7 +39,7 @@ def run_action(
     experiment = resolve_spec(action, spec, overrides, data)
     with open_run(action, experiment, resume=resume, overwrite=overwrite) as run:
         path, figures = function(experiment, run)
-        run.conclude(message.format(path=path), figures)
+        run.conclude(message.format(path=path), figures, outputs=[path])
     return Result(run.dir, path, figures)
 
 

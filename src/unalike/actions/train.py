@@ -130,7 +130,7 @@ def _train_plainly(experiment: Experiment, start: float, *, resume: bool, overwr
         if run.rank == 0:
             write_model_card(run.dir, experiment, result)
             run.own(*write_training_report(run.dir, experiment, result))
-        run.conclude(f"trained: {result.checkpoint}", figures)
+        run.conclude(f"trained: {result.checkpoint}", figures, outputs=[result.checkpoint])
     return Result(run.dir, result.checkpoint, figures)
 
 
@@ -154,6 +154,7 @@ def _train_in_budget(
 ) -> Result:
     """Train within the time budget, measure the delivered model on the user's query, and write its card."""
     from unalike.runs.folder import open_run
+    from unalike.training.automatic.holdout_result import stated_intervals
     from unalike.training.model_card_content import write_model_card
     from unalike.training.time_budget import DEFAULT_MINUTES, TimeBudget
 
@@ -170,7 +171,8 @@ def _train_in_budget(
             own = evaluate_query(result.checkpoint)
         figures = {**result.figures, **{name.replace("test", "val", 1): value for name, value in own.items()}}
         write_model_card(run.dir, result.spec, result.training, record=result.record)
-        run.conclude(f"delivered: {result.record['chosen']}, {result.checkpoint}", figures)
+        run.add_intervals(stated_intervals(result.record))
+        run.conclude(f"delivered: {result.record['chosen']}, {result.checkpoint}", figures, outputs=[result.checkpoint])
     return Result(run.dir, result.checkpoint, figures)
 
 
@@ -186,6 +188,7 @@ def _evaluation_command(checkpoint: Path, experiment: Experiment) -> str:
 def _take(experiment: Experiment, name: str) -> Result:
     """Deliver another candidate of the finished automatic training in the results folder."""
     from unalike.runs.folder import open_run, results_folder
+    from unalike.training.automatic.holdout_result import stated_intervals
     from unalike.training.automatic.other_candidate import find_candidate, read_record, take_candidate
     from unalike.training.model_card_content import write_model_card
 
@@ -202,7 +205,10 @@ def _take(experiment: Experiment, name: str) -> Result:
     with open_run("train", finished_spec, resume=True) as run:
         result = take_candidate(run, record, number)
         write_model_card(run.dir, result.spec, result.training, record=result.record)
-        run.conclude(f"delivered: {result.record['chosen']}, {result.checkpoint}", result.figures)
+        run.add_intervals(stated_intervals(result.record))
+        run.conclude(
+            f"delivered: {result.record['chosen']}, {result.checkpoint}", result.figures, outputs=[result.checkpoint]
+        )
     return Result(run.dir, result.checkpoint, dict(result.figures))
 
 
@@ -238,7 +244,11 @@ def _search(experiment: Experiment, start: float, *, resume: bool, overwrite: bo
     with open_run("train", experiment, resume=resume, overwrite=overwrite) as run:
         result = run_search(experiment, run, evaluate=_query_evaluation(experiment, run.dir), start=start)
         figures = reported_figures(result.best, result.record)
-        run.conclude(f"best of the search: {result.checkpoint}", figures)
+        run.conclude(
+            f"best of the search: {result.checkpoint}",
+            figures,
+            outputs=[result.checkpoint] if result.checkpoint else [],
+        )
     return Result(run.dir, result.checkpoint, figures)
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from unalike.spec import Experiment
 
 _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+# Values of an option whose field may be null: as specs write it, and as Python does.
+NULL = ("null", "none")
 
 
 class Option(NamedTuple):
@@ -150,7 +152,9 @@ def _environment_fields(nodes: Mapping[str, SpecNode], prefix: str) -> list[tupl
         if text is None:
             continue
         value: Any = text
-        if get_origin(node.kind) is list:
+        if takes_null(node) and text.lower() in NULL:
+            value = None
+        elif get_origin(node.kind) is list:
             value = [part.strip() for part in text.split(",") if part.strip()]
         elif node.kind in (int, float, bool):
             value = _plain_value(text, node.kind)
@@ -182,9 +186,31 @@ def _option(node: SpecNode, option: Option) -> Any:
         ]
     if option.repeatable:
         kind = list[str]
-    return Annotated[
-        kind | None, typer.Option(*flags, metavar=option.metavar or _metavar_of(node), help=_option_help(node))
-    ]
+    metavar, text = option.metavar or _metavar_of(node), _option_help(node)
+    if kind in (int, float) and node.nullable:
+        return Annotated[Any, typer.Option(*flags, parser=_parser_of(kind), metavar=metavar, help=text)]
+    return Annotated[kind | None, typer.Option(*flags, metavar=metavar, help=text)]
+
+
+def takes_null(node: SpecNode) -> bool:
+    """Whether the option of a field takes ``null``; of names only where its help says so: a file or class may have that name."""
+    is_name = node.kind is str or node.kind == list[str]
+    return node.nullable and (not is_name or "null" in node.help)
+
+
+def _parser_of(kind: Any) -> Callable[[str], Any]:
+    """Reads a number, or null."""
+
+    def parse(text: str) -> Any:
+        if str(text).lower() in NULL:
+            return None
+        try:
+            return kind(text)
+        except ValueError:
+            what = "a whole number" if kind is int else "a number"
+            raise typer.BadParameter(f"{text!r} is not {what}, nor null") from None
+
+    return parse
 
 
 def _metavar_of(node: SpecNode) -> str:
@@ -276,8 +302,11 @@ def _option_fields(
 
     fields = []
     for name in filter(is_on_command_line, options):
-        is_negative = nodes[name].kind is bool and nodes[name].info.default
-        fields.append((name, values[name] is not True if is_negative else values[name]))
+        node, value = nodes[name], values[name]
+        if isinstance(value, str) and value.lower() in NULL and takes_null(node):
+            value = None
+        is_negative = node.kind is bool and node.info.default
+        fields.append((name, value is not True if is_negative else value))
     set_by: dict[str, Flag] = {}
     for flag in (flag for name, flag in flags.items() if is_on_command_line(name)):
         if flag.field in set_by:

@@ -47,7 +47,7 @@ from unalike.inspection.patch_features import PatchExtractor
 from unalike.inspection.result import DEFECTIVE, GOOD, UNDECIDED, Inspection
 from unalike.inspection.synthetic_patches import synthesize
 from unalike.installation import upgrade_command
-from unalike.metrics.false_alarm import AnomalyThreshold, fit_threshold, require_images
+from unalike.metrics.false_alarm import AnomalyThreshold, choose_threshold, fit_threshold, require_images
 from unalike.storage.blockfile import content_errors, read_blocks, write_blocks
 from unalike.storage.stored_values import require_types
 
@@ -213,6 +213,29 @@ class Inspector:
             except UnreadableImage as error:
                 yield error
 
+    @property
+    def frame(self) -> tuple[int, int] | None:
+        """(H, W) of the first image of the fit, to which ignored boxes belong; None for files of earlier versions."""
+        frame = self.facts.get("frame")
+        return None if frame is None else (int(frame[0]), int(frame[1]))
+
+    def with_settings(self, threshold: float | None = None, ignore_boxes: Boxes | None = None) -> Inspector:
+        """This inspector with another threshold and further ignored regions; network and model are shared.
+
+        Args:
+            threshold: None: the threshold of the fit.
+            ignore_boxes: Boxes (left, top, right, bottom) of the frame, besides the regions that are ignored already.
+
+        Raises:
+            DataError: A box is empty or reaches beyond the frame, or the frame is not known.
+        """
+        ignored_HW, alarm = self.extractor.ignored_HW, self.threshold
+        if ignore_boxes:
+            ignored_HW = _with_ignored(ignored_HW, self.frame, "the inspector", None, ignore_boxes)
+        if threshold is not None:
+            alarm = choose_threshold(threshold, self.facts.get("good_scores", ()))
+        return Inspector(self.network, self.tiling, self.config, self.model, alarm, self.facts, ignored_HW)
+
     # ---- saving and loading ----
 
     def save(self, path: str | Path) -> Path:
@@ -297,12 +320,23 @@ class Inspector:
             ignored_HW = blocks["ignored"].check().astype(bool) if "ignored" in blocks else None
         if ignore_mask is not None or ignore_boxes:
             frame = facts.get("frame") or (None if ignore_mask is None else upright_size(ignore_mask))
-            if frame is None:
-                raise DataError(f"{path} does not know the size of its images", expected="an inspector that does",
-                                remedy="give a mask instead of boxes, or fit it anew")  # fmt: skip
-            more_HW = find_ignored((int(frame[0]), int(frame[1])), ignore_mask, ignore_boxes)
-            ignored_HW = more_HW if ignored_HW is None or more_HW is None else ignored_HW | more_HW
+            ignored_HW = _with_ignored(ignored_HW, frame, path, ignore_mask, ignore_boxes)
         return cls(network, tiling, config, model, threshold, facts, ignored_HW)
+
+
+def _with_ignored(
+    ignored_HW: np.ndarray | None,
+    frame: Sequence[int] | None,
+    source: str | Path,
+    mask: str | Path | None,
+    boxes: Boxes | None,
+) -> np.ndarray | None:
+    """Ignored pixels with further ones. Raises DataError where the size of the images is not known."""
+    if frame is None:
+        raise DataError(f"{source} does not know the size of its images", expected="an inspector that does",
+                        remedy="give a mask instead of boxes, or fit it anew")  # fmt: skip
+    more_HW = find_ignored((int(frame[0]), int(frame[1])), mask, boxes)
+    return more_HW if ignored_HW is None or more_HW is None else ignored_HW | more_HW
 
 
 def _checked_gain(gain: Any) -> float:

@@ -70,12 +70,10 @@ class Inspection:
         """
         small = image.convert("RGB").copy()
         small.thumbnail((side, side))
-        unit = self.threshold if not math.isnan(self.threshold) else max(1e-9, float(self.anomaly_map_hw.max()))
-        level_HW1 = np.clip(self.anomaly_map((small.height, small.width))[..., None] / unit - 0.5, 0, 1)
         gray_HW1 = np.asarray(small.convert("L"), np.float32)[..., None] * 0.8 + 40
-        color_HWC = np.concatenate([np.full_like(level_HW1, 235), 200 * (1 - level_HW1), 25 * (1 - level_HW1)], axis=-1)
-        alpha_HW1 = np.clip(level_HW1 * 1.6, 0, 1) * 0.7
-        blended_HWC = gray_HW1 * (1 - alpha_HW1) + color_HWC * alpha_HW1
+        layer_HW4 = self._heat_HW4((small.height, small.width))
+        alpha_HW1 = layer_HW4[..., 3:]
+        blended_HWC = gray_HW1 * (1 - alpha_HW1) + layer_HW4[..., :3] * alpha_HW1
         overlay = Image.fromarray(blended_HWC.clip(0, 255).astype(np.uint8))
         pen = ImageDraw.Draw(overlay)
         scale_x, scale_y = overlay.width / self.size[1], overlay.height / self.size[0]
@@ -87,3 +85,28 @@ class Inspection:
             )  # fmt: skip
             pen.rectangle(frame, outline=RED, width=max(1, max(overlay.size) // 300))
         return overlay
+
+    def heat_layer(self, side: int = 1600) -> Image.Image:
+        """Draw the anomaly map alone, RGBA: transparent below half the threshold, red from 1.5 times the threshold on.
+
+        Args:
+            side: Longest side of the drawing, in pixels; never more than that of the image.
+        """
+        scale = min(1.0, side / max(self.size))
+        layer_HW4 = self._heat_HW4((max(1, round(self.size[0] * scale)), max(1, round(self.size[1] * scale))))
+        layer_HW4[..., 3] *= 255
+        return Image.fromarray(layer_HW4.clip(0, 255).astype(np.uint8), "RGBA")
+
+    def _heat_HW4(self, size: tuple[int, int]) -> np.ndarray:
+        """Color (0 to 255) and opacity (0 to 0.7) of the anomaly map at a size (H, W), float32."""
+        unit = max(1e-9, self.threshold if not math.isnan(self.threshold) else float(self.anomaly_map_hw.max()))
+        level_HW1 = np.clip(self.anomaly_map(size)[..., None] / unit - 0.5, 0, 1)
+        return np.concatenate(
+            [
+                np.full_like(level_HW1, 235),
+                200 * (1 - level_HW1),
+                25 * (1 - level_HW1),
+                np.clip(level_HW1 * 1.6, 0, 1) * 0.7,
+            ],
+            axis=-1,
+        )

@@ -285,7 +285,7 @@ def suspected_labels(
     fall = max(float(np.median(scores_NK[:, 0] - scores_NK[:, -1])), 1e-6)
     weights_NK = np.exp((scores_NK - scores_NK[:, :1]).astype(np.float64) / fall)
     weights_NK /= weights_NK.sum(axis=1, keepdims=True)
-    suggested_N, margin_N, share_N = _outvoted(codes_N, near_NK, weights_NK)
+    suggested_N, margin_N, share_N = outvoted_labels(codes_N, near_NK, weights_NK)
     testable = np.flatnonzero(counts_C[codes_N] > 1)
     chance_N = np.ones(len(codes_N))
     for i in testable[(margin_N[testable] > 0) & (share_N[testable] >= 0.5)]:
@@ -307,7 +307,7 @@ def suspected_labels(
     ]  # fmt: skip
 
 
-def _outvoted(
+def outvoted_labels(
     codes_N: np.ndarray, near_NK: np.ndarray, weights_NK: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(another class with most votes, its votes less the own class's, its votes); ties go to the nearer neighbor."""
@@ -369,7 +369,7 @@ def near_duplicates(
         neighbors = top_k(unit_ND, unit_ND if others_MD is None else unit_vectors(others_MD), k, exclude_self=same)
     scores_NK, places_NK = neighbors.first(k)
     if threshold is None:
-        threshold = _gap(scores_NK[:, 0]) if scores_NK.size else 1 - EQUAL
+        threshold = duplicate_cosine(scores_NK[:, 0]) if scores_NK.size else 1 - EQUAL
     places_NK = np.where(scores_NK >= threshold, places_NK, -1)
     if same:
         pairs = _first_pairs(scores_NK, places_NK)
@@ -380,7 +380,7 @@ def near_duplicates(
     return Duplicates(np.stack([rows, places_NK[rows, columns]], axis=1), scores_NK[rows, columns], threshold)
 
 
-def _gap(nearest_N: np.ndarray) -> float:
+def duplicate_cosine(nearest_N: np.ndarray) -> float:
     """The cosine from which a nearest neighbor is nearer than the set's nearest neighbors are."""
     distance_N = np.log(np.maximum(1.0 - nearest_N.astype(np.float64), EQUAL))
     middle = float(np.median(distance_N))

@@ -191,3 +191,28 @@ def fit_threshold(
         tuple(str(names[i]) if names else f"image {i}" for i in order_N[:outliers]),
         (rank + outliers) / (count + 1),
     )  # fmt: skip
+
+
+def choose_threshold(
+    threshold: float, good_N: Sequence[float] | np.ndarray = (), *, confidence: float = 0.95
+) -> AnomalyThreshold:
+    """A threshold that a person chose, with the false-alarm rate that normal images show at it.
+
+    Args:
+        threshold: The threshold.
+        good_N: Scores of normal images, each from a model that was fitted without that image; may be empty.
+        confidence: Confidence of the interval of the true rate (Clopper and Pearson, 1934).
+
+    Returns:
+        ``target_rate`` and ``expected_rate`` are the share of the normal images above the threshold; NaN without any.
+
+    Raises:
+        DataError: ``threshold`` is NaN.
+    """
+    good_N = np.asarray(good_N, np.float64)
+    count, above = len(good_N), int(np.sum(good_N > threshold))
+    tail = (1 - confidence) / 2
+    low = beta_quantile(above, count - above + 1, tail) if above else 0.0
+    high = beta_quantile(above + 1, count - above, 1 - tail) if above < count else 1.0
+    rate = above / count if count else math.nan
+    return AnomalyThreshold(float(threshold), rate, rate, low, high, confidence, count)

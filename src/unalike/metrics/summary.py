@@ -150,6 +150,14 @@ def tao_kpis(summary: Mapping[str, Any], prefix: str) -> dict[str, float]:
     return kpis
 
 
+def kpi_intervals(summary: Mapping[str, Any], prefix: str) -> dict[str, tuple[float, float]]:
+    """Return (low, high) of the KPIs that have a confidence interval, by the names of ``tao_kpis``."""
+    rows = {prefix + name: summary["micro"][key] for name, key in KPI_NAMES.items()}
+    return {
+        name: (row["low"], row["high"]) for name, row in rows.items() if None not in (row.get("low"), row.get("high"))
+    }
+
+
 def per_class_table(
     ranking: Ranking, classes: Sequence[str], reference_labels: np.ndarray | None = None
 ) -> list[dict[str, Any]]:

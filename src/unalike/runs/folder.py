@@ -23,6 +23,7 @@ from unalike.runs.filenames import (
 )
 from unalike.runs.inputs import refuse_written_inputs
 from unalike.runs.lock import release_lock, take_lock
+from unalike.runs.mlflow_tracking import open_tracking
 from unalike.runs.record import failed_without_results
 from unalike.runs.run import Run
 from unalike.runs.upload import Uploader
@@ -110,7 +111,10 @@ def open_run(
     except BaseException:
         release_lock(folder)
         raise
-    return Run(action, experiment, folder, resume=resume, rank=0, uploader=uploader, unnamed=is_unnamed)
+    tracking = open_tracking(action, experiment)
+    return Run(
+        action, experiment, folder, resume=resume, rank=0, uploader=uploader, unnamed=is_unnamed, tracking=tracking
+    )
 
 
 def _folder_error(folder: Path | None, error: OSError) -> RunError:

@@ -15,7 +15,7 @@ import signal
 import socket
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -29,11 +29,13 @@ from unalike.runs.environment import redacted_command, versions
 from unalike.runs.failures import known_failure, signal_name
 from unalike.runs.filenames import EXPERIMENT_FILE, LATEST_RUN, RECORD_FILE, STATUS_FILE, TRACEBACK_FILE
 from unalike.runs.lock import release_lock
-from unalike.runs.record import failed_without_results
+from unalike.runs.mlflow_tracking import FinalFigures
+from unalike.runs.record import failed_without_results, read_json
 from unalike.sanitize import redact, redact_all
 from unalike.storage.atomic import link_file, write_text
 
 if TYPE_CHECKING:
+    from unalike.runs.mlflow_tracking import MlflowRun
     from unalike.runs.upload import Uploader
     from unalike.spec import Experiment
 
@@ -67,12 +69,14 @@ class Run:
 
     def __init__(
         self, action: str, experiment: Experiment | None, folder: Path, *, resume: bool, rank: int,
-        uploader: Uploader | None = None, unnamed: bool = False,
+        uploader: Uploader | None = None, unnamed: bool = False, tracking: MlflowRun | None = None,
     ) -> None:  # fmt: skip
         self.action, self.dir, self.resuming, self.rank = action, folder, resume, rank
-        self._experiment, self._uploader, self._unnamed = experiment, uploader, unnamed
+        self._experiment, self._uploader, self._unnamed, self._tracking = experiment, uploader, unnamed, tracking
         self._facts: dict[str, Any] = {}
         self._files: list[str] = []
+        self._outputs: list[Path] = []
+        self._intervals: dict[str, tuple[float, float]] = {}
         self._conclusion: tuple[str, Mapping[str, Any] | None] = (f"{action} finished", None)
         self._signal = 0
         self._graceful = False
@@ -112,10 +116,24 @@ class Run:
         if self.rank == 0:
             with open(self.dir / STATUS_FILE, "ab") as file:
                 file.write(json_text(line).encode() + b"\n")
+            if self._tracking is not None and kpi and status == "RUNNING" and progress.get("epoch") is not None:
+                self._tracking.log(kpi, int(progress["epoch"]))
 
-    def conclude(self, message: str, kpi: Mapping[str, Any] | None = None) -> None:
-        """Set message and metrics of the closing SUCCESS line."""
-        self._conclusion = (message, kpi)
+    def conclude(
+        self, message: str, kpi: Mapping[str, Any] | None = None, *, outputs: Sequence[str | Path] = ()
+    ) -> None:
+        """Set message and metrics of the closing SUCCESS line.
+
+        Args:
+            message: One line for people.
+            kpi: Metrics by name.
+            outputs: Main files that the run wrote, wherever they are; models among them are filed with the run in MLflow.
+        """
+        self._conclusion, self._outputs = (message, kpi), [Path(path) for path in outputs]
+
+    def add_intervals(self, intervals: Mapping[str, tuple[float, float]]) -> None:
+        """Set (low, high) of metrics that have a confidence interval, by the names that ``conclude`` gets."""
+        self._intervals |= intervals
 
     def record(self, **facts: Any) -> None:
         """Add facts to ``run.json``: ``device``, ``seed``, ``data`` (a fingerprint), or any other by name."""
@@ -196,12 +214,19 @@ class Run:
         if status.exists() and not status.read_bytes().endswith(b"\n"):
             with open(status, "ab") as file:  # a kill may have torn the last line
                 file.write(b"\n")
+        if self.resuming and (run_id := read_json(self.dir / RECORD_FILE).get("mlflow_run")):
+            self._facts["mlflow_run"] = run_id
         self._write_record(None)
         if self._experiment is not None:
             self.write_experiment(self._experiment)
         self.status("STARTED", f"{self.action} {'resumed' if self.resuming else 'started'}")
         if self._uploader is not None:
             self._uploader.start()
+        if self._tracking is not None and self._experiment is not None:
+            former = self._facts.get("mlflow_run", "") if self.resuming else ""
+            run_id = self._tracking.start(self._experiment, self.dir, str(former))
+            if run_id:
+                self.record(mlflow_run=run_id)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -215,6 +240,7 @@ class Run:
         if self.rank == 0:
             try:
                 self._write_end(error, failure)
+                self._finish_tracking(error, failure)
                 self._upload_rest(has_failed=error is not None)
             finally:
                 release_lock(self.dir)
@@ -258,6 +284,15 @@ class Run:
                 f"warning: {self.dir}: the failure could not be recorded ({write_error.strerror or write_error})",
                 level=0,
             )
+
+    def _finish_tracking(self, error: BaseException | None, failure: UnalikeError | None) -> None:
+        if self._tracking is None or self._experiment is None:
+            return
+        status = "FINISHED" if error is None else "KILLED" if isinstance(failure, Interrupted) else "FAILED"
+        kpi = self._conclusion[1] if error is None else None
+        self._tracking.finish(
+            status, self._experiment, self.dir, FinalFigures(kpi or {}, self._intervals, self._outputs)
+        )
 
     def _upload_rest(self, *, has_failed: bool) -> None:
         """Upload the remaining results; a successful run becomes a failure when that cannot be done."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,9 +32,15 @@ class Subrun(Run):
         """Append a line to the run's ``status.json``."""
         self._parent.status(status, message, kpi, verbosity=verbosity, **progress)
 
-    def conclude(self, message: str, kpi: Mapping[str, Any] | None = None) -> None:
+    def conclude(
+        self, message: str, kpi: Mapping[str, Any] | None = None, *, outputs: Sequence[str | Path] = ()
+    ) -> None:
         """Set the run's closing line."""
-        self._parent.conclude(message, kpi)
+        self._parent.conclude(message, kpi, outputs=outputs)
+
+    def add_intervals(self, intervals: Mapping[str, tuple[float, float]]) -> None:
+        """Set intervals of the run's metrics."""
+        self._parent.add_intervals(intervals)
 
     def record(self, **facts: Any) -> None:
         """Add facts to the run's ``run.json``."""

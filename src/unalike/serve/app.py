@@ -20,11 +20,19 @@ from unalike.serve.logs import log, log_error
 from unalike.serve.pages.class_import import class_import_pages
 from unalike.serve.pages.class_view import class_view_pages
 from unalike.serve.pages.classes import class_pages
+from unalike.serve.pages.comparison import comparison_pages
+from unalike.serve.pages.inspection import inspection_pages
+from unalike.serve.pages.inspector_fit import inspector_fit_pages
+from unalike.serve.pages.inspector_settings import inspector_settings_pages
+from unalike.serve.pages.monitor import monitor_pages
 from unalike.serve.pages.problem_page import answer_problem
 from unalike.serve.pages.recognize import recognize_pages
+from unalike.serve.pages.review import review_pages
+from unalike.serve.pages.settings import settings_pages
 from unalike.serve.pages.sign_in import sign_in_pages
 from unalike.serve.pages.static_files import static_files
 from unalike.serve.pages.train import train_pages
+from unalike.serve.pages.verification import verification_pages
 from unalike.serve.problems import Problem, problem_of, title_of
 from unalike.serve.request_context import SCOPE_KEY, HungUp, RequestContext, new_context
 from unalike.serve.routes.audit import audit_router
@@ -34,15 +42,22 @@ from unalike.serve.routes.comparison import comparison_router
 from unalike.serve.routes.decisions import decision_router
 from unalike.serve.routes.explanation import explanation_router
 from unalike.serve.routes.export import export_router
+from unalike.serve.routes.fits import fits_router
 from unalike.serve.routes.health import health_router
 from unalike.serve.routes.inference_protocol import inference_protocol_router
 from unalike.serve.routes.inspection import inspection_router
+from unalike.serve.routes.inspectors import inspectors_router
+from unalike.serve.routes.keys import key_router
 from unalike.serve.routes.models import model_router
 from unalike.serve.routes.recognition import recognition_router
 from unalike.serve.routes.reference_sets import reference_set_router
 from unalike.serve.routes.references import reference_router
+from unalike.serve.routes.region_sets import region_set_router
+from unalike.serve.routes.review import review_router
 from unalike.serve.routes.separation import separation_router
 from unalike.serve.routes.sessions import session_router
+from unalike.serve.routes.settings import settings_router
+from unalike.serve.routes.statistics import statistics_router
 from unalike.serve.routes.trainings import training_router
 from unalike.serve.routes.verification import verification_router
 from unalike.serve.security import SECURITY_HEADERS
@@ -52,9 +67,12 @@ from unalike.serve.uploads import ClientDisconnect
 # Status in log and metrics for a client that hung up.
 HUNG_UP = 499
 ROUTERS: tuple[Callable[[Service], APIRouter], ...] = (
-    health_router, recognition_router, decision_router, class_router, separation_router, export_router, reference_router, reference_set_router, model_router, inspection_router,
-    verification_router, comparison_router, explanation_router, inference_protocol_router, audit_router,
-    training_router, candidate_router, session_router, static_files, sign_in_pages, recognize_pages, class_pages, class_view_pages, class_import_pages, train_pages,
+    health_router, recognition_router, decision_router, class_router, separation_router, export_router, reference_router, reference_set_router, model_router, inspection_router, inspectors_router, fits_router,
+    verification_router, comparison_router, region_set_router, explanation_router, inference_protocol_router, audit_router, review_router,
+    statistics_router, key_router, settings_router, training_router, candidate_router,
+    session_router, static_files, sign_in_pages, recognize_pages, class_pages, class_view_pages, class_import_pages,
+    inspection_pages, inspector_settings_pages, inspector_fit_pages, comparison_pages, verification_pages,
+    review_pages, train_pages, monitor_pages, settings_pages,
 )  # fmt: skip
 # Routes of probes are not logged, but as details.
 _QUIET = frozenset(("/healthz", "/readyz", "/metrics"))

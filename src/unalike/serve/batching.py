@@ -1,6 +1,6 @@
 """Batching: images of many requests share calls of one engine.
 
-An idle engine takes the first image at once. While it runs, images collect; the next call begins when the engine is free
+An idle engine takes the first image at once, and decodes it in the same thread. While it runs, images collect; the next call begins when the engine is free
 again, or, where the engine computes several images at once and has room, when a full batch or the wait has come together.
 The number of images in the service is bounded: what would exceed it, or would miss its deadline by the measured rate, is
 refused at once. An image whose request was cancelled or is past its deadline is dropped before it reaches the engine.
@@ -28,7 +28,7 @@ SMOOTHING = 0.2  # weight of the newest batch in the mean time of an image
 MIN_RETRY_S = 1.0
 # The rate varies: requests are refused that would be late at this many times the mean time of an image.
 SAFETY = 1.25
-WARM_UP_IMAGES = 8
+WARM_UP_IMAGES = 4
 
 
 class Overloaded(Exception):
@@ -41,6 +41,10 @@ class Overloaded(Exception):
 
 class DeadlinePassed(Exception):
     """The request's time was over before its image reached the engine."""
+
+
+# An image that cannot be read, as the error that its client gets.
+Unreadable = Exception
 
 
 class Finish(Protocol):
@@ -78,6 +82,15 @@ class _Waiting:
     deadline: float
     since: float
     future: asyncio.Future[Any]
+
+
+@dataclass(frozen=True)
+class EmbedFinish:
+    """Gives the embeddings as they are."""
+
+    def __call__(self, vectors_ND: np.ndarray, contexts: Sequence[Any]) -> Sequence[np.ndarray]:
+        """One embedding (D,) for each image."""
+        return list(vectors_ND)
 
 
 class Batcher:
@@ -180,6 +193,30 @@ class Batcher:
         self._start_batches()
         return await future
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no image waits or runs."""
+        return not self._running and not self._queue
+
+    async def run_alone(
+        self, decode: Callable[[], np.ndarray | Unreadable], finish: Finish, context: Any
+    ) -> Any | Unreadable:
+        """Decode one image, and compute its result, in one thread of an idle engine: what comes meanwhile is the next batch.
+
+        Args:
+            decode: gives the image as ``run`` takes it, or an exception, which is returned.
+            finish, context: as of ``run``.
+
+        Raises:
+            Exception: what ``decode``, the engine or ``finish`` raised.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._running += 1
+        self._in_flight += 1
+        self._pool.submit(self._decode_and_compute, decode, finish, context, future, loop)
+        return await future
+
     def close(self) -> None:
         """End the threads; batches that run are finished."""
         if self._timer is not None:
@@ -233,6 +270,28 @@ class Batcher:
 
     # ---- in a thread ----
 
+    def _decode_and_compute(
+        self, decode: Callable[[], np.ndarray | Unreadable], finish: Finish, context: Any, future: asyncio.Future[Any],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:  # fmt: skip
+        try:
+            image = decode()
+        except BaseException as error:  # noqa: BLE001
+            outcome: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = [(future, None, error)]
+        else:
+            if isinstance(image, np.ndarray):
+                now = time.monotonic()
+                self._compute([_Waiting(image, finish, context, math.inf, now, future)], loop)
+                return
+            outcome = [(future, image, None)]
+        loop.call_soon_threadsafe(self._end_without_batch, outcome)
+
+    def _end_without_batch(self, outcome: Sequence[tuple[asyncio.Future[Any], Any, BaseException | None]]) -> None:
+        self._running -= 1
+        self._in_flight -= 1
+        _deliver(outcome)
+        self._start_batches()
+
     def _compute(self, items: list[_Waiting], loop: asyncio.AbstractEventLoop) -> None:
         start = time.monotonic()
         outcome: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
@@ -242,10 +301,15 @@ class Batcher:
         except BaseException as error:  # noqa: BLE001  each request gets it
             outcome = [(item.future, None, error) for item in items]
         end = time.monotonic()
-        loop.call_soon_threadsafe(self._end_of_batch, len(items), start, end)
+        # Where nobody else is in the service, the event loop is left alone until the result is there.
+        is_alone = self._occupied <= len(items)
+        if not is_alone:
+            loop.call_soon_threadsafe(self._end_of_batch, len(items), start, end)
         if vectors_ND is not None:
             outcome = _finish(items, vectors_ND)
         loop.call_soon_threadsafe(_deliver, outcome)
+        if is_alone:
+            loop.call_soon_threadsafe(self._end_of_batch, len(items), start, end)
         if self._report is not None:
             queue_s = tuple(start - item.since for item in items)
             self._report(BatchReport(len(items), end - start, time.monotonic() - end, queue_s))

@@ -1,4 +1,4 @@
-"""Changes of galleries: durable and in the audit log before they are acknowledged, and carried out once under an Idempotency-Key.
+"""Changes of galleries, files and settings: durable and audited before they are acknowledged, once under an Idempotency-Key.
 
 The order is: pictures on the disk; an audit entry ``begun``; the gallery changed, which is durable; the audit entry ``done`` and the
 answer for those who repeat the request, in one transaction; the answer. A request that is repeated after a kill finds by the
@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import sqlalchemy as sa
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -105,6 +106,7 @@ async def carry_out(
 def apply(
     service: Service, resource: GalleryResource, change: Change, action: str, details: Mapping[str, Any],
     function: Callable[[GalleryBackend], Any], answer: Callable[[Any], tuple[int, Any]],
+    record: Callable[[sa.Connection, Any], None] | None = None,
 ) -> tuple[int, Any]:  # fmt: skip
     """Change a gallery with its entry in the audit log; in a thread.
 
@@ -116,6 +118,8 @@ def apply(
         details: for the audit log.
         function: changes the gallery; all of its changes are one.
         answer: status and answer, from what ``function`` returned.
+        record: writes what belongs to the change into the store, from what ``function`` returned, in the transaction that
+            finishes the entry.
 
     Returns:
         Status and answer.
@@ -136,9 +140,9 @@ def apply(
     status, value = answer(result)
     with store.transaction() as connection:
         store.audit.finish(entry, "done", connection=connection)
-        if change.claim is not None:
-            body = json.dumps(value, ensure_ascii=True)
-            store.idempotency.complete(change.claim, status, body, connection=connection)
+        if record is not None:
+            record(connection, result)
+        _complete(service, change, status, value, connection)
     return status, value
 
 
@@ -161,6 +165,68 @@ def _open_change(resource: GalleryResource) -> Iterator[GalleryBackend]:
         raise Problem(503, "gallery-unavailable", f"the gallery {resource.name} cannot be read or written now: nothing was changed",
                       remedy="the service's log says why; send it again when that is mended",
                       headers={"Retry-After": str(UNAVAILABLE_S)}) from error  # fmt: skip
+
+
+def apply_in_store(
+    service: Service, change: Change, action: str, resource: str, details: Mapping[str, Any],
+    function: Callable[[sa.Connection], tuple[int, Any]],
+) -> tuple[int, Any]:  # fmt: skip
+    """Change what the store holds, with its entry in the audit log and the answer for a repeated request: one transaction, in a thread.
+
+    Args:
+        service: the service.
+        change: what asks.
+        action: what is done, such as ``inspectors.threshold``.
+        resource: what it is done to.
+        details: for the audit log.
+        function: makes the change; returns status and answer.
+
+    Returns:
+        Status and answer.
+    """
+    store, context = service.store, change.context
+    with store.transaction() as connection:
+        status, value = function(connection)
+        entry = store.audit.begin(
+            context.actor, action, resource, details, request_id=context.id, connection=connection
+        )
+        store.audit.finish(entry, connection=connection)
+        _complete(service, change, status, value, connection)
+    change.is_applied = True
+    return status, value
+
+
+def apply_to_files(
+    service: Service,
+    change: Change,
+    action: str,
+    resource: str,
+    details: Mapping[str, Any],
+    function: Callable[[], tuple[int, Any]],
+) -> tuple[int, Any]:
+    """Change files of the service with an entry in the audit log, which is on the disk before; in a thread.
+
+    The arguments are those of ``apply_in_store``.
+    """
+    store, context = service.store, change.context
+    entry = store.audit.begin(context.actor, action, resource, details, request_id=context.id)
+    try:
+        status, value = function()
+        change.is_applied = True
+    except Exception as error:
+        store.audit.finish(entry, "failed", str(error))
+        raise
+    with store.transaction() as connection:
+        store.audit.finish(entry, "done", connection=connection)
+        _complete(service, change, status, value, connection)
+    return status, value
+
+
+def _complete(service: Service, change: Change, status: int, value: Any, connection: sa.Connection) -> None:
+    """Keep the answer for those who repeat the request."""
+    if change.claim is not None:
+        body = json.dumps(value, ensure_ascii=True)
+        service.store.idempotency.complete(change.claim, status, body, connection=connection)
 
 
 def bounded(names: Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,14 +21,15 @@ TAIL_BYTES = 4096
 
 
 async def run_child(
-    module: str, arguments: Sequence[str], *, order: bytes | None = None, cores: Sequence[int] | None = None,
-    log: Path | None = None,
+    module: str, arguments: Sequence[str], on_line: Callable[[str], Awaitable[None]] | None = None, *,
+    order: bytes | None = None, cores: Sequence[int] | None = None, log: Path | None = None,
 ) -> None:  # fmt: skip
     """Run the function ``main`` of a module in a process of its own; killed where this is cancelled.
 
     Args:
         module: dotted name of the module.
         arguments: what ``main`` finds in ``sys.argv[1:]``.
+        on_line: called with each line that it writes to standard output; what that raises ends it. Not with ``log``.
         order: a line that the child reads from standard input, which stays open: its end tells the child that this process is gone.
         cores: CPU cores that it may use; all where None, or where the system has no such setting.
         log: file to which standard output and standard error are appended.
@@ -41,10 +42,10 @@ async def run_child(
     call = f"import os; os.closerange(3, {MAX_DESCRIPTORS}); from {module} import main; main()"
     with contextlib.ExitStack() as stack:
         target: int | BinaryIO = asyncio.subprocess.PIPE if log is None else stack.enter_context(log.open("ab"))
+        output = asyncio.subprocess.DEVNULL if log is None and on_line is None else target
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", call, *arguments, stderr=target,
+            sys.executable, "-c", call, *arguments, stderr=target, stdout=output,
             stdin=asyncio.subprocess.DEVNULL if order is None else asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.DEVNULL if log is None else target,
         )  # fmt: skip
         try:
             _lower(process.pid, cores)
@@ -52,9 +53,8 @@ async def run_child(
                 process.stdin.write(order + b"\n")
                 await process.stdin.drain()
             errors = b""
-            if log is None:
-                assert process.stderr is not None
-                errors = await process.stderr.read()
+            if process.stderr is not None:
+                errors, _ = await asyncio.gather(process.stderr.read(), _read_lines(process.stdout, on_line))
             await process.wait()
         finally:
             if process.returncode is None:
@@ -68,6 +68,13 @@ async def run_child(
         lines = text.decode("utf-8", errors="replace").strip().splitlines()
         last = lines[-1].removeprefix("error: ") if lines else f"it ended with code {process.returncode}"
         raise RunError(last if process.returncode > 0 else f"it was ended by signal {-process.returncode}; {last}")
+
+
+async def _read_lines(stream: asyncio.StreamReader | None, on_line: Callable[[str], Awaitable[None]] | None) -> None:
+    if stream is None or on_line is None:
+        return
+    async for line in stream:
+        await on_line(line.decode("utf-8", errors="replace").rstrip("\n"))
 
 
 def _tail(log: Path) -> bytes:

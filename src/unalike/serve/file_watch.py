@@ -52,6 +52,11 @@ class FileWatch:
         self._failed: Status | None = None
         self._retry = self._look_s = 0.0
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the files changed and could not be loaded: what was loaded before is in service."""
+        return self._failed is not None
+
     async def look(self) -> bool:
         """Look once; True where it was loaded again.
 

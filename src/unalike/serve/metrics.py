@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -21,6 +23,33 @@ RECENT = 1000  # decisions of which the share of unknown images is told
 # The folder that several processes share; prometheus_client reads it when it is imported.
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 DECODE, QUEUE, NETWORK, SEARCH = "decode", "queue", "network", "search"
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """Times of a stage since the start.
+
+    Attributes:
+        count: number of times.
+        mean_s: their mean, in seconds; None without any.
+        buckets: (upper bound in seconds, number of times up to it), by bound; the last bound is infinite.
+    """
+
+    count: int
+    mean_s: float | None
+    buckets: tuple[tuple[float, int], ...]
+
+    def quantile(self, share: float) -> float | None:
+        """The time that a share of all does not exceed, in seconds, interpolated within its bucket; None without any.
+
+        One beyond the last finite bound is told as that bound.
+        """
+        target, low, before = share * self.count, 0.0, 0
+        for bound, count in self.buckets if self.count else ():
+            if count >= target and count > before:
+                return low if math.isinf(bound) else low + (bound - low) * (target - before) / (count - before)
+            low, before = (low if math.isinf(bound) else bound), count
+        return None
 
 
 class Metrics:
@@ -98,8 +127,46 @@ class Metrics:
         self._waiting.set(waiting)
         for name, count in gallery_images.items():
             self._vectors.labels(name).set(count)
+        return generate_latest(self._readable())
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether what is read is that of all processes of this service on this machine."""
+        return self._is_shared
+
+    def stage_times(self) -> dict[str, StageTimes]:
+        """The times of each stage since the start."""
+        counts: dict[str, list[tuple[float, int]]] = {}
+        sums: dict[str, float] = {}
+        for sample in self._samples("unalike_stage_seconds"):
+            stage = sample.labels.get("stage", "")
+            if sample.name.endswith("_bucket"):
+                counts.setdefault(stage, []).append((float(sample.labels["le"]), int(sample.value)))
+            elif sample.name.endswith("_sum"):
+                sums[stage] = sample.value
+        times = {}
+        for stage in (DECODE, QUEUE, NETWORK, SEARCH):
+            buckets = tuple(sorted(counts.get(stage, [])))
+            count = buckets[-1][1] if buckets else 0
+            times[stage] = StageTimes(count, sums.get(stage, 0.0) / count if count else None, buckets)
+        return times
+
+    def status_counts(self) -> dict[int, int]:
+        """Number of requests by the status of their answer, since the start."""
+        counts: dict[int, int] = {}
+        for sample in self._samples("unalike_requests"):
+            if sample.name.endswith("_total"):
+                status = int(sample.labels["status"])
+                counts[status] = counts.get(status, 0) + int(sample.value)
+        return counts
+
+    def _samples(self, name: str) -> list[Any]:
+        return [sample for family in self._readable().collect() if family.name == name for sample in family.samples]
+
+    def _readable(self) -> CollectorRegistry:
+        """What can be read: the metrics of this process, or of all that share a folder."""
         if not self._is_shared:
-            return generate_latest(self.registry)
+            return self.registry
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        return registry

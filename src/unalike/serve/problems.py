@@ -22,12 +22,14 @@ from unalike.errors import (
 from unalike.sanitize import one_line, redact
 from unalike.serve.batching import DeadlinePassed, Overloaded
 from unalike.serve.store import NoSuchImage
+from unalike.serve.store.keys import LastAdmin
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:unalike:problem:"
 # Class of an error -> (status, name of the problem's type); the first that fits.
 _KINDS: tuple[tuple[type[UnalikeError], int, str], ...] = (
     (NoSuchImage, 404, "no-image"),
+    (LastAdmin, 409, "last-admin"),
     (UnreadableImage, 422, "unreadable-image"),
     (NotComparable, 422, "not-comparable"),
     (MissingExtra, 501, "missing-extra"),

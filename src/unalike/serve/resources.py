@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,7 +17,6 @@ from unalike.engines.protocol import Engine
 from unalike.errors import DataError, closest
 from unalike.inference.loaded_model import LoadedModel, load_model, require_model_file
 from unalike.inference.model_files import is_pretrained
-from unalike.inspection.inspector import Inspector
 from unalike.recognition.backends.address import open_gallery
 from unalike.recognition.backends.protocol import GalleryBackend
 from unalike.recognition.gallery import Gallery
@@ -25,12 +24,14 @@ from unalike.recognition.recognizer import Recogniser
 from unalike.serve.asset_sets import AssetOptions, load_changed_asset_set, open_asset_set
 from unalike.serve.batching import Batcher, BatchReport
 from unalike.serve.file_watch import FileWatch, Status, read_status
+from unalike.serve.inspector_settings import NO_SETTINGS, InspectorSettings
 from unalike.serve.model_files import own_model
 from unalike.serve.problems import Problem
 from unalike.serve.sources import DEFAULT_NAME, Sources
 from unalike.serve.thread_budget import thread_budget
 
 if TYPE_CHECKING:
+    from unalike.inspection.inspector import Inspector
     from unalike.spec.serve import Serve
     from unalike.verification.verifier import Verifier
 
@@ -104,11 +105,24 @@ class GalleryResource:
 
 @dataclass(eq=False)
 class InspectorResource:
-    """An inspector."""
+    """An inspector.
+
+    Attributes:
+        name: its name in addresses.
+        address: its file.
+        loaded: what the file holds.
+        settings: what the service keeps for it.
+    """
 
     name: str
     address: str
-    inspector: Inspector
+    loaded: Inspector
+    settings: InspectorSettings = NO_SETTINGS
+
+    @cached_property
+    def inspector(self) -> Inspector:
+        """The inspector with its settings."""
+        return self.settings.applied_to(self.loaded)
 
     @cached_property
     def engine_description(self) -> dict[str, Any]:
@@ -227,7 +241,7 @@ class ResourceLoader:
             self._add_gallery(DEFAULT_NAME, str(self.sources.new_gallery))
         for name, address in self.sources.inspectors.items():
             status = read_status(address)  # before it is read: a change meanwhile is seen afterwards
-            self.resources.inspectors[name] = self._load_inspector(name, address)
+            self.resources.inspectors[name] = self.load_inspector(name, address)
             self._watch("inspector", name, address, status, self._reload_inspector)
         for name, address in self.sources.assets.items():
             status = read_status(address)
@@ -240,13 +254,17 @@ class ResourceLoader:
     ) -> None:
         self.resources.watches[f"{kind} {name}"] = FileWatch(address, status, partial(reload, name, address))
 
-    def _load_inspector(self, name: str, address: str) -> InspectorResource:
+    def load_inspector(self, name: str, address: str) -> InspectorResource:
+        """Load an inspector. Raises UnalikeError."""
+        from unalike.inspection.inspector import Inspector
+
         inspector = Inspector.load(address, runtime=self.settings.runtime, threads=self.threads)
         return InspectorResource(name, address, inspector)
 
     async def _reload_inspector(self, name: str, address: str) -> None:
         # Requests that were taken keep the resource that they have.
-        self.resources.inspectors[name] = await asyncio.to_thread(self._load_inspector, name, address)
+        resource = await asyncio.to_thread(self.load_inspector, name, address)
+        self.resources.inspectors[name] = replace(resource, settings=self.resources.inspectors[name].settings)
 
     async def _reload_assets(self, name: str, address: str) -> None:
         verifier = await load_changed_asset_set(self._asset_options(address))

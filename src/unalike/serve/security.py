@@ -34,10 +34,11 @@ COOKIE, CSRF_HEADER = "unalike_session", "x-csrf-token"
 _ASKING = frozenset(("identify", "embed", "explain", "compare", "inspect", "verify", "infer"))
 # Changes of what is recognized, and feedback.
 _TEACHING = re.compile(
-    r"/v1(/galleries/[^/]+)?/(references(/[^/]+)?|classes(/rename|/merge)?|calibration)|/v1/decisions/[^/]+/feedback"
+    r"/v1(/galleries/[^/]+)?/(references(/[^/]+)?|classes(/rename|/merge)?|calibration|review/answers(/[^/]+)?)|/v1/decisions/[^/]+/feedback"
+    r"|/v1/inspectors/[^/]+(/threshold|/ignored-regions|/restore)?|/v1/(images|fits|region-sets)|/v1/work/[^/]+/cancel"
 )
-# What a process wrote may name files of the server; a check of training data decodes all of it.
-_ADMIN_READING = re.compile(r"/v1/audit.*|/v1/tasks/[^/]+/log|/train/checks")
+# What only administrators read. What a process wrote may name files of the server; a check of training data decodes all of it.
+_ADMIN_READING = re.compile(r"(/v1/(audit|keys|settings)|/settings).*|/v1/tasks/[^/]+/log|/train/checks")
 _READING = frozenset(("GET", "HEAD", "OPTIONS"))
 CACHE_S = 0.25  # a key is looked up again after so long
 # Wrong keys of one address at once, and again each second; beyond, a key is looked up only where it is known to be valid.
@@ -228,6 +229,13 @@ class AccessControl:
             self._cache.clear()
         self._cache[secret] = time.monotonic() + CACHE_S, record
         return record
+
+
+def require_all_galleries(context: RequestContext) -> None:
+    """Refuse what concerns the whole service to a key that is for one gallery alone. Raises Problem (403)."""
+    if context.gallery is not None:
+        raise Problem(403, "forbidden", f"the key {context.actor!r} is for the gallery {context.gallery}",
+                      expected="a key for all galleries")  # fmt: skip
 
 
 def require_gallery(context: RequestContext, kind: str, name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -121,15 +123,18 @@ def make_app(settings: Serve, on_ready: Callable[[], None], on_failure: Callable
 
 def load_service(settings: Serve) -> tuple[Service, ASGIApp]:
     """Load what is served. Raises UnalikeError."""
-    from unalike.serve.app import create_app
+    gc.disable()
     from unalike.serve.service import Service
 
-    service = Service(settings)
-    app = create_app(service)
-    # What is loaded stays: no collection needs to look at it again. With torch one took 0.34 s, in which nothing was answered
-    # (own measurement, two cores, 2026-11-29).
-    gc.collect()
+    # A network is loaded and warmed up without Python's lock: meanwhile the routes are imported.
+    with ThreadPoolExecutor(1) as pool:
+        routes = pool.submit(importlib.import_module, "unalike.serve.app")
+        service = Service(settings)
+        app: ASGIApp = routes.result().create_app(service)
+    # What is loaded stays: no collection needs to look at it. With torch one took 0.34 s, in which nothing was answered (own
+    # measurement, two cores, 2026-11-29).
     gc.freeze()
+    gc.enable()
     return service, app
 
 

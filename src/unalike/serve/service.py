@@ -10,8 +10,9 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,6 +29,8 @@ from unalike.serve.batching import MIN_RETRY_S, BatchReport, Finish, Overloaded
 from unalike.serve.decision_log import DecisionLog
 from unalike.serve.explainers import Explainers
 from unalike.serve.file_watch import FileWatch
+from unalike.serve.inspector_fits import InspectorFits
+from unalike.serve.inspectors import Inspectors
 from unalike.serve.learning.desk import LearningDesk
 from unalike.serve.logs import Tracer, log, log_error
 from unalike.serve.metrics import Metrics
@@ -40,14 +43,18 @@ from unalike.serve.resources import (
     ResourceLoader,
     Resources,
 )
+from unalike.serve.review_queue import ReviewQueue
+from unalike.serve.runtime_settings import retention_days
 from unalike.serve.security import AccessControl, is_loopback, require_gallery
 from unalike.serve.sources import Sources, find_sources
 from unalike.serve.store import Store, open_store
 from unalike.serve.store.purge import Retention, purge_expired
 from unalike.serve.store.references import open_galleries
+from unalike.serve.store.store import IMAGES_FOLDER
 from unalike.serve.thread_budget import thread_budget
 from unalike.serve.uploads import IMAGE_FIELDS, MAX_NAME, Form, Limits, Upload, read_form
 from unalike.serve.url_inputs import UrlReader
+from unalike.serve.vector_cache import VectorCache
 from unalike.serve.work_pool import WorkPool
 from unalike.storage.digests import content_sha256
 
@@ -77,8 +84,10 @@ class Service:
         self.sources = sources or (find_sources(settings) if resources is None else Sources())
         self.metrics, self.tracer = Metrics(), Tracer()
         self.limits = Limits(settings.max_bytes, settings.max_files)
-        self.resources = resources or ResourceLoader(settings, self.sources, self._report).load()
+        loader = ResourceLoader(settings, self.sources, self._report)
+        self.resources = loader.resources = resources or loader.load()
         self.store = store or open_store(settings.store, self.sources.folder, settings.images)
+        self.inspectors = Inspectors(self.resources, self.store, loader.load_inspector)
         self.decision_log = DecisionLog(self.store)
         self.access = AccessControl(self.store, settings.rate_limit, is_loopback=is_loopback(settings.host))
         self.access.refresh()
@@ -87,8 +96,12 @@ class Service:
         # One after the other where the networks of this process have all cores.
         self.work = WorkPool(1, settings.queue)
         threads = thread_budget(settings)
+        images = settings.images or str(self.store.folder / IMAGES_FOLDER)
+        self.fits = InspectorFits(self.store, images, settings.max_pixels, threads)
         self.decoders = ThreadPoolExecutor(max(2, threads or usable_cores()), thread_name_prefix="decode")
         self.explainers = Explainers(self.sources.folder, threads)
+        self.vectors = VectorCache()
+        self.review = ReviewQueue(self.store, self.vectors, self.decoders, settings.max_pixels)
         self.learning = LearningDesk(settings, self.sources, self.store)
         self.is_ready = False
         self._reading = 0  # bodies that are being read
@@ -103,11 +116,15 @@ class Service:
     async def start(self) -> None:
         """Begin to look for changes of others, and to remove what is past its retention."""
         await asyncio.to_thread(self._register_galleries)
+        with suppress(StoreError):  # it is looked at again
+            await self.inspectors.refresh()
         self._loop = asyncio.get_running_loop()
         looks = [
-            self._look_often(self.access.refresh, "the API keys"),
+            self._look_often(partial(asyncio.to_thread, self.access.refresh), "the API keys"),
+            self._look_often(self.inspectors.refresh, "the settings of inspectors"),
+            self._look_often(self.fits.look, "the work that waits"),
             *(
-                self._look_often(partial(self._refresh_gallery, name), f"the gallery {name}")
+                self._look_often(partial(asyncio.to_thread, self._refresh_gallery, name), f"the gallery {name}")
                 for name in self.resources.galleries
             ),
             *(self._watch(name, watch) for name, watch in self.resources.watches.items()),
@@ -126,6 +143,7 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)  # what they started has ended then
         await self.explainers.close()
+        await self.review.close()
         await self.urls.close()
         await asyncio.to_thread(self.close)
 
@@ -137,7 +155,7 @@ class Service:
         self.keepers.shutdown(wait=True)
         self.store.close()
 
-    async def _look_often(self, function: Callable[[], object], name: str) -> None:
+    async def _look_often(self, function: Callable[[], Awaitable[object]], name: str) -> None:
         """Take over, four times a second, what other processes changed; one thing that cannot be read delays no other."""
         last = ""
         while True:
@@ -193,12 +211,15 @@ class Service:
 
     async def _purge(self) -> None:
         """Remove, once an hour, what is past its retention; of several processes each may."""
-        retention = Retention.of_days(self.settings.retention_days, self.settings.decision_days)
         while True:
             await asyncio.sleep(PURGE_S)
-            error = await self._look(lambda: self.purge(retention))
+            error = await self._look(partial(asyncio.to_thread, lambda: self.purge(self.retention())))
             if error is not None:
                 log_error("what is past its retention cannot be removed", error)
+
+    def retention(self) -> Retention:
+        """How long things are kept: as it was changed, else as the start options say."""
+        return Retention.of_days(*retention_days(self.settings, self.store.service_settings.read()))
 
     def purge(self, retention: Retention) -> None:
         """Remove what is past its retention."""
@@ -206,10 +227,10 @@ class Service:
             report = purge_expired(self.store, retention, galleries.values())
         log(logging.INFO, "purge", **report.to_dict())
 
-    async def _look(self, function: Callable[[], object]) -> Exception | None:
-        """Call a function in a thread; its error, after which the old state stays in use."""
+    async def _look(self, function: Callable[[], Awaitable[object]]) -> Exception | None:
+        """Call a function; its error, after which the old state stays in use."""
         try:
-            await asyncio.to_thread(function)
+            await function()
         except Exception as error:  # noqa: BLE001
             return error
         return None
@@ -273,9 +294,9 @@ class Service:
     # ---- what is kept ----
 
     def keep_image(self, upload: Upload) -> None:
-        """Keep the image of a decision; where it cannot be written, the log says so, and the decision stands."""
+        """Keep the image of a decision as safely as the decision; where it cannot be written, the log says so."""
         try:
-            self.store.images.put(upload.content)
+            self.store.images.put(upload.content, sync=self.store.decisions.sync, sha=upload.sha)
         except StoreError as error:
             log_error("the image of a decision is not kept", error)
 
@@ -338,7 +359,7 @@ class Service:
             network, view: the network and the view of its images.
             finish: what follows the network.
             contexts: one for each image, for ``finish``.
-            keep: keep the images; they are on the disk when this returns.
+            keep: keep the images, as safely as decisions.
 
         Returns:
             For each image its result, or UnreadableImage.
@@ -348,22 +369,37 @@ class Service:
         """
         context = context_of(request)
         context.images += len(uploads)
-        loop = asyncio.get_running_loop()
+        loop, batcher = asyncio.get_running_loop(), network.batcher
+
+        async def alone(upload: Upload, image_context: Any) -> Any:
+            keeping: list[Future[None]] = []
+
+            def keep_and_finish(vectors_ND: np.ndarray, contexts: Sequence[Any]) -> Sequence[Any]:
+                if keep:  # beside what follows the network, which leaves cores free
+                    keeping.append(self.keepers.submit(self.keep_image, upload))
+                return finish(vectors_ND, contexts)
+
+            result = await batcher.run_alone(
+                partial(self.view_upload, upload, view, keep), keep_and_finish, image_context
+            )
+            for future in keeping:
+                await asyncio.wrap_future(future)
+            return result
 
         async def one(upload: Upload, image_context: Any) -> Any:
             image = await loop.run_in_executor(self.decoders, self.view_upload, upload, view, keep)
             if isinstance(image, UnreadableImage):
                 return image
             keeping = loop.run_in_executor(self.keepers, self.keep_image, upload) if keep else None
-            result = await network.batcher.run(image, finish, image_context, context.deadline)
+            result = await batcher.run(image, finish, image_context, context.deadline)
             if keeping is not None:  # it went on beside the network
                 await keeping
             return result
 
-        with network.batcher.reserve(len(uploads), context.deadline):
+        with batcher.reserve(len(uploads), context.deadline):
             async with answered_in_time(request):
                 if len(uploads) == 1:
-                    return [await one(uploads[0], contexts[0])]
+                    return [await (alone if batcher.is_idle else one)(uploads[0], contexts[0])]
                 pairs = zip(uploads, contexts, strict=True)
                 return list(await asyncio.gather(*(one(upload, context) for upload, context in pairs)))
 

@@ -377,4 +377,44 @@ class Parameters:
         return Problem(422, "invalid-value", f"{name}: {shown(str(value))}", expected=form, remedy=remedy)
 
 
-__all__ = ["ClientDisconnect", "Form", "Limits", "Parameters", "Upload", "parse_json", "read_body", "read_form"]
+MAX_BOXES = 100
+
+
+def read_boxes(value: Any, name: str) -> list[tuple[int, int, int, int]]:
+    """Boxes (left, top, right, bottom) in pixels: a list of four whole numbers each, or that as JSON in a text.
+
+    Raises:
+        Problem: 422 for anything else.
+    """
+    if isinstance(value, str) and value.strip():
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            value = None
+    elif value in ("", None):
+        value = []
+    boxes = value if isinstance(value, list) and len(value) <= MAX_BOXES else None
+    for box in boxes or ():
+        is_box = (
+            isinstance(box, list) and len(box) == 4 and all(type(side) is int and 0 <= side < 2**31 for side in box)
+        )
+        if not is_box or box[0] >= box[2] or box[1] >= box[3]:
+            boxes = None
+            break
+    if boxes is None:
+        raise Problem(422, "invalid-value", f"{name}: {shown(str(value))}",
+                      expected=f"at most {MAX_BOXES} boxes [left, top, right, bottom] in pixels, left < right and top < bottom")  # fmt: skip
+    return [(box[0], box[1], box[2], box[3]) for box in boxes]
+
+
+__all__ = [
+    "ClientDisconnect",
+    "Form",
+    "Limits",
+    "Parameters",
+    "Upload",
+    "parse_json",
+    "read_body",
+    "read_boxes",
+    "read_form",
+]

@@ -13,13 +13,15 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
-
-import httpx
 
 from unalike.errors import SpecError, closest
 from unalike.serve.problems import Problem
 from unalike.serve.uploads import shown, too_large
+
+if TYPE_CHECKING:
+    import httpx
 
 _HOST = re.compile(
     r"(?P<name>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::(?P<port>\d{1,5}))?(?:=(?P<address>[0-9A-Fa-f:.]+))?"
@@ -81,6 +83,8 @@ class UrlReader:
         Raises:
             Problem: the host is not allowed, the address leads elsewhere, or there is no image of that size.
         """
+        import httpx  # a tenth of a second, and few services allow a host
+
         if self._client is None:
             # trust_env: no proxy of the environment, which would resolve names by itself.
             self._client = httpx.AsyncClient(

@@ -39,6 +39,7 @@ from unalike.spec.gen_trt_engine import GenTrtEngine
 from unalike.spec.improve import Improve
 from unalike.spec.inference import Inference
 from unalike.spec.inspect import InspectFit, InspectRun
+from unalike.spec.mlflow import Mlflow
 from unalike.spec.model import Model
 from unalike.spec.quantize import Quantize
 from unalike.spec.serve import Serve
@@ -80,6 +81,7 @@ class Experiment(Section):
     )  # fmt: skip
     automl: Automl = section(Automl, "Looking for good settings: how long, over what, by which algorithm.", ours=True)
     wandb: WandB = section(WandB, "Weights & Biases; silent unless you enable it yourself.")
+    mlflow: Mlflow = section(Mlflow, "MLflow; silent unless you name a tracking server or store.", ours=True)
     train: Train = section(
         Train, "Training: how long, at which rates, with which loss, and what is kept.",
         popular=["checkpoint_interval", "gpu_ids", "num_epochs", "num_gpus", "num_nodes", "validation_interval"],

@@ -19,6 +19,7 @@ COMMON = (
     "automl_policy",
     "automl",
     "wandb",
+    "mlflow",
     "train",
     "model",
     "dataset",

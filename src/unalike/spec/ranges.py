@@ -19,7 +19,7 @@ from unalike.spec.reading import format_value
 FREE = ("train.loss.parameters", "train.miner.parameters")
 # Sections and fields that decide how a trial is measured, where it writes, or that training does not read.
 FIXED = (
-    "results_dir", "automl", "automl_policy", "wandb", "evaluate", "inference", "export", "gen_trt_engine", "quantize",
+    "results_dir", "automl", "automl_policy", "wandb", "mlflow", "evaluate", "inference", "export", "gen_trt_engine", "quantize",
     "gen_engine", *STANDALONE_ACTIONS, "model_name", "encryption_key", "dataset.train_dataset", "dataset.val_dataset", "dataset.validation", "dataset.class_from",
     "dataset.class_map", "dataset.manifest_columns", "dataset.view", "dataset.decoding", "train.checkpointer", "train.recipe",
     "train.results_dir", "train.resume_training_checkpoint_path", "train.validation_interval", "train.val_batch_size",

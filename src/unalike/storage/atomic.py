@@ -35,7 +35,7 @@ _next_search: dict[str, float] = {}
 
 
 @contextmanager
-def atomic_write(path: Path, *, follow_links: bool = True) -> Iterator[Path]:
+def atomic_write(path: Path, *, follow_links: bool = True, sync: bool = True) -> Iterator[Path]:
     """Yield an empty temporary file beside ``path``; what is written there is synced to disk and renamed to ``path``.
 
     An exception leaves the old file alone and removes the temporary one. The temporary name is random, so that any number
@@ -46,6 +46,7 @@ def atomic_write(path: Path, *, follow_links: bool = True) -> Iterator[Path]:
     Args:
         path: The file to replace or create; its folder must exist.
         follow_links: Write the file that a symbolic link leads to; False: replace the link by a file.
+        sync: Wait for the disk. Without, a kill leaves the old file or the new one, but a loss of power may leave neither.
     """
     path = _target(path) if follow_links else path
     if path.exists() and not path.is_file() and not path.is_dir():
@@ -58,13 +59,14 @@ def atomic_write(path: Path, *, follow_links: bool = True) -> Iterator[Path]:
         if mode is not None:
             with contextlib.suppress(OSError):
                 os.chmod(partial, mode)
-        _sync(partial, os.O_RDWR)
+        if sync:
+            sync_file(partial)
         if fcntl is None:  # Windows renames no open file
             os.close(descriptor)
             descriptor = -1
         os.replace(partial, path)
-        with contextlib.suppress(OSError):  # the rename too; Windows cannot open folders
-            _sync(path.parent, os.O_RDONLY)
+        if sync:
+            sync_folder(path.parent)
     finally:
         if descriptor >= 0:
             os.close(descriptor)
@@ -233,6 +235,17 @@ def _boot() -> str:
     except OSError:
         boot = socket.gethostname()
     return text_sha256(boot, 8)
+
+
+def sync_file(path: Path) -> None:
+    """Wait until the disk has the content of a file, whoever wrote it."""
+    _sync(path, os.O_RDWR)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk has the names in a folder."""
+    with contextlib.suppress(OSError):  # Windows cannot open folders
+        _sync(folder, os.O_RDONLY)
 
 
 def _sync(path: Path, flags: int) -> None:

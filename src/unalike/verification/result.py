@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from unalike.verification.measures import AssetDifference
-from unalike.verification.regions import AlteredRegion
+if TYPE_CHECKING:
+    from unalike.verification.measures import AssetDifference
+    from unalike.verification.regions import AlteredRegion
 
 SAME, ALTERED, DIFFERENT, ABSENT = "same", "altered", "different", "not in the set"
 ANSWERS = (SAME, ALTERED, DIFFERENT, ABSENT)

@@ -386,7 +386,7 @@ FAILURES = {
     "evaluate": ["no.onnx", "--reference", "nowhere"], "bench-engine": ["no.onnx"], "check": ["nowhere"],
     **{f"job {name}": ["nowhere"] for name in ("show", "logs", "wait", "cancel", "pause", "resume", "delete")},
     "job create": ["train", "nowhere"], "serve start": ["nowhere"], "serve backup": ["backup", "--folder", "nowhere"],
-    "serve restore": ["nowhere", "--folder", "own"], "serve purge": ["--class", "oak", "--folder", "nowhere"],
+    "serve restore": ["nowhere", "--folder", "own"], "improve": ["nowhere"], "serve purge": ["--class", "oak", "--folder", "nowhere"],
 }  # fmt: skip
 
 
@@ -400,7 +400,7 @@ def test_a_failure_of_any_command_exits_with_1(
     ):
         return
     monkeypatch.chdir(tmp_path)
-    code = 2 if words in (("serve", "backup"), ("serve", "purge")) else 1  # their folder is an option, with a default
+    code = 2 if words in (("serve", "backup"), ("serve", "purge"), ("improve",)) else 1  # their folder is an option, with a default
     assert cli.run_command([*words, *FAILURES[" ".join(words)]]) == code
     error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(error) == 1 and "unexpected" not in error[0], error

@@ -15,9 +15,12 @@ import yaml
 
 from tests.support.program import unalike as in_process
 from unalike.cli import run_command
+from unalike.cli.commands import load_command
+from unalike.cli.section_options import takes_null
 from unalike.spec import Experiment
 from unalike.spec.actions import STANDALONE_ACTIONS, command_of
 from unalike.spec.declare import Section
+from unalike.spec.fields import fields_of
 
 # Action -> the function that its command calls.
 TARGETS = {
@@ -259,6 +262,51 @@ def test_mistakes_name_the_field(
     monkeypatch.chdir(tmp_path)
     assert run_command(shlex.split(line)) == 2
     assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+def option_of(action: str, field: str) -> str:
+    """The flag that sets a field of a command; empty where it has none."""
+    command = load_command(command_of(action).split()[0])
+    for word in command_of(action).split()[1:]:
+        command = command.commands[word]
+    if getattr(command, "commands", None):  # serve: its first command starts the service
+        command = command.commands["start"]
+    return next((p.opts[0] for p in command.params if p.name == field and p.opts[0].startswith("-")), "")
+
+
+NULL_FIELDS = [
+    path for action in TARGETS for path, node in fields_of(action).items()
+    if path.startswith(f"{action}.") and takes_null(node) and option_of(action, node.name)
+]  # fmt: skip
+# The shortest line of each action, to which an option is added.
+SHORT = {
+    action: min((line for line in LINES if line.startswith(command_of(action) + " ")), key=len) for action in TARGETS
+}
+
+
+@pytest.mark.parametrize("word", ["null", "none", "None"])
+@pytest.mark.parametrize("path", NULL_FIELDS)
+def test_a_field_that_may_be_null_takes_the_word(path: str, word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    action, name = path.split(".")
+    _, call = call_of(f"{SHORT[action]} {option_of(action, name)} {word}", monkeypatch)
+    experiment = call["experiment"]
+    assert getattr(getattr(experiment, action) if isinstance(experiment, Experiment) else experiment, name) is None
+
+
+def test_options_whose_help_says_null_take_it() -> None:
+    assert {"gallery_build.rate", "inspect_fit.rate", "identify.rule", "discover.groups"} <= set(NULL_FIELDS)
+    said = [path for action in TARGETS for path, node in fields_of(action).items()
+            if path.startswith(f"{action}.") and "null" in node.help and option_of(action, node.name)]  # fmt: skip
+    assert set(said) <= set(NULL_FIELDS)
+
+
+@pytest.mark.parametrize(
+    "line", ["discover heap --groups four", "gallery build g refs --rate nul", "inspect fit g -o p --rate x"]
+)
+def test_what_is_no_number_is_refused(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(shlex.split(line)) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error:") and repr(line.split()[-1]) in err and "number, nor null" in err
 
 
 def test_two_flags_of_one_field_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

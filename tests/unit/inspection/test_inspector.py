@@ -260,6 +260,41 @@ def test_ignored_regions_have_no_say_in_the_fit_and_in_inspecting(tmp_path):
         fitted_inspector(ignore_boxes=((0, 0, 65, 10),))
 
 
+def test_settings_change_threshold_and_ignored_regions_and_nothing_of_the_inspector_itself(inspector, tmp_path):
+    scratched = draw_part(101, (50, 50))
+    plain = inspector.inspect(scratched)
+    lax = inspector.with_settings(threshold=plain.score + 1)
+    assert lax.inspect(scratched).decision == "good" and lax.threshold.images == 24
+    assert lax.threshold.expected_rate == np.mean(np.array(inspector.facts["good_scores"]) > plain.score + 1)
+    assert lax.inspect(scratched).score == plain.score and inspector.inspect(scratched).decision == "defective"
+    ignoring = inspector.with_settings(ignore_boxes=[(32, 32, 64, 64)])
+    assert ignoring.inspect(scratched).score < plain.score and ignoring.threshold == inspector.threshold
+    both = ignoring.with_settings(ignore_boxes=[(0, 0, 32, 32)])
+    assert both.extractor.ignored_cells((64, 64)).mean() == pytest.approx(0.5)
+    assert inspector.extractor.ignored_HW is None and inspector.frame == (64, 64)
+    with pytest.raises(DataError, match="ignored box"):
+        inspector.with_settings(ignore_boxes=[(0, 0, 65, 10)])
+    del (other := Inspector.load(inspector.save(tmp_path / "a.inspector"))).facts["frame"]
+    with pytest.raises(DataError, match="does not know the size of its images"):
+        other.with_settings(ignore_boxes=[(0, 0, 10, 10)])
+
+
+def test_the_heat_layer_is_clear_where_the_overlay_shows_the_image_alone(inspector):
+    image = draw_part(101, (50, 50), (128, 96))
+    result = inspector.inspect(image)
+    layer_HW4, overlay_HW3 = np.array(result.heat_layer()), np.array(result.overlay(Image.fromarray(image)))
+    assert layer_HW4.shape == (128, 96, 4) and max(result.heat_layer(64).size) == 64
+    level_HW = result.anomaly_map() / result.threshold
+    assert (layer_HW4[..., 3][level_HW < 0.5] == 0).all() and (layer_HW4[..., 3][level_HW > 0.51] > 0).all()
+    assert layer_HW4[..., 3].max() == 178 and tuple(
+        layer_HW4[np.unravel_index(level_HW.argmax(), level_HW.shape)][:3]
+    ) == (235, 0, 0)
+    is_clear_HW = layer_HW4[..., 3] == 0
+    gray_HW = np.asarray(Image.fromarray(image).convert("L"), np.float32) * 0.8 + 40
+    frame_HW = (overlay_HW3 == (220, 38, 38)).all(-1)
+    assert np.allclose(overlay_HW3[is_clear_HW & ~frame_HW], gray_HW[is_clear_HW & ~frame_HW][:, None], atol=1)
+
+
 @pytest.mark.parametrize("share", [0.03, pytest.param(1.0, marks=pytest.mark.slow)], ids=["some", "all"])
 def test_forged_inspectors_are_read_or_refused(inspector, tmp_path, share):
     """Values of other types under right checksums; what is read can inspect."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from unalike.errors import DataError
-from unalike.metrics.false_alarm import AnomalyThreshold, fit_threshold, images_needed
+from unalike.metrics.false_alarm import AnomalyThreshold, choose_threshold, fit_threshold, images_needed
 
 RNG = np.random.default_rng(7)
 
@@ -97,3 +97,18 @@ def test_few_images_wide_scores_and_several_at_the_top_leave_nothing_out():
     ).outliers  # two of 31: a kind of its own
     # The others alone would not support the rate.
     assert not fit_threshold(np.array([*rng.normal(1, 0.01, 18), 2.0]), 0.05).outliers
+
+
+def test_a_chosen_threshold_has_the_share_of_normal_images_above_it_and_its_interval():
+    scores = np.arange(1.0, 101.0)
+    chosen = choose_threshold(95.5, scores)
+    assert (chosen.threshold, chosen.images, chosen.expected_rate) == (95.5, 100, 0.05)
+    # Clopper and Pearson of 5 in 100, as in their paper's tables.
+    assert chosen.low == pytest.approx(0.0164, abs=2e-4) and chosen.high == pytest.approx(0.1128, abs=2e-4)
+    above, below = choose_threshold(200, scores), choose_threshold(0.5, scores)
+    assert (above.expected_rate, above.low) == (0.0, 0.0) and 0.02 < above.high < 0.05
+    assert (below.expected_rate, below.high) == (1.0, 1.0)
+    alone = choose_threshold(3)
+    assert alone.images == 0 and math.isnan(alone.expected_rate) and (alone.low, alone.high) == (0.0, 1.0)
+    with pytest.raises(DataError, match="not a number"):
+        choose_threshold(math.nan, scores)

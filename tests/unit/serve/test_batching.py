@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -225,6 +226,49 @@ def test_batches_are_reported() -> None:
         await start(batcher, 100)[0]
         await until(lambda: bool(reports))
         assert reports[0].images == 1 and len(reports[0].queue_s) == 1 and reports[0].network_s >= 0
+        batcher.close()
+
+    run(scenario())
+
+
+def test_an_idle_engine_decodes_in_its_own_thread_and_what_comes_meanwhile_is_the_next_batch() -> None:
+    async def scenario() -> None:
+        engine = StandInEngine(batch=4, closed=True)
+        batcher = Batcher(engine, wait_s=LATER)
+        assert batcher.is_idle
+        threads = []
+
+        def decode() -> np.ndarray:
+            threads.append(threading.current_thread())
+            return image(100)
+
+        alone = asyncio.create_task(batcher.run_alone(decode, Pairs(), "alone"))
+        await engine.entered()
+        assert not batcher.is_idle and threads[0] is not threading.main_thread()
+        tasks = start(batcher, 101, 102)
+        await until(lambda: batcher.waiting == 2)
+        engine.release(2)
+        assert await alone == (0.0, "alone")
+        assert await asyncio.gather(*tasks) == [(1.0, 101), (2.0, 102)] and engine.calls == [1, 2]
+        await until(lambda: batcher.is_idle)
+        batcher.close()
+
+    run(scenario())
+
+
+def test_an_image_that_cannot_be_decoded_leaves_the_engine_to_the_others() -> None:
+    async def scenario() -> None:
+        engine = StandInEngine(batch=4)
+        batcher = Batcher(engine)
+        unreadable = ValueError("unreadable")
+        assert await batcher.run_alone(lambda: unreadable, Pairs(), None) is unreadable
+        with pytest.raises(ZeroDivisionError):
+            await batcher.run_alone(lambda: np.zeros(1 // 0), Pairs(), None)
+        assert batcher.is_idle and not engine.calls
+        assert await batcher.run_alone(lambda: image(103), Pairs(), "next") == (3.0, "next")
+        with pytest.raises(ValueError, match="failing"):
+            await batcher.run_alone(lambda: image(103), Pairs("failing", fails=True), None)
+        await until(lambda: batcher.is_idle)
         batcher.close()
 
     run(scenario())

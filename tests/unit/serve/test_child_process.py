@@ -24,6 +24,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "    if sys.argv[1] == 'fail': sys.exit('error: no such network')",
         "    if sys.argv[1] == 'die': os._exit(7)",
         "    if sys.argv[1] == 'wait':", "        place.write_text(str(os.getpid())); time.sleep(600)",
+        "    if sys.argv[1] == 'tell':", "        [print(line, flush=True) for line in ('one', '', 'zwei \\u00e4')]; sys.exit('error: too late')",
         "    time.sleep(0.2); place.write_text(str(os.getpriority(os.PRIO_PROCESS, 0)))",
     ]  # fmt: skip
     (tmp_path / "standin_work.py").write_text("\n".join(lines))
@@ -62,6 +63,23 @@ def test_a_failure_says_the_last_line_or_the_code(module: str, tmp_path: Path) -
         run(run_child(module, ["fail", ""]))
     with pytest.raises(RunError, match="code 7"):
         run(run_child(module, ["die", ""]))
+
+
+def test_its_lines_are_told_while_it_runs_and_an_error_in_that_ends_it(module: str, tmp_path: Path) -> None:
+    lines: list[str] = []
+
+    async def note(line: str) -> None:
+        lines.append(line)
+
+    with pytest.raises(RunError, match="^too late$"):
+        run(run_child(module, ["tell", ""], note))
+    assert lines == ["one", "", "zwei ä"]
+
+    async def refuse(line: str) -> None:
+        raise ValueError(line)
+
+    with pytest.raises(ValueError, match="^one$"):
+        run(run_child(module, ["tell", ""], refuse))
 
 
 def test_it_is_killed_when_its_task_is_cancelled(module: str, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_an_inspector_whose_file_changes_is_loaded_again(tmp_path: Path, monkeyp
             raise DataError("damaged")
         return content
 
-    monkeypatch.setattr(module.Inspector, "load", load)
+    monkeypatch.setattr("unalike.inspection.inspector.Inspector.load", load)
     path = tmp_path / "part.inspector"
     path.write_bytes(b"old")
     resources = ResourceLoader(Serve(), Sources(inspectors={"part": str(path)})).load()

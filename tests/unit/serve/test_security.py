@@ -29,6 +29,9 @@ ROLES = [
     ("POST", "/v1/galleries/a/classes/merge", "operate"), ("DELETE", "/v1/galleries/a/references/7", "operate"),
     ("POST", "/v1/calibration", "operate"), ("PUT", "/v1/references", "admin"), ("POST", "/v1/galleries/a/b/references", "admin"),
     ("GET", "/recognize", "view"), ("DELETE", "/v1/session", "view"), ("POST", "/v1/session", "admin"),
+    ("GET", "/v1/keys", "admin"), ("GET", "/v1/settings", "admin"), ("GET", "/settings", "admin"), ("GET", "/settings/keys", "admin"),
+    ("POST", "/v1/keys", "admin"), ("DELETE", "/v1/keys/1", "admin"), ("PUT", "/v1/settings", "admin"),
+    ("GET", "/v1/review", "view"), ("POST", "/v1/review/answers", "operate"), ("DELETE", "/v1/galleries/a/review/answers/1", "operate"),
     ("PUT", "/v1/identify", "admin"), ("POST", "/v1/unknown", "admin"), ("DELETE", "/v1/decisions/identify", "admin"),
 ]  # fmt: skip
 

@@ -33,13 +33,13 @@ from unalike.spec.load import check_fields
 from unalike.spec.schema import schema_text
 from unalike.verification.verifier import Verifier
 
-# SHA-256 of the schemas of 2026-11-29. They change only when a field of TAO's sections does (dataset.decoding, train.epoch_images since); descriptions keep their spelling too.
+# SHA-256 of the schemas of 2026-11-29. They change only when a field of TAO's sections does (dataset.decoding, train.epoch_images since; section mlflow, ours); descriptions keep their spelling too.
 TAO_SCHEMAS = {
-    "train": "2d38911b90a1a5e63f9988a29377d31592cda5f9dd59306a7d2987d81c630a95",
-    "evaluate": "39af484231362921853405fe9aa7822f6a6cb8ce9d113b5a94bc3daf339a98a8",
-    "inference": "266220f653d3122540553106a09d6d618234d21d9820b5cc0939fd73140b6f0c",
-    "export": "47b62725069bae8cd286c429549a68c0c8223cad2d3a3a77d40d95dbc704410b",
-    "gen_trt_engine": "62471b8f7b67e1b8c565006e5d3eb60281db6dc50716c64c39e4f20236742202",
+    "train": "438d4023933d8975b251c057e002f5082b3627f91bc9601d7b619a8ce3d46232",
+    "evaluate": "91aa3192a056ea122aebdaec2adaa5e96f5c8165b7554281de02b2fa8bc90c1b",
+    "inference": "f8d4a619a1118e296ba671622ee1ec1d362c954522074ba394b66c3fa68bb30a",
+    "export": "3b1c42281ca89f0050fbd7157d29371b9102fccdb1ec18515378140fea2f525e",
+    "gen_trt_engine": "3797b9734f4d2d85d181ba77b0bf1f0d385813f5487b3a53462cc25cd9d96484",
 }
 CONFIG = {field.name for field in dataclasses.fields(AnomalyModelConfig)}
 VERIFICATION = {"reference", "images", "results_dir", "asset", "save"}

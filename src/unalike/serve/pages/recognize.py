@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-import time
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from unalike.serve.pages.answer_view import AnswerView, view_answers
+from unalike.serve.pages.batch import new_batch, start_of_batch
 from unalike.serve.pages.rendering import render_page
 from unalike.serve.problems import Problem
 from unalike.serve.request_context import context_of
@@ -25,21 +23,6 @@ from unalike.serve.uploads import Parameters
 
 PAGE_SIZE = 12
 MAX_CHOICES = 20
-_BATCH_PREFIX = "page-"
-
-
-def new_batch() -> str:
-    """A name for the pictures of one visit: the id of their requests, by which a page that is loaded again finds them."""
-    return f"{_BATCH_PREFIX}{time.time_ns() // 1_000_000:x}-{secrets.token_hex(6)}"
-
-
-def start_of_batch(batch: str) -> datetime | None:
-    """When a batch was named, which bounds the search for its decisions; None for another name."""
-    try:
-        milliseconds = int(batch.removeprefix(_BATCH_PREFIX).partition("-")[0], 16)
-        return datetime.fromtimestamp(milliseconds / 1000, UTC) - timedelta(minutes=1)
-    except (ValueError, OverflowError, OSError):
-        return None
 
 
 def recognize_pages(service: Service) -> APIRouter:

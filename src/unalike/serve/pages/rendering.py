@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from starlette.responses import HTMLResponse
 
 from unalike.report.templating import make_environment
 from unalike.serve.request_context import RequestContext, context_of
-from unalike.serve.security import ROLES
+from unalike.serve.security import ADMIN, ROLES
 from unalike.serve.service import Service
 
 if TYPE_CHECKING:
@@ -23,7 +24,21 @@ PAGE_POLICY = (
     "media-src 'self' blob:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
 # Address and name of each page, in the order of the navigation.
-NAVIGATION = (("/recognize", "Recognize"), ("/classes", "Classes"), ("/train", "Train"))
+NAVIGATION = (
+    ("/recognize", "Recognize"),
+    ("/classes", "Classes"),
+    ("/review", "Review"),
+    ("/inspect", "Inspect"),
+    ("/compare", "Compare"),
+    ("/verify", "Verify"),
+    ("/train", "Train"),
+    ("/monitor", "Monitor"),
+    ("/settings", "Settings"),
+)
+# Those that a key for one gallery may see.
+GALLERY_PAGES = frozenset(("/recognize", "/classes", "/review", "/train", "/monitor"))
+# Pages of the whole service, for administrators.
+ADMIN_PAGES = frozenset(("/settings",))
 
 
 @dataclass(frozen=True)
@@ -50,7 +65,21 @@ def environment() -> Environment:
     """The environment of the pages' templates."""
     pages = make_environment("unalike.serve")
     pages.filters["query"] = urlencode
+    pages.filters["details"] = _details
     return pages
+
+
+def _details(values: Mapping[str, Any]) -> str:
+    """Details of an entry of the audit log in one line."""
+    return "; ".join(f"{name}: {_plain(value)}" for name, value in values.items() if value not in (None, [], ""))
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_plain(item) for item in value)
+    if isinstance(value, dict):
+        return " ".join(f"{name} {_plain(item)}" for name, item in value.items())
+    return str(value)
 
 
 def render_page(
@@ -68,10 +97,15 @@ def render_page(
         values: variables of the template; every text is escaped.
     """
     context = context_of(request)
+    viewer = Viewer(context.actor, context.role, bool(context.csrf))
+    is_chief = viewer.may(ADMIN) and context.gallery is None
     values |= {
-        "viewer": Viewer(context.actor, context.role, bool(context.csrf)), "csrf": context.csrf, "gallery": gallery,
+        "viewer": viewer, "csrf": context.csrf, "gallery": gallery,
         "galleries": gallery_names(service, context) if service is not None else [], "path": request.url.path,
-        "navigation": NAVIGATION,
+        "navigation": [
+            page for page in NAVIGATION
+            if (context.gallery is None or page[0] in GALLERY_PAGES) and (is_chief or page[0] not in ADMIN_PAGES)
+        ],
     }  # fmt: skip
     html = environment().get_template(template).render(**values)
     return HTMLResponse(html, status, headers={**(headers or {}), "Content-Security-Policy": PAGE_POLICY})

@@ -25,7 +25,9 @@ def sign_in_pages(service: Service) -> APIRouter:
 
     @router.get("/")
     async def home() -> Response:
-        return RedirectResponse(HOME, 303)
+        # The page of what is served.
+        is_for_inspection = service.resources.inspectors and not service.resources.galleries
+        return RedirectResponse("/inspect" if is_for_inspection else HOME, 303)
 
     @router.get(SIGN_IN_PATH)
     async def sign_in(request: Request) -> Response:

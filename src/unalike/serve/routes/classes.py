@@ -182,7 +182,7 @@ async def check_new_classes(resource: GalleryResource, labels: Iterable[str]) ->
     Raises:
         Problem: 422.
     """
-    hidden = {label: sign for label in labels if (sign := _hidden_sign(label)) is not None}
+    hidden = {label: sign for label in labels if (sign := hidden_sign(label)) is not None}
     counts = await asyncio.to_thread(resource.gallery.counts) if hidden else {}
     for label, sign in hidden.items():
         if label not in counts:
@@ -190,7 +190,8 @@ async def check_new_classes(resource: GalleryResource, labels: Iterable[str]) ->
                           expected="a name without control characters and halves of characters")  # fmt: skip
 
 
-def _hidden_sign(label: str) -> str | None:
+def hidden_sign(label: str) -> str | None:
+    """The first character of a name that would not be seen, or that makes it look like another one; None without any."""
     return next((sign for sign in label if unicodedata.category(sign) in ("Cc", "Cs") or sign in _DIRECTIONS), None)
 
 

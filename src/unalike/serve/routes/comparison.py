@@ -2,36 +2,67 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import importlib
+import io
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from fastapi import APIRouter, Request
+from PIL import Image
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from unalike.actions.compare import summary
-from unalike.comparison.comparer import Comparer
-from unalike.errors import DataError
+from unalike.data.decode import decode, upright_size
+from unalike.errors import DataError, UnreadableImage
 from unalike.serve.documents import image_body, problems
 from unalike.serve.problems import Problem
+from unalike.serve.region_sets import Box, find_set, scale_boxes
 from unalike.serve.request_context import RequestContext, context_of
+from unalike.serve.routes.decisions import find_decision
 from unalike.serve.security import require_gallery
 from unalike.serve.service import Service, display_name, json_response
 from unalike.serve.store import DecisionRecord
-from unalike.serve.uploads import Parameters, Upload
+from unalike.serve.uploads import Form, Parameters, Upload, read_boxes
 from unalike.spec.compare import Alignment, Lighting
 
+if TYPE_CHECKING:
+    from unalike.comparison.comparer import Comparer
+    from unalike.comparison.result import ComparisonResult
+
 RESOURCE = "compare"
+JPEG_QUALITY = 88
 _ALIGNMENTS, _LIGHTINGS = get_args(Alignment), get_args(Lighting)
-_PARAMETERS: dict[str, Any] = {
+OPTIONS: dict[str, Any] = {
     "align": {"type": "string", "enum": list(_ALIGNMENTS), "default": "auto"},
     "lighting": {"type": "string", "enum": list(_LIGHTINGS), "default": "local"},
     "tolerance": {"type": "integer", "minimum": 0, "maximum": 32, "default": 3},
     "contrast": {"type": "number", "minimum": 1, "maximum": 255, "default": 40},
     "min_area": {"type": "integer", "minimum": 1, "maximum": 10**9, "default": 12},
+    "margin": {"type": "integer", "minimum": 0, "maximum": 10**5,
+               "description": "Pixels around each box; unset, 1/64 of the shorter side."},
+    "min_compared": {"type": "number", "exclusiveMinimum": 0, "maximum": 1, "default": 0.95},
+    "max_rotation": {"type": "number", "minimum": 0, "maximum": 180, "default": 15},
+    "max_scale": {"type": "number", "minimum": 1, "maximum": 8, "default": 1.5},
+    "max_shift": {"type": "number", "minimum": 0, "maximum": 1, "default": 0.15},
+    "flexible": {"type": "boolean", "default": True},
     "mirror": {"type": "boolean", "default": False},
     "any_pose": {"type": "boolean", "default": False},
-}
+    "ground": {"type": "string", "description": "Color behind transparent pixels: white, black, gray or #rrggbb."},
+    "range": {"type": "string", "description": "Lowest and highest value of images of more than 8 bits, such as 0,4095."},
+}  # fmt: skip
+_PARAMETERS: dict[str, Any] = {
+    **OPTIONS,
+    "ignore_boxes": {"type": "string", "description": "Boxes of the reference in which differences are ignored, as JSON: "
+                                                      "[[left, top, right, bottom], ...]."},
+    "regions": {"type": "string", "description": "Name of a set of regions that are ignored (/v1/region-sets)."},
+    "pictures": {"type": "boolean", "default": False,
+                 "description": "Answer pictures too, as JPEG in base64: image, reference (aligned), frame (the reference as it is), heat."},
+    "decision": {"type": "string", "description": "Id of a decision of compare, in place of images: its answer again, which is not "
+                                                  "recorded; with pictures alone."},
+}  # fmt: skip
 
 
 class CompareModel(BaseModel):
@@ -47,8 +78,8 @@ def comparison_router(service: Service) -> APIRouter:
     router = APIRouter(tags=["compare"])
 
     def compare_one(
-        comparer: Comparer, context: RequestContext, reference: Upload, upload: Upload, alone: bool
-    ) -> dict[str, Any]:
+        settings: Mapping[str, Any], context: RequestContext, reference: Upload, upload: Upload, alone: bool, with_pictures: bool
+    ) -> dict[str, Any]:  # fmt: skip
         """The entry of one pair, recorded; with an error where several are compared and this one cannot be."""
         names = {
             "name": display_name(upload.name),
@@ -58,53 +89,138 @@ def comparison_router(service: Service) -> APIRouter:
         try:
             service.check_size(upload)
             service.check_size(reference)
-            result = comparer.compare(reference.content, upload.content)
+            result = _comparer(settings).compare(reference.content, upload.content)
         except DataError as error:
+            named_error = _named(service, error, (reference, upload))
             if alone:
-                raise
-            return {**names, "error": str(error)}
-        plain = {**names, **result.to_dict()}
+                raise named_error from error
+            return {**names, "error": str(named_error)}
+        size = list(upright_size(reference.content))
+        plain = {**names, **result.to_dict(), "reference_size": size, "options": dict(settings)}
         score = max((region.score for region in result.regions), default=0.0)
         record = DecisionRecord(
             "compare", RESOURCE, result.answer, score=score, image=service.kept_sha(upload), request_id=context.id,
-            actor=context.actor, result=plain,
+            actor=context.actor, result={**plain, "reference_image": service.kept_sha(reference)},
         )  # fmt: skip
         service.decision_log.add([record])
         service.metrics.add_decision(RESOURCE, result.answer, None)
-        return {"id": record.id, **plain}
+        return {"id": record.id, **plain, **({"pictures": draw_pictures(result)} if with_pictures else {})}
+
+    def compare_again(record: DecisionRecord, with_pictures: bool) -> dict[str, Any]:
+        """The entry of a decision, computed anew."""
+        images = service.store.images
+        sha, settings = record.result.get("reference_image"), record.result.get("options")
+        if record.image is None or sha is None or settings is None:
+            raise Problem(404, "no-image", "the images of this decision were not kept", remedy="send them again")
+        result = _comparer(settings).compare(images.get(sha), images.get(record.image))
+        entry = {**record.result, **result.to_dict(), "id": record.id}
+        return entry | ({"pictures": draw_pictures(result)} if with_pictures else {})
 
     @router.post(
         "/v1/compare", response_class=Response, summary="Show where images differ from a reference, by pixels.",
         responses={**problems(), 200: {"model": CompareModel}},
-        openapi_extra=image_body({"reference": "The reference.", "image": "One or several images."}, _PARAMETERS, raw=False),
+        openapi_extra=image_body({"reference": "The reference.", "image": "One or several images."}, _PARAMETERS, raw=False,
+                                 required=()),
     )  # fmt: skip
     async def compare(request: Request) -> Response:
         context = context_of(request)
         require_gallery(context, "endpoint", RESOURCE)
         service.work.refuse_overload()
         form = await service.read_form(request, ("reference", "image", "images"))
-        comparer = _comparer(Parameters(form.values))
-        references = [upload for upload in form.images if upload.field == "reference"]
-        images = [upload for upload in form.images if upload.field != "reference"]
-        if len(references) != 1 or not images:
-            raise Problem(422, "no-images", f"{len(references)} references and {len(images)} images",
-                          expected="one reference and at least one image",
-                          remedy="curl -F reference=@approved.png -F image=@photo.jpg ...")  # fmt: skip
+        # Loaded when it is first asked for, which takes a tenth of a second, in which others are answered.
+        summary = (await asyncio.to_thread(importlib.import_module, "unalike.actions.compare")).summary
+        boxes = read_boxes(form.values.pop("ignore_boxes", None), "ignore_boxes")
+        parameters = Parameters(form.values)
+        decision_id, with_pictures = parameters.text("decision", most=64), parameters.boolean("pictures")
+        if decision_id is not None:
+            parameters.finish()
+            record = await find_decision(service.store, context, decision_id)
+            if record.kind != "compare":
+                raise Problem(404, "no-decision", f"a decision of {record.kind}", expected="one of compare")
+            return json_response(
+                summary(await service.work_on(request, [partial(compare_again, record, with_pictures)]))
+            )
+        regions = parameters.text("regions")
+        settings = _settings(parameters)
+        reference, images = _pair(form)
+        settings["ignore_boxes"] = await _ignored(service, reference, boxes, regions)
+        _comparer(settings)  # a setting that is out of range is said before anything is compared
         alone = len(images) == 1
-        calls = [partial(compare_one, comparer, context, references[0], image, alone) for image in images]
+        calls = [partial(compare_one, settings, context, reference, image, alone, with_pictures) for image in images]
         return json_response(summary(await service.work_on(request, calls)))
 
     return router
 
 
-def _comparer(parameters: Parameters) -> Comparer:
-    """The comparer that the parameters of a request ask for. Raises Problem, MissingExtra."""
+def _named(service: Service, error: DataError, uploads: Sequence[Upload]) -> DataError:
+    """An error with the client's name of the image that cannot be read: the error itself knows bytes alone."""
+    for upload in uploads if isinstance(error, UnreadableImage) else ():
+        try:
+            service.check_size(upload)
+            decode(upload.content)
+        except UnreadableImage:
+            return service.named_error(error, upload)  # type: ignore[arg-type]
+    return error
+
+
+def _pair(form: Form) -> tuple[Upload, list[Upload]]:
+    """The reference and the images of a form. Raises Problem (422)."""
+    references = [upload for upload in form.images if upload.field == "reference"]
+    images = [upload for upload in form.images if upload.field != "reference"]
+    if len(references) != 1 or not images:
+        raise Problem(422, "no-images", f"{len(references)} references and {len(images)} images",
+                      expected="one reference and at least one image",
+                      remedy="curl -F reference=@approved.png -F image=@photo.jpg ...")  # fmt: skip
+    return references[0], images
+
+
+async def _ignored(
+    service: Service, reference: Upload, boxes: Sequence[Box], name: str | None
+) -> list[list[int]] | None:
+    """Boxes of the reference that are ignored: those of the request, and those of a set, in the size of the reference."""
+    regions = [list(box) for box in boxes]
+    if name is not None:
+        content = await asyncio.to_thread(find_set, service.store, name)
+        size = await asyncio.to_thread(upright_size, reference.content)
+        regions += [list(box) for box in scale_boxes(content, size)]
+    return regions or None
+
+
+def _settings(parameters: Parameters) -> dict[str, Any]:
+    """What the parameters of a request set of a comparer. Raises Problem."""
+    margin = parameters.integer("margin", -1, 0, 10**5)
     settings: dict[str, Any] = {
         "align": parameters.choice("align", _ALIGNMENTS) or "auto",
         "lighting": parameters.choice("lighting", _LIGHTINGS) or "local",
         "tolerance": parameters.integer("tolerance", 3, 0, 32), "contrast": parameters.number("contrast", 40.0, 1, 255),
-        "min_area": parameters.integer("min_area", 12, 1, 10**9), "mirror": parameters.boolean("mirror"),
-        "any_pose": parameters.boolean("any_pose"),
+        "min_area": parameters.integer("min_area", 12, 1, 10**9), "margin": None if margin < 0 else margin,
+        "min_compared": parameters.number("min_compared", 0.95, 1e-6, 1), "max_rotation": parameters.number("max_rotation", 15.0, 0, 180),
+        "max_scale": parameters.number("max_scale", 1.5, 1, 8), "max_shift": parameters.number("max_shift", 0.15, 0, 1),
+        "flexible": parameters.boolean("flexible", True), "mirror": parameters.boolean("mirror"),
+        "any_pose": parameters.boolean("any_pose"), "ground": parameters.text("ground", most=40), "range": parameters.text("range", most=60),
     }  # fmt: skip
     parameters.finish()
+    return settings
+
+
+def _comparer(settings: Mapping[str, Any]) -> Comparer:
+    """The comparer of settings. Raises SpecError, MissingExtra."""
+    from unalike.comparison.comparer import Comparer
+
     return Comparer(**settings)
+
+
+def draw_pictures(result: ComparisonResult) -> dict[str, str]:
+    """Pictures of a comparison as JPEG in base64, the first two of one size: image, aligned reference, the reference as it is, heat map."""
+    pictures = {
+        "image": Image.fromarray(result.preview_HWC), "reference": result.reference(),
+        "frame": Image.fromarray(result.reference_frame_HWC),
+    }  # fmt: skip
+    if result.heat_hw is not None:
+        pictures["heat"] = result.heat_map("pixels")
+    contents = {}
+    for name, picture in pictures.items():
+        stream = io.BytesIO()
+        picture.save(stream, "JPEG", quality=JPEG_QUALITY)
+        contents[name] = base64.b64encode(stream.getvalue()).decode("ascii")
+    return contents

@@ -14,12 +14,12 @@ from starlette.responses import Response
 from unalike.errors import DataError, UnreadableImage
 from unalike.explanation.explainer import Explainer, Explanation
 from unalike.explanation.pictures import AGAINST, FOR, overlay_map
+from unalike.serve.batching import EmbedFinish
 from unalike.serve.documents import add_scoped, image_body
 from unalike.serve.problems import Problem
 from unalike.serve.request_context import answered_in_time
 from unalike.serve.resources import GalleryResource
 from unalike.serve.routes.decisions import decision_upload
-from unalike.serve.routes.recognition import EmbedFinish
 from unalike.serve.service import Service, display_name, json_response
 from unalike.serve.store.references import hash_of_reference
 from unalike.serve.uploads import Parameters, Upload

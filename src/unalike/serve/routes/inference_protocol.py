@@ -21,10 +21,10 @@ from starlette.responses import Response
 
 from unalike import __version__
 from unalike.errors import UnreadableImage, closest
+from unalike.serve.batching import EmbedFinish
 from unalike.serve.problems import problem_of
 from unalike.serve.request_context import answered_in_time, context_of
 from unalike.serve.resources import GalleryResource
-from unalike.serve.routes.recognition import EmbedFinish
 from unalike.serve.security import require_gallery
 from unalike.serve.service import Service
 from unalike.serve.tensors import (

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from unalike.errors import UnreadableImage
 from unalike.recognition.decision import RULES
 from unalike.serve.answers import EmbedModel, IdentifyModel, plain_identification
+from unalike.serve.batching import EmbedFinish
 from unalike.serve.decision_log import DecisionLog
 from unalike.serve.documents import add_scoped, image_body
 from unalike.serve.metrics import Metrics
@@ -25,6 +26,7 @@ from unalike.serve.resources import GalleryResource
 from unalike.serve.service import Service, display_name, json_response
 from unalike.serve.store import DecisionRecord
 from unalike.serve.uploads import Form, Parameters, Upload
+from unalike.serve.vector_cache import VectorCache
 
 MAX_NEIGHBORS = 1000
 _K = {"type": "integer", "minimum": 1, "maximum": MAX_NEIGHBORS, "default": 3, "description": "Neighbors to list."}
@@ -44,6 +46,7 @@ class IdentifyFinish:
     rule: str | None
     log: DecisionLog
     metrics: Metrics
+    vectors: VectorCache
 
     def __call__(
         self, vectors_ND: np.ndarray, contexts: Sequence[tuple[Upload, RequestContext]]
@@ -51,7 +54,9 @@ class IdentifyFinish:
         """One answer for each embedding; the decisions are committed."""
         identifications = self.resource.recognizer.identify_vectors(vectors_ND, self.k, self.rule)
         answers, records = [], []
-        for (upload, context), answer in zip(contexts, identifications, strict=True):
+        for (upload, context), answer, vector_D in zip(contexts, identifications, vectors_ND, strict=True):
+            if upload.sha is not None:  # it is kept: a review need not compute its embedding again
+                self.vectors.put(self.resource, upload.sha, vector_D)
             plain = plain_identification(answer)
             record = DecisionRecord(
                 "identify", self.resource.name, answer.decision, answer.label, answer.nearest, answer.score,
@@ -64,15 +69,6 @@ class IdentifyFinish:
         for answer in identifications:
             self.metrics.add_decision(self.resource.name, answer.decision, answer.score)
         return answers
-
-
-@dataclass(frozen=True)
-class EmbedFinish:
-    """Gives the embeddings as they are."""
-
-    def __call__(self, vectors_ND: np.ndarray, contexts: Sequence[Any]) -> Sequence[np.ndarray]:
-        """One embedding (D,) for each image."""
-        return list(vectors_ND)
 
 
 def require_images(form: Form) -> list[Upload]:
@@ -114,7 +110,7 @@ def recognition_router(service: Service) -> APIRouter:
         k, rule = parameters.integer("k", 3, 1, MAX_NEIGHBORS), parameters.choice("rule", RULES)
         parameters.finish()
         uploads = require_images(form)
-        finish = IdentifyFinish(resource, k, rule, service.decision_log, service.metrics)
+        finish = IdentifyFinish(resource, k, rule, service.decision_log, service.metrics, service.vectors)
         contexts = [(upload, context_of(request)) for upload in uploads]
         results = await service.embed(
             request, uploads, resource.network, resource.view, finish, contexts, keep=service.settings.keep_images

@@ -20,13 +20,14 @@ from unalike.data.decode import IMAGE_SUFFIXES, open_image
 from unalike.data.folders import normalize_class_name
 from unalike.errors import UnreadableImage
 from unalike.recognition.backends.protocol import Entry, GalleryBackend
+from unalike.serve.batching import EmbedFinish
 from unalike.serve.changes import Change, apply, bounded, carry_out, request_digest
 from unalike.serve.documents import add_scoped, image_body, problems, query_parameters
 from unalike.serve.problems import Problem
 from unalike.serve.resources import GalleryResource
 from unalike.serve.routes.classes import MAX_LABEL, MAX_PAGE, PAGE_PARAMETERS, check_new_classes, no_class
 from unalike.serve.routes.decisions import decision_upload, image_response, stored_image
-from unalike.serve.routes.recognition import EmbedFinish, require_images
+from unalike.serve.routes.recognition import require_images
 from unalike.serve.service import Service, json_response
 from unalike.serve.store import NoSuchImage
 from unalike.serve.store.images import SIDES, check_sha
@@ -115,7 +116,7 @@ def reference_router(service: Service) -> APIRouter:
         values = {"label": labels}
 
         async def perform(change: Change) -> tuple[int, Any]:
-            vectors_ND = await _embed(service, request, resource, uploads)
+            vectors_ND = await embed_references(service, request, resource, uploads)
             hashes = await _keep_all(service, uploads)
             names = [reference_name(sha, change.token(number)) for number, sha in enumerate(hashes)]
             decoding = resource.view.decoding
@@ -270,7 +271,7 @@ def _labels(parameters: Parameters, form: Form) -> list[str]:
     return [normalize_class_name(name) for name in names]
 
 
-async def _embed(
+async def embed_references(
     service: Service, request: Request, resource: GalleryResource, uploads: Sequence[Upload]
 ) -> np.ndarray:
     """The embeddings (N, D) of images, all of them readable. Raises UnreadableImage."""

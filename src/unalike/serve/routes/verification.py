@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
+from PIL import Image
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from unalike.errors import UnreadableImage
+from unalike.data.folders import normalize_class_name
+from unalike.errors import UnreadableImage, closest
 from unalike.serve.answers import UnreadableModel
-from unalike.serve.documents import add_scoped, image_body
+from unalike.serve.documents import add_scoped, image_body, query_parameters
+from unalike.serve.problems import Problem
 from unalike.serve.request_context import RequestContext, context_of
 from unalike.serve.resources import AssetsResource
+from unalike.serve.routes.decisions import image_response
 from unalike.serve.routes.recognition import require_images, separate
 from unalike.serve.service import Service, display_name, json_response
 from unalike.serve.store import DecisionRecord
 from unalike.serve.uploads import Parameters, Upload
+from unalike.verification.asset import Asset
 from unalike.verification.result import ANSWERS, DIFFERENT
+
+MAX_NAME = 1000
 
 
 class VerifyModel(BaseModel):
@@ -77,8 +86,33 @@ def verification_router(service: Service) -> APIRouter:
             "unreadable": unreadable,
         })  # fmt: skip
 
+    async def picture(request: Request, name: str | None) -> Response:
+        """An approved asset as the set holds it, without its background."""
+        resource = service.asset_set(request, name)
+        parameters = Parameters(dict(request.query_params))
+        wanted_name = parameters.text("asset", "", most=MAX_NAME) or ""
+        parameters.finish()
+        approved = resource.verifier.approved
+        if normalize_class_name(wanted_name) not in [normalize_class_name(own) for own in approved.names]:
+            raise Problem(404, "no-asset", f"no asset {wanted_name[:100]!r} in the set {resource.name}",
+                          remedy=closest(wanted_name, approved.names))  # fmt: skip
+        asset = approved.assets[resource.verifier.asset_number(wanted_name)]
+        return image_response(await asyncio.to_thread(_draw, asset), "image/png")
+
     asset = {"type": "string", "description": "Name of the asset that each image should show; unset, any of them."}
     add_scoped(router, "POST", "assets", "/verify", verify, answer=VerifyModel,
                summary="Check that images show an approved asset, unaltered.",
                extra=image_body({"image": "One or several images."}, {"asset": asset}))  # fmt: skip
+    content = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
+    extra = query_parameters(asset={"type": "string", "minLength": 1, "description": "Name of the asset."})
+    extra["responses"] = {"200": {"description": "The picture, with transparency.", "content": content}}
+    add_scoped(
+        router, "GET", "assets", "/asset-picture", picture, summary="The picture of an approved asset.", extra=extra
+    )
     return router
+
+
+def _draw(asset: Asset) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(asset.layer_HW4).save(stream, "PNG")
+    return stream.getvalue()

@@ -1,9 +1,9 @@
 // A dialog in which one chooses a class by typing a part of its name, or names a new one.
+import { Dialog } from "./dialog.js";
 
-const dialog = document.getElementById("choose");
+const dialog = new Dialog("choose");
 const field = document.getElementById("choose-text");
 const choices = document.getElementById("choices");
-let finish = null;
 let isAwaited = false; // Enter was pressed before the list of the text was there
 
 /**
@@ -13,29 +13,19 @@ let isAwaited = false; // Enter was pressed before the list of the text was ther
  * @returns {Promise<{label: string, isNew: boolean} | null>} null: cancelled
  */
 export function askClass(gallery, title) {
-  document.getElementById("choose-title").textContent = title;
   field.value = "";
   field.setAttribute("hx-vals", JSON.stringify({ gallery }));
   choices.replaceChildren();
   delete choices.dataset.text;
   isAwaited = false;
-  dialog.showModal();
+  const answer = dialog.ask(title);
   field.focus();
   htmx.trigger(field, "refresh");
-  return new Promise((resolve) => {
-    finish = resolve;
-  });
-}
-
-function close(choice) {
-  const resolve = finish;
-  finish = null;
-  dialog.close();
-  resolve?.(choice);
+  return answer;
 }
 
 function take(option) {
-  if (option?.dataset.label) close({ label: option.dataset.label, isNew: option.dataset.kind === "new" });
+  if (option?.dataset.label) dialog.answer({ label: option.dataset.label, isNew: option.dataset.kind === "new" });
 }
 
 function isUpToDate() {
@@ -53,15 +43,13 @@ function mark(option) {
   option?.scrollIntoView({ block: "nearest" });
 }
 
-if (dialog) {
+if (dialog.element) {
   choices.addEventListener("htmx:afterSwap", (event) => {
     choices.dataset.text = new URL(event.detail.xhr.responseURL).searchParams.get("search");
     mark(options()[0]);
     if (isAwaited && isUpToDate()) take(options()[0]);
   });
   choices.addEventListener("click", (event) => take(event.target.closest("[role=option]")));
-  dialog.addEventListener("close", () => close(null));
-  document.getElementById("choose-close").addEventListener("click", () => close(null));
   field.addEventListener("keydown", (event) => {
     const all = options();
     const place = all.findIndex((option) => option.getAttribute("aria-selected") === "true");

@@ -1,7 +1,8 @@
 // The page Import: a folder whose folders are classes, or a table of paths and classes with its pictures.
 import { say, sayProblem } from "./api.js";
 import { parseTable } from "./csv_table.js";
-import { changer, enrollPictures, listRefused } from "./enrollment.js";
+import { changer, enrollPictures } from "./enrollment.js";
+import { listRefused } from "./sending.js";
 
 const { gallery, suffixes, table: tableName } = document.getElementById("import").dataset;
 const known = new Set(suffixes.split(" "));

@@ -3,6 +3,7 @@
 import { call, galleryPath, say, sayProblem } from "./api.js";
 import { askClass } from "./class_choice.js";
 import { confirmChange } from "./confirm_dialog.js";
+import { startDropZone } from "./drop_zone.js";
 import { changer, enrollPictures, keptPicture, listReferences, restorer } from "./enrollment.js";
 import { fetchFragment } from "./fragments.js";
 import { bindKeys } from "./keys.js";
@@ -212,28 +213,4 @@ bindKeys({
   o: () => files?.click(),
 });
 
-if (files) {
-  const zone = document.getElementById("drop");
-  files.addEventListener("change", () => {
-    const chosen = [...files.files];
-    files.value = "";
-    alone(() => add(chosen));
-  });
-  addEventListener("dragover", (event) => {
-    event.preventDefault();
-    zone.classList.add("over");
-  });
-  addEventListener("dragleave", (event) => {
-    if (!event.relatedTarget) zone.classList.remove("over");
-  });
-  addEventListener("drop", (event) => {
-    event.preventDefault();
-    zone.classList.remove("over");
-    const dropped = [...event.dataTransfer.files];
-    alone(() => add(dropped));
-  });
-  addEventListener("paste", (event) => {
-    const pasted = [...(event.clipboardData?.files ?? [])];
-    if (pasted.length) alone(() => add(pasted));
-  });
-}
+if (files) startDropZone(document.getElementById("drop"), (pictures) => alone(() => add(pictures)));

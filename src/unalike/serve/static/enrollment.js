@@ -1,88 +1,25 @@
-// References: pictures that are enrolled one by one, with progress and a list of those that were refused; and kept pictures, to undo.
-import { ApiError, call, galleryPath } from "./api.js";
+// References: pictures that are enrolled, and kept pictures, to undo.
+import { call, galleryPath } from "./api.js";
+import { sendAll } from "./sending.js";
 
-const AT_ONCE = 3; // requests; more would only wait in the queue of the server
 const MOST_MOVED = 1000; // references of a request that moves or removes
-let running = 0;
-
-addEventListener("beforeunload", (event) => {
-  if (running) event.preventDefault();
-});
 
 /**
- * Enroll pictures, each by a request of its own: one that is refused holds up no other.
+ * Enroll pictures.
  * @param {string} gallery
  * @param {{file: File, label: string, name: string}[]} pictures
  * @param {Element} place where progress is shown
  * @returns {Promise<{ids: number[], refused: {name: string, reason: string}[]}>}
  */
 export async function enrollPictures(gallery, pictures, place) {
-  const ids = [];
-  const refused = [];
-  if (!pictures.length) return { ids, refused };
-  const show = showProgress(place, pictures.length);
-  const queue = [...pictures];
-  running += 1;
-  const work = async () => {
-    while (queue.length) {
-      const { file, label, name } = queue.shift();
-      try {
-        const form = new FormData();
-        form.append("image", file, name);
-        form.append("label", label);
-        const { references } = await call("POST", galleryPath(gallery, "/references"), { form });
-        ids.push(references[0].id);
-      } catch (error) {
-        if (!(error instanceof ApiError)) throw error;
-        refused.push({ name, reason: error.message });
-      }
-      show(ids.length + refused.length);
-    }
-  };
-  try {
-    await Promise.all(Array.from({ length: Math.min(AT_ONCE, queue.length) }, work));
-  } finally {
-    running -= 1;
-    place.replaceChildren();
-  }
-  if (refused.length) place.append(listRefused(refused));
-  return { ids, refused };
-}
-
-function showProgress(place, total) {
-  const text = document.createElement("label");
-  const bar = document.createElement("progress");
-  bar.id = "enrolling-bar";
-  text.htmlFor = bar.id;
-  bar.max = total;
-  place.replaceChildren(text, bar);
-  const show = (done) => {
-    bar.value = done;
-    text.textContent = `${done} of ${total} pictures`;
-  };
-  show(0);
-  return show;
-}
-
-/** What was refused, with its reason and a button that takes the list away. */
-export function listRefused(refused) {
-  const section = document.createElement("section");
-  section.setAttribute("aria-label", "Refused");
-  const title = document.createElement("h2");
-  title.textContent = `${refused.length} refused`;
-  const list = document.createElement("ul");
-  list.className = "refused";
-  for (const { name, reason } of refused) {
-    const line = document.createElement("li");
-    line.textContent = `${name}: ${reason}`;
-    list.append(line);
-  }
-  const close = document.createElement("button");
-  close.type = "button";
-  close.textContent = "Close";
-  close.addEventListener("click", () => section.remove());
-  section.append(title, list, close);
-  return section;
+  const { results, refused } = await sendAll(pictures, place, async ({ file, label, name }) => {
+    const form = new FormData();
+    form.append("image", file, name);
+    form.append("label", label);
+    const { references } = await call("POST", galleryPath(gallery, "/references"), { form });
+    return references[0].id;
+  });
+  return { ids: results, refused };
 }
 
 /** All references of a class. */

@@ -1,8 +1,8 @@
-// A dialog in which one types the name of a class.
+// A dialog in which one types a name.
+import { Dialog } from "./dialog.js";
 
-const dialog = document.getElementById("name-dialog");
+const dialog = new Dialog("name-dialog");
 const field = document.getElementById("name-text");
-let finish = null;
 
 /**
  * Ask for a name.
@@ -10,28 +10,14 @@ let finish = null;
  * @returns {Promise<string | null>} null: cancelled
  */
 export function askName({ title, verb, value = "" }) {
-  document.getElementById("name-title").textContent = title;
   document.getElementById("name-take").textContent = verb;
   field.value = value;
-  dialog.showModal();
+  const answer = dialog.ask(title);
   field.select();
-  return new Promise((resolve) => {
-    finish = resolve;
-  });
+  return answer;
 }
 
-function close(name) {
-  const resolve = finish;
-  finish = null;
-  dialog.close();
-  resolve?.(name);
-}
-
-if (dialog) {
-  dialog.addEventListener("close", () => close(null));
-  document.getElementById("name-close").addEventListener("click", () => close(null));
-  document.getElementById("name-form").addEventListener("submit", (event) => {
-    event.preventDefault();
-    if (field.value.trim()) close(field.value.trim());
-  });
-}
+document.getElementById("name-form")?.addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (field.value.trim()) dialog.answer(field.value.trim());
+});

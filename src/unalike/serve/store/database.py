@@ -7,10 +7,12 @@ in any case, and a loss of power where it was committed with ``sync``.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,10 @@ class Database:
         self.path = Path(os.path.abspath(self._url.database or "")) if self.is_sqlite else None
         self.address = str(self.path) if self.path else redact(url or "")
         self._engine: ProcessLocal[sa.Engine] = ProcessLocal()
+        # Of ``append``: a connection of its own, and statements by table.
+        self._appender: ProcessLocal[Any] = ProcessLocal()
+        self._append_lock = threading.Lock()
+        self._inserts: dict[tuple[str, ...], tuple[str, list[Any]]] = {}
         if self.is_sqlite and (not self._url.database or self._url.database == ":memory:"):
             raise StoreError("a store in memory", expected="sqlite:///FILE, whose content outlives the process")
 
@@ -61,8 +67,17 @@ class Database:
         """SQLAlchemy's engine of this process."""
         return self._engine.get(self._create_engine)
 
+    @property
+    def insert(self) -> Any:
+        """The database's own ``insert``, which knows ``on_conflict_do_nothing``; each is loaded where it is needed."""
+        return importlib.import_module(f"sqlalchemy.dialects.{self._url.get_backend_name()}").insert
+
     def close(self) -> None:
         """Close the connections that are not in use."""
+        with self._append_lock:
+            if self._inserts:  # else it was not opened
+                self._appender.get(self.engine.raw_connection).close()
+                self._appender, self._inserts = ProcessLocal(), {}
         self.engine.dispose()
 
     @contextmanager
@@ -93,6 +108,54 @@ class Database:
         with self._explain(), engine.begin() as new_connection:
             yield new_connection
 
+    def append(self, columns: Sequence[sa.Column[Any]], rows: Sequence[Sequence[Any]], *, sync: bool = True) -> None:
+        """Insert rows of a table in a transaction of their own; they are committed when this returns.
+
+        On SQLite past SQLAlchemy's own execution: 0.2 in place of 0.7 ms for one row (own measurement, 2026-11-29), which
+        every answer waits for.
+
+        Args:
+            columns: columns of one table.
+            rows: a value for each column.
+            sync: as of ``writing``.
+
+        Raises:
+            StoreError: for what the database reports.
+        """
+        if not self.is_sqlite:
+            names = [column.name for column in columns]
+            with self.writing(sync=sync) as connection:
+                connection.execute(columns[0].table.insert(), [dict(zip(names, row, strict=True)) for row in rows])
+            return
+        with self._explain(), self._append_lock:
+            statement, processors = self._sqlite_insert(columns)
+            values = [
+                [value if process is None else process(value) for process, value in zip(processors, row, strict=True)]
+                for row in rows
+            ]
+            connection = self._appender.get(self.engine.raw_connection)
+            try:
+                connection.execute(f"PRAGMA synchronous={'FULL' if sync else 'NORMAL'}")
+                connection.execute("BEGIN IMMEDIATE")
+                connection.executemany(statement, values)
+                connection.execute("COMMIT")
+            except sqlite3.Error:
+                with suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+                raise
+
+    def _sqlite_insert(self, columns: Sequence[sa.Column[Any]]) -> tuple[str, list[Any]]:
+        """The statement that inserts a row, and for each column what turns a value into SQLite's."""
+        key = (columns[0].table.name, *(column.name for column in columns))
+        if key not in self._inserts:
+            dialect = self.engine.dialect
+            marks = ", ".join("?" * len(columns))
+            names = ", ".join(dialect.identifier_preparer.format_column(column) for column in columns)
+            table = dialect.identifier_preparer.format_table(columns[0].table)
+            processors = [column.type.dialect_impl(dialect).bind_processor(dialect) for column in columns]
+            self._inserts[key] = f"INSERT INTO {table} ({names}) VALUES ({marks})", processors
+        return self._inserts[key]
+
     @contextmanager
     def _explain(self) -> Iterator[None]:
         try:
@@ -100,7 +163,7 @@ class Database:
         except PoolTimeout as error:
             raise StoreError(f"{self.address}: no free connection within {BUSY_S:g} s",
                              remedy="send fewer requests at once") from error  # fmt: skip
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, sqlite3.Error) as error:
             raise self.explain(error) from error
 
     def explain(self, error: Exception) -> StoreError:

@@ -37,22 +37,30 @@ class Decisions:
     def __init__(self, database: Database, *, sync: bool = False) -> None:
         self._database, self.sync = database, sync
 
-    def add(self, records: Sequence[DecisionRecord], *, connection: sa.Connection | None = None) -> None:
+    def add(self, records: Sequence[DecisionRecord]) -> None:
         """Write decisions, all or none, in one transaction; they are committed when this returns.
 
         Measured 2026-11-29 (SQLite, ext4 on a virtual disk, see docs/experiments/service.md): what costs is the
         transaction, so write the decisions of a batch together.
         """
         if records:
-            rows = [{name: getattr(record, name) for name in _NAMES} for record in records]
-            with self._database.writing(connection, sync=self.sync) as open_connection:
-                open_connection.execute(decisions.insert(), rows)
+            rows = [[getattr(record, name) for name in _NAMES] for record in records]
+            self._database.append(_COLUMNS, rows, sync=self.sync)
 
     def get(self, decision_id: str) -> DecisionRecord | None:
         """The decision of an id, with its feedback; None where there is none."""
         with self._database.reading() as connection:
             records = self._read(connection, sa.select(*_COLUMNS).where(decisions.c.id == decision_id))
         return records[0] if records else None
+
+    def get_many(self, decision_ids: Sequence[str]) -> dict[str, DecisionRecord]:
+        """The decisions of some ids, with their feedback, by id; those that do not exist are left out."""
+        records: list[DecisionRecord] = []
+        with self._database.reading() as connection:
+            for first in range(0, len(decision_ids), 500):
+                is_one = decisions.c.id.in_(decision_ids[first : first + 500])
+                records += self._read(connection, sa.select(*_COLUMNS).where(is_one))
+        return {record.id: record for record in records}
 
     def find(
         self, selection: DecisionFilter | None = None, after: str | None = None, limit: int = 100

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import secrets
 from datetime import timedelta
-from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from unalike.errors import DataError
 from unalike.serve.store.database import Database
@@ -59,7 +57,7 @@ class Idempotency:
             "lease_end": lease_end,
         }
         own = self._is_of(key, actor)
-        insert: Any = sqlite.insert if self._database.is_sqlite else postgresql.insert
+        insert = self._database.insert
         with self._database.writing() as connection:
             new_row = insert(idempotency).values(row).on_conflict_do_nothing().returning(idempotency.c.token)
             if connection.execute(new_row).first():

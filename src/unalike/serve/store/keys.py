@@ -35,6 +35,15 @@ _NO_DIGEST = "0" * 64
 _COLUMNS = [keys.c[f.name] for f in fields(KeyRecord)]
 
 
+class LastAdmin(DataError):
+    """A change after which nobody could manage keys."""
+
+
+def _is_chief(record: KeyRecord) -> bool:
+    """Whether a key may all."""
+    return record.role == ROLES[-1] and record.gallery is None
+
+
 class Keys:
     """The API keys of a store."""
 
@@ -43,7 +52,10 @@ class Keys:
         self._cache: dict[str, tuple[float, KeyRecord]] = {}
         self._lock = threading.Lock()
 
-    def add(self, name: str, role: str, gallery: str | None = None, *, actor: str = "") -> tuple[KeyRecord, str]:
+    def add(
+        self, name: str, role: str, gallery: str | None = None, *, actor: str = "", request_id: str = "",
+        needs_admin: bool = False, connection: sa.Connection | None = None,
+    ) -> tuple[KeyRecord, str]:  # fmt: skip
         """Create a key; the audit log has an entry about it.
 
         Args:
@@ -51,12 +63,17 @@ class Keys:
             role: ``view``, ``operate`` or ``admin``.
             gallery: the one gallery that it is for; None for all.
             actor: who creates it.
+            request_id: the request that asked.
+            needs_admin: whether a key that may less than all is refused while there is none that may all: with a key, nobody
+                without one may do anything any more.
+            connection: a transaction that this becomes part of.
 
         Returns:
             The key, and its secret, which cannot be read again.
 
         Raises:
             DataError: the name is empty, too long or taken, or there is no such role.
+            LastAdmin: as of ``needs_admin``.
         """
         check_choice(role, ROLES, "role")
         check_text(name, "name", MAX_NAME)
@@ -66,14 +83,17 @@ class Keys:
         record = KeyRecord(secrets.token_hex(4), name, role, gallery or None, utc_now())
         secret = f"{PREFIX}_{record.id}_{secrets.token_urlsafe(32)}"
         row = {f.name: getattr(record, f.name) for f in fields(record)} | {"digest": text_sha256(secret)}
-        with self._database.writing() as connection:
+        with self._database.writing(connection) as open_connection:
+            if needs_admin and not _is_chief(record) and not self._chiefs(open_connection):
+                raise LastAdmin(f"a key of the role {role}{' for one gallery' if gallery else ''}, and no key that may all",
+                                expected="first a key of the role admin for all galleries")  # fmt: skip
             try:
-                connection.execute(keys.insert(), row)
+                open_connection.execute(keys.insert(), row)
             except IntegrityError as error:
                 raise DataError(f"there is a key named {name!r}", expected="another name",
                                 remedy="revoke that key first, or choose another name") from error  # fmt: skip
             details = {"id": record.id, "role": role, "gallery": record.gallery}
-            self._note_change(connection, actor, "keys.add", name, details)
+            self._note_change(open_connection, actor, "keys.add", name, details, request_id)
         return record, secret
 
     def list(self) -> list[KeyRecord]:
@@ -87,28 +107,39 @@ class Keys:
         with self._database.reading() as connection:
             return frozenset(connection.execute(sa.select(keys.c.digest).where(keys.c.revoked.is_(None))).scalars())
 
-    def revoke(self, key: str, *, actor: str = "") -> KeyRecord:
+    def revoke(
+        self, key: str, *, actor: str = "", request_id: str = "", keeps_admin: bool = False,
+        connection: sa.Connection | None = None,
+    ) -> KeyRecord:  # fmt: skip
         """Revoke a key for ever; the audit log has an entry about it.
 
         Args:
             key: its id, or the name of a valid key.
             actor: who revokes it.
+            request_id: the request that asked.
+            keeps_admin: whether the last key that may all is refused to be revoked.
+            connection: a transaction that this becomes part of.
 
         Raises:
             DataError: there is no such key, or it was revoked before.
+            LastAdmin: as of ``keeps_admin``.
         """
         now = utc_now()
-        with self._database.writing() as connection:
+        with self._database.writing(connection) as open_connection:
+            chiefs = self._chiefs(open_connection) if keeps_admin else ()
             is_valid = keys.c.revoked.is_(None)
             is_chosen = sa.or_(keys.c.id == key, keys.c.name == key)
-            row = connection.execute(sa.select(*_COLUMNS).where(is_chosen, is_valid)).mappings().first()
+            row = open_connection.execute(sa.select(*_COLUMNS).where(is_chosen, is_valid)).mappings().first()
             if row is None:
-                if connection.execute(sa.select(keys.c.id).where(is_chosen)).first():
+                if open_connection.execute(sa.select(keys.c.id).where(is_chosen)).first():
                     raise DataError(f"key {key!r} was revoked before", expected="a valid key")
-                names = [name for (name,) in connection.execute(sa.select(keys.c.name).where(is_valid))]
+                names = [name for (name,) in open_connection.execute(sa.select(keys.c.name).where(is_valid))]
                 raise DataError(f"no key {key!r}", remedy=closest(key, names) or "see: unalike serve keys list")
-            connection.execute(keys.update().where(keys.c.id == row["id"]).values(revoked=now))
-            self._note_change(connection, actor, "keys.revoke", row["name"], {"id": row["id"]})
+            if chiefs == (row["id"],):
+                raise LastAdmin(f"key {row['name']!r} is the last one that may all", expected="another key of the role admin",
+                                remedy="make one first; on the service's machine unalike serve keys revokes any key")  # fmt: skip
+            open_connection.execute(keys.update().where(keys.c.id == row["id"]).values(revoked=now))
+            self._note_change(open_connection, actor, "keys.revoke", row["name"], {"id": row["id"]}, request_id)
         with self._lock:
             self._cache.clear()
         return replace(KeyRecord(**row), revoked=now)
@@ -135,10 +166,16 @@ class Keys:
             self._cache[digest] = time.monotonic() + CACHE_S, record
         return record
 
+    def _chiefs(self, connection: sa.Connection) -> tuple[str, ...]:
+        """Ids of the valid keys that may all; they are locked, so that of two at once one waits for the other."""
+        is_chief = sa.and_(keys.c.revoked.is_(None), keys.c.role == ROLES[-1], keys.c.gallery.is_(None))
+        return tuple(connection.execute(sa.select(keys.c.id).where(is_chief).with_for_update()).scalars())
+
     def _note_change(
-        self, connection: sa.Connection, actor: str, action: str, name: str, details: dict[str, str | None]
-    ) -> None:
-        entry_id = self._audit.begin(actor, action, name, details, connection=connection)
+        self, connection: sa.Connection, actor: str, action: str, name: str, details: dict[str, str | None],
+        request_id: str,
+    ) -> None:  # fmt: skip
+        entry_id = self._audit.begin(actor, action, name, details, request_id=request_id, connection=connection)
         self._audit.finish(entry_id, connection=connection)
 
     def _note_use(self, record: KeyRecord, now: datetime) -> None:

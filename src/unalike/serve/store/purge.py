@@ -29,8 +29,9 @@ from unalike.serve.store.images import check_sha
 from unalike.serve.store.learning import CANCELLED, QUEUED, RUNNING, TRAIN
 from unalike.serve.store.records import utc_now
 from unalike.serve.store.references import hash_of_reference, hashes_of, references_of
+from unalike.serve.store.reviews import DOUBTFUL, DRIFTED, NEW_CLASS, UNDO_TIME
 from unalike.serve.store.store import Store
-from unalike.serve.store.tables import decisions, idempotency, json_text, plain_text
+from unalike.serve.store.tables import decisions, idempotency, json_text, plain_text, reviews
 from unalike.storage.atomic import copy_file
 from unalike.storage.file_lock import file_lock
 
@@ -88,9 +89,13 @@ def purge_expired(
     now = now or utc_now()
     with purge_lock(store):
         answers = _delete(store.database, idempotency, idempotency.c.created < now - ANSWERS_KEPT)
+        _forget_undo(store.database, now - UNDO_TIME)
         rows = 0
         if retention.decisions is not None:
             rows = _delete(store.database, decisions, decisions.c.time < now - retention.decisions)
+            # An answer is younger than the decisions that it is about.
+            of_decisions = reviews.c.kind.in_((DOUBTFUL, DRIFTED, NEW_CLASS))
+            _delete(store.database, reviews, sa.and_(of_decisions, reviews.c.time < now - retention.decisions))
         images = 0
         if retention.images is not None:
             limit = now - retention.images
@@ -125,6 +130,7 @@ def purge_image(
         _remove_learning_data(store)
         rows = _delete(store.database, decisions, decisions.c.image == sha)
         answers = _delete(store.database, idempotency, _contains(store.database, idempotency.c.body, sha))
+        _delete(store.database, reviews, _contains(store.database, reviews.c.undo, sha))
         report = replace(report, decisions=rows, answers=answers)
         entry.update(report.to_dict())
     _empty_journal(store.database)
@@ -169,6 +175,8 @@ def purge_class(
         }  # fmt: skip
         candidates -= _held_by_others(database, candidates, names_it)
         images = sum(store.images.delete(sha) for sha in sorted(candidates))
+        is_answer = sa.or_(reviews.c.label == label, _mentions(database, reviews.c.undo, label))
+        _delete(database, reviews, sa.and_(reviews.c.resource == resource, sa.func.coalesce(is_answer, sa.false())))
         report = PurgeReport(
             images=images,
             decisions=_delete(database, decisions, names_it),
@@ -233,6 +241,13 @@ def _delete(database: Database, table: sa.Table, condition: sa.ColumnElement[boo
         count += len(rows)
         if len(rows) < CHUNK:
             return count
+
+
+def _forget_undo(database: Database, limit: datetime) -> None:
+    """Remove what would take back the answers of a review that were given before a time: vectors of removed references."""
+    is_old = sa.and_(reviews.c.time < limit, sa.type_coerce(reviews.c.undo, sa.Text) != "null")
+    with database.writing() as connection:
+        connection.execute(reviews.update().where(is_old).values(undo=sa.literal("null", sa.Text)))
 
 
 def _remove_references(gallery: GalleryBackend, ids: list[int]) -> int:

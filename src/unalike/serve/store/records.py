@@ -19,6 +19,8 @@ WITHDRAWN = "withdrawn"
 # Each role may do what those before it may.
 ROLES = ("view", "operate", "admin")
 OUTCOMES = ("begun", "done", "failed")
+# What becomes of work: it waits, is done by a process, and ends in one of the other ways.
+WAITING, RUNNING, DONE, FAILED, CANCELED = WORK_STATES = ("waiting", "running", "done", "failed", "canceled")
 NO_FEEDBACK = "none"
 MAX_PAGE = 1000
 # Longest texts that a client gives; class names in columns are shortened (``tables.Name``), never refused.
@@ -73,7 +75,7 @@ def check_page(after: str | None, limit: int) -> None:
 
 
 class Record:
-    """A row of a table."""
+    """A row of a table, which is plain data in JSON."""
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain data for JSON; times as ISO 8601 in UTC."""
@@ -281,6 +283,48 @@ class AuditEntry(Record):
     time: datetime
     finished: datetime | None
     id: str
+
+
+@dataclass(frozen=True)
+class WorkRecord(Record):
+    """Work of many seconds that the service does beside its requests.
+
+    Attributes:
+        id: sorts by time and cannot be guessed.
+        kind: what is done, such as ``inspector.fit``.
+        resource: what becomes of it, such as the name of an inspector.
+        options: plain data, as its kind needs them.
+        actor, request_id: who asked, and the request.
+        created, finished: when it was asked for, and when it ended, in UTC.
+        state: one of ``WORK_STATES``.
+        attempts: how often it was begun; it is begun again where the process that did it ended.
+        token: of the process that does it.
+        step, count, total: what is being done, and how much of it.
+        result: plain data.
+        error: why it failed.
+    """
+
+    id: str
+    kind: str
+    resource: str
+    options: Mapping[str, Any]
+    actor: str
+    request_id: str
+    created: datetime
+    state: str
+    attempts: int
+    token: str
+    step: str
+    count: int
+    total: int
+    finished: datetime | None
+    result: Mapping[str, Any]
+    error: str
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more becomes of it."""
+        return self.state in (DONE, FAILED, CANCELED)
 
 
 @dataclass(frozen=True)

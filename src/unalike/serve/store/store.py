@@ -19,7 +19,12 @@ from unalike.serve.store.keys import Keys
 from unalike.serve.store.learning import Learning
 from unalike.serve.store.migration import upgrade
 from unalike.serve.store.references import Galleries
+from unalike.serve.store.reviews import Reviews
+from unalike.serve.store.service_settings import ServiceSettings
 from unalike.serve.store.sessions import Sessions
+from unalike.serve.store.settings import Settings
+from unalike.serve.store.statistics import Statistics
+from unalike.serve.store.work import Work
 
 IMAGES_FOLDER = "images"
 # Where ``unalike serve`` keeps its store when no folder is named, without a run and with what the demo left.
@@ -32,7 +37,7 @@ class Store:
     Attributes:
         folder: the folder of the service.
         database: the database.
-        decisions, keys, sessions, idempotency, audit: what it holds.
+        decisions, keys, sessions, idempotency, audit, reviews, settings, service_settings, statistics, work: what it holds.
         galleries: names and addresses of the galleries that are served; the references are in the galleries alone.
         learning: models, tasks of learning, comparisons and promotions.
         images: the images.
@@ -44,8 +49,9 @@ class Store:
         self.audit, self.idempotency = Audit(database), Idempotency(database)
         self.keys = Keys(database, self.audit)
         self.sessions = Sessions(database, self.audit)
-        self.galleries = Galleries(database)
-        self.learning = Learning(database)
+        self.settings, self.service_settings = Settings(database), ServiceSettings(database, self.audit)
+        self.reviews, self.work, self.learning = Reviews(database), Work(database), Learning(database)
+        self.galleries, self.statistics = Galleries(database), Statistics(database)
 
     def transaction(self) -> AbstractContextManager[sa.Connection]:
         """A transaction for several changes, all or none; on the disk when it ends.

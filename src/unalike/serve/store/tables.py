@@ -225,6 +225,68 @@ sessions = Table(
     Index("sessions_by_expires", "expires"),
 )  # fmt: skip
 
+# What is set for a thing that is served, or kept under a name: one row a thing.
+settings = Table(
+    "settings", metadata,
+    Column("kind", String(16), primary_key=True),
+    Column("name", Name, primary_key=True),
+    Column("content", Json, nullable=False),
+    Column("actor", Name, nullable=False),
+    Column("updated", UtcTime, nullable=False),
+)  # fmt: skip
+
+work = Table(
+    "work", metadata,
+    Column("id", ID, primary_key=True),
+    Column("kind", String(32), nullable=False),
+    Column("resource", Name, nullable=False),
+    Column("options", Json, nullable=False),
+    Column("actor", Name, nullable=False),
+    Column("request_id", Name, nullable=False),
+    Column("created", UtcTime, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("token", String(32), nullable=False),  # of the process that does it
+    Column("lease_end", UtcTime),
+    Column("step", PlainText, nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("total", Integer, nullable=False),
+    Column("finished", UtcTime),
+    Column("result", Json, nullable=False),
+    Column("error", PlainText, nullable=False),
+    Index("work_by_state", "state", "kind"),
+)  # fmt: skip
+
+reviews = Table(
+    "reviews", metadata,
+    Column("id", ID, primary_key=True),
+    Column("time", UtcTime, nullable=False),
+    Column("resource", Name, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("action", String(16), nullable=False),
+    Column("label", Name),
+    Column("actor", Name, nullable=False),
+    Column("undo", Json, nullable=False),  # what takes it back; null where it can no longer be taken back
+    Index("reviews_by_resource", "resource", "time"),
+)  # fmt: skip
+
+# What was answered: a decision, a reference or a pair of them has one answer at most.
+review_items = Table(
+    "review_items", metadata,
+    Column("resource", Name, primary_key=True),
+    Column("item", String(120), primary_key=True),
+    Column("review_id", ID, ForeignKey("reviews.id", ondelete="CASCADE"), nullable=False),
+    Index("review_items_by_review", "review_id"),
+)  # fmt: skip
+
+service_settings = Table(
+    "service_settings", metadata,
+    Column("key", Name, primary_key=True),
+    Column("value", Json, nullable=False),
+    Column("changed", UtcTime, nullable=False),
+    Column("actor", Name, nullable=False),
+)  # fmt: skip
+
 models = Table(
     "models", metadata,
     Column("id", ID, primary_key=True),

@@ -211,6 +211,22 @@ class HoldoutResult:
         return replace(self, series_Q=series_N[self.lookups.query_Q])
 
 
+def stated_intervals(record: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """Return (low, high) of the delivered candidate's metrics, by the names that training reports them under.
+
+    Args:
+        record: the content of ``automatic.json``; of a training without labels there are none.
+    """
+    candidates = [row for row in record.get("candidates", []) if row.get("name") == record.get("chosen")]
+    return {
+        f"{KIND_NAMES[kind]} {name}": (value["low"], value["high"])
+        for row in candidates[:1]
+        for kind, figures in (row.get("figures") or {}).items()
+        for name, value in figures.items()
+        if kind in KIND_NAMES and None not in (value["low"], value["high"]) and not value.get("too_few")
+    }
+
+
 def describe_counts(counts: Mapping[str, int]) -> str:
     """Say how many queries, images and classes a figure is computed from.
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from tests.support.serving import files, picture, run, running
-from unalike.serve.pages.recognize import MAX_CHOICES, PAGE_SIZE, new_batch, start_of_batch
+from unalike.serve.pages.batch import new_batch
+from unalike.serve.pages.recognize import MAX_CHOICES, PAGE_SIZE
 
 MARKUP = "<img src=x onerror=alert(1)>\"'&"
 
@@ -16,14 +16,6 @@ async def identify(it: Any, color: Any = "red", batch: str = "") -> str:
     headers = {"x-request-id": batch} if batch else {}
     response = await it.client.post("/v1/identify", files=files(picture(color)), headers=headers)
     return str(response.json()["answers"][0]["id"])
-
-
-def test_a_batch_has_its_time_in_its_name() -> None:
-    start = start_of_batch(new_batch())
-    assert start is not None and timedelta(seconds=55) < datetime.now(UTC) - start < timedelta(seconds=90)
-    assert len({new_batch() for _ in range(50)}) == 50
-    for name in ("", "page-", "page-zz-1", "page-" + "f" * 40, "other"):
-        assert start_of_batch(name) is None
 
 
 def test_the_page_shows_the_answers_of_its_batch_or_the_latest(tmp_path: Path) -> None:

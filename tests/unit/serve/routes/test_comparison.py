@@ -1,7 +1,8 @@
-"""``compare`` over HTTP: the answers of the comparer for each pair."""
+"""``compare`` over HTTP: the answers of the comparer for each pair, its options, ignored regions and pictures."""
 
 from __future__ import annotations
 
+import base64
 import io
 from pathlib import Path
 
@@ -50,8 +51,106 @@ def test_a_request_without_both_images_or_with_one_that_cannot_be_read_is_a_prob
                 assert (await it.client.post("/v1/compare", files=parts)).status_code == 422
             response = await it.client.post("/v1/compare", files=[reference, ("image", ("a.png", b"x", "image/png"))])
             assert response.status_code == 422 and response.json()["type"].endswith("unreadable-image")
+            assert response.json()["found"].startswith("a.png")
             assert (
                 await it.client.post("/v1/compare", files=[reference, image], data={"tolerance": "99"})
             ).status_code == 422
+
+    run(scenario())
+
+
+PAIR = [("reference", ("golden.png", drawing(), "image/png")), ("image", ("b.png", drawing(altered=True), "image/png"))]
+
+
+def test_all_options_of_the_command_count_and_are_recorded(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            data = {"align": "none", "min_area": "2000", "margin": "0", "min_compared": "0.5", "max_rotation": "1", "max_scale": "1.1",
+                    "max_shift": "0.01", "flexible": "false", "ground": "black", "range": "0,4095"}  # fmt: skip
+            (pair,) = (await it.client.post("/v1/compare", files=PAIR, data=data)).json()["pairs"]
+            assert pair["answer"] == "same" and pair["reference_size"] == [120, 160]
+            options = (await it.client.get(f"/v1/decisions/{pair['id']}")).json()["result"]["options"]
+            assert options == {"align": "none", "lighting": "local", "tolerance": 3, "contrast": 40.0, "min_area": 2000, "margin": 0,
+                               "min_compared": 0.5, "max_rotation": 1.0, "max_scale": 1.1, "max_shift": 0.01, "flexible": False,
+                               "mirror": False, "any_pose": False, "ground": "black", "range": "0,4095", "ignore_boxes": None}  # fmt: skip
+            for name, value in (
+                ("ground", "blue-ish"),
+                ("range", "x"),
+                ("max_scale", "0.5"),
+                ("margin", "-2"),
+                ("level", "features"),
+            ):
+                response = await it.client.post("/v1/compare", files=PAIR, data={name: value})
+                assert response.status_code == 422, (name, response.text)
+
+    run(scenario())
+
+
+def test_regions_are_ignored_by_boxes_and_by_a_kept_set_of_another_size(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+
+            async def answer(**data: str) -> str:
+                response = await it.client.post("/v1/compare", files=PAIR, data={"align": "none", **data})
+                assert response.status_code == 200, response.text
+                return str(response.json()["pairs"][0]["answer"])
+
+            assert await answer() == "different"
+            assert await answer(ignore_boxes="[[105, 85, 140, 116]]") == "same"
+            body = {"name": "clock", "frame": [240, 320], "boxes": [[210, 170, 280, 232]]}
+            assert (await it.client.post("/v1/region-sets", json=body)).status_code == 200
+            assert await answer(regions="clock") == "same"
+            for data, status in (
+                ({"regions": "clocks"}, 404),
+                ({"ignore_boxes": "[[0, 0, 1000, 9]]"}, 422),
+                ({"ignore_boxes": "x"}, 422),
+            ):
+                response = await it.client.post("/v1/compare", files=PAIR, data=data)
+                assert response.status_code == status, response.text
+
+    run(scenario())
+
+
+def test_pictures_are_drawn_and_those_of_a_decision_again_without_a_record(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            data = {"align": "none", "pictures": "true", "ignore_boxes": "[[0, 0, 9, 9]]"}
+            (pair,) = (await it.client.post("/v1/compare", files=PAIR, data=data)).json()["pairs"]
+            pictures = {
+                name: Image.open(io.BytesIO(base64.b64decode(content))) for name, content in pair["pictures"].items()
+            }
+            assert set(pictures) == {"image", "reference", "frame", "heat"}
+            assert all(picture.size == (160, 120) for picture in pictures.values())
+            assert (
+                pictures["image"].getpixel((120, 100)) < (90,) * 3
+                and pictures["reference"].getpixel((120, 100)) > (200,) * 3
+            )
+            count = len((await it.client.get("/v1/decisions")).json()["decisions"])
+            again = await it.client.post("/v1/compare", json={"decision": pair["id"], "pictures": True})
+            (entry,) = again.json()["pairs"]
+            assert (
+                entry["pictures"] == pair["pictures"]
+                and entry["id"] == pair["id"]
+                and entry["regions"] == pair["regions"]
+            )
+            assert entry["options"]["ignore_boxes"] == [[0, 0, 9, 9]]
+            assert len((await it.client.get("/v1/decisions")).json()["decisions"]) == count
+            assert (await it.client.post("/v1/compare", json={"decision": "none"})).status_code == 404
+            assert (
+                await it.client.post("/v1/compare", json={"decision": pair["id"], "align": "none"})
+            ).status_code == 422
+            other = await it.client.post("/v1/identify", files={"image": ("a.png", drawing(), "image/png")})
+            body = {"decision": other.json()["answers"][0]["id"]}
+            assert (await it.client.post("/v1/compare", json=body)).status_code == 404
+
+    run(scenario())
+
+
+def test_pictures_that_were_not_kept_cannot_be_drawn_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, keep_images=False) as it:
+            (pair,) = (await it.client.post("/v1/compare", files=PAIR)).json()["pairs"]
+            response = await it.client.post("/v1/compare", json={"decision": pair["id"]})
+            assert response.status_code == 404 and "not kept" in response.json()["detail"]
 
     run(scenario())

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from tests.support.inspection_service import inspect, inspecting, part_picture
 from tests.support.serving import files, picture, run, running
 from unalike.data.decode import decode
 from unalike.inspection.result import DEFECTIVE, GOOD, Inspection
@@ -64,5 +67,27 @@ def test_with_overlay_the_answer_holds_a_picture(tmp_path: Path, monkeypatch: An
             assert (await it.client.post("/v1/inspect", files=files(picture("red")))).json()["answers"][0][
                 "overlay"
             ] is None
+
+    run(scenario())
+
+
+def test_the_map_of_a_decision_is_a_layer_on_the_scale_of_its_threshold(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with inspecting(tmp_path) as it:
+            defective, good = await inspect(it, part_picture(100, is_scratched=True), part_picture(300))
+            await it.client.post("/v1/inspectors/part/threshold", json={"threshold": 1e6})
+            layers = []
+            for answer in (defective, good):
+                response = await it.client.get(f"/v1/decisions/{answer['id']}/anomaly-map")
+                assert response.headers["content-type"] == "image/png"
+                layers.append(np.array(Image.open(io.BytesIO(response.content))))
+            left, top, right, bottom = defective["spots"][0]["box"]
+            assert layers[0].shape == (64, 64, 4) and layers[0][top:bottom, left:right, 3].max() > 100
+            assert layers[1][..., 3].max() < layers[0][..., 3].max()
+            count = len((await it.client.get("/v1/decisions")).json()["decisions"])
+            assert count == 2, "looking at a map is no decision"
+            other = await it.client.post("/v1/identify", files=files(picture("red")))
+            for address in (other.json()["answers"][0]["id"], "none"):
+                assert (await it.client.get(f"/v1/decisions/{address}/anomaly-map")).status_code == 404
 
     run(scenario())

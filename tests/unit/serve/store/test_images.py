@@ -172,3 +172,22 @@ def test_media_types_by_content(kind: str) -> None:
 
 def test_no_media_type() -> None:
     assert media_type_of(b"<svg>") == "" and media_type_of(b"") == ""
+
+
+def test_an_image_that_was_kept_without_waiting_is_on_the_disk_when_it_is_given_to_be_safe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of a decision which becomes a reference."""
+    store = ImageStore(tmp_path)
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def record(descriptor: int) -> None:
+        synced.append(os.path.realpath(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    sha = store.put(b"content", sync=False)
+    assert not synced and store.get(sha) == b"content"
+    assert store.put(b"content") == sha
+    assert synced == [str(tmp_path / sha[:2] / sha), str(tmp_path / sha[:2])]

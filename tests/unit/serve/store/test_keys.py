@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import re
 import sqlite3
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import pytest
 from unalike.errors import DataError
 from unalike.serve.store import Store, open_store
 from unalike.serve.store import keys as module
+from unalike.serve.store.keys import LastAdmin
 
 
 def test_a_secret_opens_and_another_does_not(store: Store) -> None:
@@ -130,3 +132,51 @@ def test_changes_of_keys_are_in_the_audit_log(store: Store) -> None:
     assert created.details == {"id": key.id, "role": "view", "gallery": None}
     assert (revoked.actor, revoked.action, revoked.details) == ("eve", "keys.revoke", {"id": key.id})
     assert secret not in repr((created, revoked, key))
+
+
+def test_the_last_key_that_may_all_is_kept_where_that_is_asked(store: Store) -> None:
+    for role, gallery in (("view", None), ("operate", None), ("admin", "shop")):
+        with pytest.raises(LastAdmin, match="no key that may all"):
+            store.keys.add("first", role, gallery, needs_admin=True)
+    assert store.keys.list() == [] and not store.audit.find().items
+    chief, _ = store.keys.add("chief", "admin", needs_admin=True)
+    till, _ = store.keys.add("till", "operate", needs_admin=True)
+    store.keys.add("shop chief", "admin", "shop")
+    with pytest.raises(LastAdmin, match="the last one that may all"):
+        store.keys.revoke(chief.id, keeps_admin=True)
+    store.keys.revoke(till.id, keeps_admin=True)
+    second, _ = store.keys.add("second", "admin")
+    store.keys.revoke(chief.id, keeps_admin=True)
+    with pytest.raises(LastAdmin):
+        store.keys.revoke(second.id, keeps_admin=True)
+    store.keys.revoke(second.id)  # the command line may
+    assert [key.name for key in store.keys.list() if key.revoked is None] == ["shop chief"]
+
+
+def test_of_two_chiefs_that_revoke_each_other_at_once_one_stays(store: Store) -> None:
+    for _ in range(5):
+        ids = [store.keys.add(name, "admin")[0].id for name in ("ann", "bob")]
+        barrier, refusals = threading.Barrier(2), []
+
+        def revoke(id: str, barrier: threading.Barrier = barrier, refusals: list[str] = refusals) -> None:
+            barrier.wait()
+            try:
+                store.keys.revoke(id, keeps_admin=True)
+            except LastAdmin:
+                refusals.append(id)
+
+        threads = [threading.Thread(target=revoke, args=(id,)) for id in ids]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        valid = [key.id for key in store.keys.list() if key.revoked is None]
+        assert len(refusals) == 1 and valid == refusals
+        store.keys.revoke(valid[0])
+
+
+def test_a_key_that_is_made_in_a_transaction_that_fails_does_not_exist(store: Store) -> None:
+    with pytest.raises(ZeroDivisionError), store.transaction() as connection:
+        store.keys.add("chief", "admin", connection=connection)
+        raise ZeroDivisionError
+    assert store.keys.list() == [] and not store.audit.find().items

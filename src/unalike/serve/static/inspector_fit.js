@@ -1,0 +1,127 @@
+// The page on which an inspector is fitted: good pictures are chosen and sent, then the service fits, and the page shows how far it is.
+import { call, say, sayProblem } from "./api.js";
+import { confirmChange } from "./confirm_dialog.js";
+import { startDropZone } from "./drop_zone.js";
+import { fetchFragment } from "./fragments.js";
+import { sendAll } from "./sending.js";
+
+const POLL_MS = 700;
+const page = document.getElementById("fit");
+const known = new Set(page.dataset.suffixes.split(" "));
+const mostImages = Number(page.dataset.maxImages);
+const form = document.getElementById("fit-form");
+const place = document.getElementById("work");
+let chosen = [];
+let isBusy = false;
+
+// ---- pictures ----
+
+function isImage(name) {
+  return known.has(name.slice(name.lastIndexOf(".")).toLowerCase());
+}
+
+function sayChosen() {
+  document.getElementById("chosen").textContent = chosen.length ? `${chosen.length} picture${chosen.length === 1 ? "" : "s"} chosen` : "None chosen";
+  document.getElementById("forget").hidden = !chosen.length;
+}
+
+startDropZone(document.getElementById("drop"), (files) => {
+  const images = files.filter((file) => file.size && (isImage(file.name) || file.type.startsWith("image/")));
+  const others = files.length - images.length;
+  chosen.push(...images);
+  if (others) say(`${others} file${others === 1 ? " is no picture" : "s are no pictures"}: left out.`);
+  sayChosen();
+});
+document.getElementById("forget").addEventListener("click", () => {
+  chosen = [];
+  sayChosen();
+  document.getElementById("files").focus();
+});
+
+// ---- fit ----
+
+async function fit() {
+  const name = document.getElementById("fit-name").value.trim();
+  if (chosen.length < 2) throw new Error("Choose good pictures first, two at least.");
+  if (chosen.length > mostImages) throw new Error(`${chosen.length} pictures are chosen: at most ${mostImages}.`);
+  const pictures = chosen.map((file) => ({ file, name: file.webkitRelativePath || file.name || "picture" }));
+  const { results, refused } = await sendAll(pictures, document.getElementById("enrolling"), async (picture) => {
+    const body = new FormData();
+    body.append("image", picture.file, picture.name);
+    const { images } = await call("POST", "/v1/images", { form: body });
+    return { sha256: images[0].sha256, name: picture.name };
+  });
+  await call("POST", "/v1/fits", {
+    json: {
+      name, images: results, rate: Number(document.getElementById("fit-rate").value) / 100, light: document.getElementById("fit-light").value,
+      fit: document.getElementById("fit-fit").value, network: document.getElementById("fit-network").value,
+    },
+  });
+  const words = refused.length ? `, without ${refused.length} that were refused` : "";
+  say(`${name} is being fitted to ${results.length} pictures${words}.`);
+  await showWork();
+}
+
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  if (isBusy) return;
+  isBusy = true;
+  try {
+    await fit();
+  } catch (error) {
+    if (error.constructor === Error) say(error.message, { isBad: true });
+    else sayProblem(error);
+  } finally {
+    isBusy = false;
+  }
+});
+
+// ---- work ----
+
+let timer = null;
+
+/** Show what is being fitted, again and again while something is. */
+async function showWork() {
+  clearTimeout(timer);
+  const part = await fetchFragment("/inspect/work");
+  const focused = place.contains(document.activeElement) ? document.activeElement : null;
+  place.replaceChildren(part);
+  if (focused) place.querySelector(`[data-act="${focused.dataset.act}"][data-id="${focused.dataset.id}"]`)?.focus();
+  keepLooking();
+}
+
+function keepLooking() {
+  if (place.firstElementChild?.dataset.busy !== "yes") return;
+  timer = setTimeout(() => showWork().catch(keepLooking), POLL_MS);
+}
+
+async function remove(name) {
+  const content = document.createElement("p");
+  content.textContent = `${name} is no longer served. Undo brings it back.`;
+  if (!(await confirmChange({ title: "Remove the inspector?", content, verb: "Remove" }))) return;
+  const path = `/v1/inspectors/${encodeURIComponent(name)}`;
+  await call("DELETE", path);
+  const undo = async () => {
+    await call("POST", `${path}/restore`);
+    await showWork();
+  };
+  say(`${name} is removed.`, { undo });
+  await showWork();
+}
+
+place.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-act]");
+  if (!button) return;
+  try {
+    if (button.dataset.act === "cancel") {
+      await call("POST", `/v1/work/${button.dataset.id}/cancel`);
+      say("The fit is canceled.");
+      await showWork();
+    } else {
+      await remove(button.dataset.name);
+    }
+  } catch (error) {
+    sayProblem(error);
+  }
+});
+keepLooking();

@@ -1,0 +1,83 @@
+// Many pictures that are sent one by one, with progress and a list of those that were refused.
+import { ApiError } from "./api.js";
+
+const AT_ONCE = 3; // requests; more would only wait in the queue of the server
+let running = 0;
+
+addEventListener("beforeunload", (event) => {
+  if (running) event.preventDefault();
+});
+
+/**
+ * Send pictures, each by a request of its own: one that is refused holds up no other.
+ * @template {{name: string}} Picture
+ * @template Result
+ * @param {Picture[]} pictures
+ * @param {Element} place where progress is shown, and then what was refused
+ * @param {(picture: Picture) => Promise<Result>} send
+ * @returns {Promise<{results: Result[], refused: {name: string, reason: string}[]}>}
+ */
+export async function sendAll(pictures, place, send) {
+  const results = [];
+  const refused = [];
+  if (!pictures.length) return { results, refused };
+  const show = showProgress(place, pictures.length);
+  const queue = [...pictures];
+  running += 1;
+  const work = async () => {
+    while (queue.length) {
+      const picture = queue.shift();
+      try {
+        results.push(await send(picture));
+      } catch (error) {
+        if (!(error instanceof ApiError)) throw error;
+        refused.push({ name: picture.name, reason: error.message });
+      }
+      show(results.length + refused.length);
+    }
+  };
+  try {
+    await Promise.all(Array.from({ length: Math.min(AT_ONCE, queue.length) }, work));
+  } finally {
+    running -= 1;
+    place.replaceChildren();
+  }
+  if (refused.length) place.append(listRefused(refused));
+  return { results, refused };
+}
+
+function showProgress(place, total) {
+  const text = document.createElement("label");
+  const bar = document.createElement("progress");
+  bar.id = "enrolling-bar";
+  text.htmlFor = bar.id;
+  bar.max = total;
+  place.replaceChildren(text, bar);
+  const show = (done) => {
+    bar.value = done;
+    text.textContent = `${done} of ${total} pictures`;
+  };
+  show(0);
+  return show;
+}
+
+/** What was refused, with its reason and a button that takes the list away. */
+export function listRefused(refused) {
+  const section = document.createElement("section");
+  section.setAttribute("aria-label", "Refused");
+  const title = document.createElement("h2");
+  title.textContent = `${refused.length} refused`;
+  const list = document.createElement("ul");
+  list.className = "refused";
+  for (const { name, reason } of refused) {
+    const line = document.createElement("li");
+    line.textContent = `${name}: ${reason}`;
+    list.append(line);
+  }
+  const close = document.createElement("button");
+  close.type = "button";
+  close.textContent = "Close";
+  close.addEventListener("click", () => section.remove());
+  section.append(title, list, close);
+  return section;
+}

@@ -1,0 +1,150 @@
+"""The page Settings in a browser: keys are made and revoked, retention is changed, and that is so after a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.browser.view import Visit
+from tests.support.workbench import BIDI, MARKUP, Workbench, workbench
+
+PATIENCE_MS = 60_000
+SHAPES = [(390, "dark"), (390, "light"), (1440, "dark"), (1440, "light")]
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
+    with workbench(tmp_path_factory.mktemp("settings"), with_key=True, names=("anchor",)) as running:
+        for name, role in ((MARKUP, "view"), (BIDI, "operate"), ("w" * 120, "view")):
+            running.call("POST", "/v1/keys", json={"name": name, "role": role})
+        yield running
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Workbench]:
+    with workbench(tmp_path, names=("anchor",)) as running:
+        yield running
+
+
+def sign_in(page: Any, service: Workbench, path: str = "/settings") -> None:
+    page.goto(service.address + path)
+    page.get_by_label("API key").fill(service.secret)
+    page.keyboard.press("Enter")
+    page.locator("#settings").wait_for(timeout=PATIENCE_MS)
+
+
+def message(page: Any, text: str) -> Any:
+    place = page.locator(".message", has_text=text).last
+    place.wait_for(timeout=PATIENCE_MS)
+    return place
+
+
+def status(service: Workbench, path: str, secret: str = "") -> int:
+    headers = {"x-api-key": secret} if secret else {}
+    return httpx.get(service.address + path, headers=headers, timeout=60).status_code
+
+
+def create_key(page: Any, name: str, role: str) -> str:
+    """Make a key on the page; its secret."""
+    page.locator("#key-name").fill(name)
+    page.locator("#key-role").select_option(role)
+    page.get_by_role("button", name="Create").click()
+    page.locator("#secret").wait_for(timeout=PATIENCE_MS)
+    secret: str = page.locator("#secret-text").input_value()
+    page.keyboard.press("Escape")
+    assert page.locator("#secret").is_visible(), "a secret is not lost by a key"
+    return secret
+
+
+@pytest.mark.parametrize(("width", "scheme"), SHAPES)
+def test_the_page_is_shown_whole_and_follows_wcag_with_its_dialogs_open(browser, full, width, scheme):
+    with Visit(browser, width, scheme) as visit:
+        page = visit.page
+        sign_in(page, full)
+        page.wait_for_load_state("networkidle")
+        assert (
+            MARKUP in page.locator("#key-table").inner_text() and "\\u202e" in page.locator("#key-table").inner_text()
+        )
+        visit.messages.clear()  # the answer 401 of the sign-in, if any
+        assert not visit.faults(), "\n".join(visit.faults())
+        page.get_by_role("button", name="Revoke").first.click()
+        page.locator("#confirm").wait_for()
+        assert not visit.faults(), "\n".join(visit.faults())
+        page.keyboard.press("Escape")
+        create_key(page, f"key {width} {scheme}", "view")
+        assert not visit.faults(), "\n".join(visit.faults())
+
+
+def test_the_first_key_signs_its_maker_in_and_keys_are_revoked(browser, service):
+    with Visit(browser) as visit:
+        page = visit.page
+        page.goto(f"{service.address}/settings")
+        secret = create_key(page, "chief", "admin")
+        page.locator("#secret-close").click()
+        page.get_by_role("button", name="Sign out").wait_for(timeout=PATIENCE_MS)
+        assert secret not in page.content()
+        service.secret = secret
+        assert status(service, "/v1/classes") == 401 and status(service, "/v1/keys", secret) == 200
+        till = create_key(page, MARKUP, "operate")
+        page.locator("#secret-close").click()
+        message(page, "is made")
+        service.restart()
+        assert status(service, "/v1/classes", till) == 200
+        assert [key["name"] for key in service.call("GET", "/v1/keys")["keys"]] == ["chief", MARKUP]
+        page.get_by_role("button", name="Revoke").click()
+        page.locator("#confirm-yes").click()
+        message(page, "is revoked")
+        service.restart()
+        assert status(service, "/v1/classes", till) == 401
+        assert "the last one that may all" in page.locator("#key-table").inner_text()
+        assert page.get_by_role("button", name="Revoke").count() == 0
+        assert not [text for text in visit.messages if "40" not in text], visit.messages
+
+
+def test_a_first_key_that_may_less_is_refused_with_a_reason(browser, service):
+    with Visit(browser) as visit:
+        page = visit.page
+        page.goto(f"{service.address}/settings")
+        page.locator("#key-name").fill("till")
+        page.locator("#key-role").select_option("operate")
+        page.get_by_role("button", name="Create").click()
+        message(page, "no key that may all")
+        assert status(service, "/v1/classes") == 200 and service.call("GET", "/v1/keys")["keys"] == []
+
+
+def test_retention_is_changed_undone_and_kept(browser, service):
+    with Visit(browser) as visit:
+        page = visit.page
+        page.goto(f"{service.address}/settings")
+        page.locator("#retention_days").fill("7.5")
+        page.locator("#retention").get_by_role("button", name="Change").click()
+        message(page, "The retention is changed.")
+        service.restart()
+        settings = service.call("GET", "/v1/settings")["settings"]
+        assert settings["retention_days"] == {"value": 7.5, "default": 30.0, "is_changed": True}
+        message(page, "The retention is changed.").get_by_role("button", name="Undo").click()
+        message(page, "Undone")
+        service.restart()
+        assert service.call("GET", "/v1/settings")["settings"]["retention_days"]["is_changed"] is False
+        page.locator("#decision_days").fill("90")
+        page.locator("#retention").get_by_role("button", name="Change").click()
+        message(page, "The retention is changed.")
+        page.locator("#retention-reset").click()
+        page.locator("#retention-reset:disabled").wait_for(timeout=PATIENCE_MS)
+        assert service.call("GET", "/v1/settings")["settings"]["decision_days"]["value"] == 0
+        assert not visit.messages
+
+
+def test_the_audit_log_is_searched(browser, full):
+    with Visit(browser) as visit:
+        page = visit.page
+        sign_in(page, full)
+        page.locator("#filter-action").fill("keys.add")
+        page.get_by_role("button", name="Search").click()
+        page.wait_for_url("**action=keys.add*")
+        actions = page.locator("section").last.locator("tbody td:nth-child(3)").all_inner_texts()
+        assert actions and set(actions) == {"keys.add"}

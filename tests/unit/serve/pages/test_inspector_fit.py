@@ -1,0 +1,41 @@
+"""The page on which an inspector is fitted, as the server renders it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.support.inspection_service import inspecting
+from tests.support.serving import run
+from unalike.serve.inspector_fits import KIND
+from unalike.serve.store.records import FAILED
+
+
+def test_work_is_shown_as_it_is(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with inspecting(tmp_path) as it:
+            work = it.service.store.work
+            first = work.add(KIND, "one", {"images": [{}] * 7}, actor="<b>ann</b>")
+            record = work.claim(KIND)
+            assert record is not None
+            work.report(record, "sampling patches", 3, 7)
+            text = (await it.client.get("/inspect/work")).text
+            assert 'data-busy="yes"' in text and "sampling patches" in text and 'max="7" value="3"' in text
+            assert "7 pictures, asked by &lt;b&gt;ann" in text and f'data-id="{first.id}"' in text
+            work.finish(record, FAILED, error="<i>no</i>")
+            text = (await it.client.get("/inspect/work")).text
+            assert 'data-busy="no"' in text and "&lt;i&gt;no" in text and "data-id" not in text
+
+    run(scenario())
+
+
+def test_the_form_offers_the_networks_that_there_are(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with inspecting(tmp_path) as it:
+            text = (await it.client.get("/inspect/fit")).text
+            assert '<option value="part">' in text and '<option value="pretrained">' in text and "Fits" not in text
+            secret = it.service.store.keys.add("eye", "view")[1]
+            it.service.access.refresh()
+            text = (await it.client.get("/inspect/fit", headers={"Authorization": f"Bearer {secret}"})).text
+            assert "<form id" not in text and "role operate" in text and "inspector_fit.js" not in text
+
+    run(scenario())
