@@ -102,6 +102,13 @@ class Workbench:
             assert self._process.stdout is not None
             self._process.stdout.close()
 
+    def kill(self) -> None:
+        """Kill it, as ``kill -9`` does."""
+        assert self._process is not None and self._process.stdout is not None
+        self._process.kill()
+        self._process.wait(PATIENCE_S)
+        self._process.stdout.close()
+
     def restart(self) -> None:
         """Stop it and start it again."""
         self.stop()

@@ -153,20 +153,24 @@ def count_images(images: Sequence[LabeledImage], report: DataReport) -> None:
 
 
 def drop_unreadable(
-    images: Sequence[LabeledImage], read: Callable[[LabeledImage], bytes | str], report: DataReport, *, max_pixels: int
+    images: Sequence[LabeledImage],
+    content_of: Callable[[LabeledImage], bytes | str],
+    report: DataReport,
+    *,
+    max_pixels: int,
 ) -> list[LabeledImage]:
     """Decode all images and leave out those that cannot be.
 
     Args:
         images: the images.
-        read: content or path of an image; raises UnalikeError where there is none.
+        content_of: content or path of an image; raises UnalikeError where there is none.
         report: gets the unreadable ones, and the counts of the others.
         max_pixels: larger images count as unreadable.
     """
 
     def reason(image: LabeledImage) -> str:
         try:
-            decode(read(image), max_pixels=max_pixels)
+            decode(content_of(image), max_pixels=max_pixels)
         except UnreadableImage as error:
             return str(error)
         return ""
@@ -176,9 +180,9 @@ def drop_unreadable(
     report.unreadable += [
         (image.name or image.sha256, text) for image, text in zip(images, reasons, strict=True) if text
     ]
-    kept = [image for image, text in zip(images, reasons, strict=True) if not text]
-    count_images(kept, report)
-    return kept
+    readable = [image for image, text in zip(images, reasons, strict=True) if not text]
+    count_images(readable, report)
+    return readable
 
 
 def write_training_manifest(path: Path, images: Sequence[LabeledImage]) -> Path:

@@ -60,8 +60,8 @@ def judge(result: PairedResult) -> Verdict:
     )
     if difference.low >= -MARGIN:
         return Verdict(PROMOTE, 0, f"the candidate is not worse: {points}{bounds}")
-    needed = images_needed(result.gains / len(result), result.losses / len(result))
-    missing = max(1, needed - len(result))
+    enough = images_needed(result.gains / len(result), result.losses / len(result))
+    missing = max(1, enough - len(result))
     return Verdict(TOO_FEW, missing, f"too few images to say: {points}{bounds}; about {missing} more are missing")
 
 

@@ -67,9 +67,12 @@ class EmbeddedReferences:
 
     def save(self, path: Path, identity: ModelIdentity) -> None:
         """Write them as the file of a gallery of one class."""
-        keys = sorted(self.vectors)
+        keys = sorted(
+            {id: (id, name) for id, name in self.vectors}.values()
+        )  # of a replaced gallery an id may come twice
         if not keys:
             return
+        path.parent.mkdir(parents=True, exist_ok=True)
         vectors_ND = np.stack([self.vectors[key] for key in keys]).astype(np.float32)
         count = len(keys)
         state = GallerySnapshot(
@@ -80,7 +83,7 @@ class EmbeddedReferences:
 
 
 def embed_references(
-    recognizer: Recogniser, entries: Sequence[Entry], read: ReadOriginal, known: EmbeddedReferences,
+    recognizer: Recogniser, entries: Sequence[Entry], read_original: ReadOriginal, cache: EmbeddedReferences,
     *, max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:  # fmt: skip
     """Embed references by a network; those that are known are not embedded again.
@@ -88,8 +91,8 @@ def embed_references(
     Args:
         recognizer: of the network.
         entries: the references.
-        read: reads their pictures.
-        known: gets the vectors too.
+        read_original: reads their pictures.
+        cache: gets the vectors too.
         max_pixels: larger pictures cannot be read.
 
     Returns:
@@ -98,18 +101,18 @@ def embed_references(
     Raises:
         MissingOriginals: a reference has no picture, or one that cannot be decoded.
     """
-    new = [entry for entry in entries if (entry.id, entry.name) not in known.vectors]
+    new = [entry for entry in entries if (entry.id, entry.name) not in cache.vectors]
     by_key = {str(number): entry for number, entry in enumerate(new)}
 
     def view(key: str | Path, *, max_pixels: int) -> np.ndarray:
-        content = read(by_key[str(key)])
+        content = read_original(by_key[str(key)])
         if content is None:
             raise UnreadableImage(f"reference {by_key[str(key)].name!r} has no picture")
         return recognizer.view(content, max_pixels=max_pixels)
 
     if new:
         if not recognizer.view.decoding.is_complete:
-            recognizer.fit_decoding([content for entry in new if (content := read(entry)) is not None])
+            recognizer.fit_decoding([content for entry in new if (content := read_original(entry)) is not None])
         embeddings = embed_files(
             recognizer.engine, list(by_key), view, max_unreadable=1.0, max_pixels=max_pixels, describe="references"
         )
@@ -117,15 +120,15 @@ def embed_references(
             raise MissingOriginals([by_key[key].name for key, _ in embeddings.failures])
         unit_MD = l2_normalize(embeddings.vectors_ND)
         for entry, vector_D in zip(new, unit_MD, strict=True):
-            known.vectors[entry.id, entry.name] = vector_D
+            cache.vectors[entry.id, entry.name] = vector_D
     if not entries:
         return np.empty((0, recognizer.engine.dim), np.float32)
-    return np.stack([known.vectors[entry.id, entry.name] for entry in entries]).astype(np.float32)
+    return np.stack([cache.vectors[entry.id, entry.name] for entry in entries]).astype(np.float32)
 
 
 def convert_gallery(
-    address: str | Path, recognizer: Recogniser, read: ReadOriginal,
-    calibrate: Callable[[Recogniser], GalleryCalibration | None], known: EmbeddedReferences | None = None,
+    address: str | Path, recognizer: Recogniser, read_original: ReadOriginal,
+    calibrate: Callable[[Recogniser], GalleryCalibration | None], cache: EmbeddedReferences | None = None,
     *, max_pixels: int = MAX_PIXELS, on_replace: Callable[[], None] | None = None,
 ) -> Gallery:  # fmt: skip
     """Embed the references of a gallery's file anew, calibrate them, and replace the file: whoever reads it sees the old or the new one.
@@ -136,9 +139,9 @@ def convert_gallery(
     Args:
         address: the file.
         recognizer: of the new network; its own gallery is not used.
-        read: reads the pictures of references.
+        read_original: reads the pictures of references.
         calibrate: calibrates a recognizer of the new gallery; None leaves it without calibration.
-        known: vectors of the new network that need not be computed.
+        cache: vectors of the new network that need not be computed.
         max_pixels: larger pictures cannot be read.
         on_replace: called under the lock of the file, just before it is replaced.
 
@@ -149,10 +152,10 @@ def convert_gallery(
         MissingOriginals: references have no picture; nothing was changed.
         RunError: others changed the gallery all the time.
     """
-    known = known or EmbeddedReferences({})
+    cache = cache or EmbeddedReferences({})
     for _ in range(TRIES):
         before = Gallery.load(address)
-        converted = _convert(before, recognizer, read, known, max_pixels)
+        converted = _convert(before, recognizer, read_original, cache, max_pixels)
         calibration = calibrate(recognizer_for(recognizer, converted))
         with file_lock(address):
             if _state(Gallery.load(address)) != _state(before):
@@ -175,15 +178,17 @@ def recognizer_for(recognizer: Recogniser, gallery: Gallery) -> Recogniser:
 
 
 def _convert(
-    gallery: Gallery, recognizer: Recogniser, read: ReadOriginal, known: EmbeddedReferences, max_pixels: int
+    gallery: Gallery, recognizer: Recogniser, read_original: ReadOriginal, cache: EmbeddedReferences, max_pixels: int
 ) -> Gallery:
     snapshot = gallery.snapshot
     labels, names = snapshot.labels_of(snapshot.codes_N), snapshot.names.unpack()[: len(snapshot)]
     entries = [Entry(*values) for values in zip(snapshot.ids_N.tolist(), labels, names, strict=True)]
-    missing = [entry.name for entry in entries if (entry.id, entry.name) not in known.vectors and read(entry) is None]
+    missing = [
+        entry.name for entry in entries if (entry.id, entry.name) not in cache.vectors and read_original(entry) is None
+    ]
     if missing:
         raise MissingOriginals(missing)
-    vectors_ND = embed_references(recognizer, entries, read, known, max_pixels=max_pixels)
+    vectors_ND = embed_references(recognizer, entries, read_original, cache, max_pixels=max_pixels)
     dtype = np.float16 if snapshot.half else np.float32
     state = GallerySnapshot(
         vectors_ND.astype(dtype), snapshot.codes_N, snapshot.ids_N, list(snapshot.classes), EnrolledNames(added=list(names)),

@@ -15,6 +15,7 @@ from unalike.errors import RunError
 LOWEST_PRIORITY = 19
 # The kernel ends the child before the service where memory runs out.
 OUT_OF_MEMORY_SCORE = "1000"
+MAX_DESCRIPTORS = 65536
 # So many bytes of a log are searched for its last line.
 TAIL_BYTES = 4096
 
@@ -36,7 +37,9 @@ async def run_child(
     Raises:
         RunError: it did not end with code 0; with its last line on standard error.
     """
-    call = f"from {module} import main; main()"
+    # Before anything else it gives back what it inherited: uvloop closes nothing, and the socket of the service is inheritable for
+    # its workers, so that a child would keep the port of a service that was killed.
+    call = f"import os; os.closerange(3, {MAX_DESCRIPTORS}); from {module} import main; main()"
     with contextlib.ExitStack() as stack:
         target: int | BinaryIO = asyncio.subprocess.PIPE if log is None else stack.enter_context(log.open("ab"))
         output = asyncio.subprocess.DEVNULL if log is None and on_line is None else target

@@ -1,7 +1,9 @@
-"""Files of models below the folder of a service: ``models/ID/model.onnx``, with the digests of the images that each was trained on."""
+"""Files of learning below the folder of a service: models with the digests of their training images, trainings, uploads."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 from unalike.errors import StoreError
@@ -12,6 +14,7 @@ from unalike.storage.digests import text_sha256
 from unalike.storage.outside_files import reason
 
 MODELS_FOLDER, VECTORS_FOLDER = "models", "vectors"
+TRAININGS_FOLDER, UPLOADS_FOLDER = "trainings", "uploads"
 MODEL_FILE, DIGESTS_FILE = "model.onnx", "training.txt"
 
 
@@ -23,7 +26,9 @@ def model_file(folder: Path, model_id: str) -> Path:
 def relative_file(folder: Path, file: str) -> str:
     """The name of a model's file as the store keeps it: below the folder of the service where it is one of its own."""
     own = own_model(folder, file)
-    return file if own is None else own.relative_to(folder).as_posix()
+    if own is not None:
+        return own.relative_to(folder).as_posix()
+    return file if is_pretrained(file) else os.path.abspath(file)
 
 
 def own_model(folder: Path, file: str) -> Path | None:
@@ -72,10 +77,15 @@ def keep_vectors(source: Path, target: Path) -> None:
     copy_file(source, target)
 
 
-def remove_vectors(folder: Path) -> None:
-    """Remove all vectors that are kept beside galleries, for a purge: nothing of what it removes may stay in them."""
+def remove_learning_data(folder: Path) -> None:
+    """Remove what learning keeps beside galleries and models, for a purge: vectors, uploads, runs of trainings with their reports.
+
+    Nothing of what a purge removes may stay in them; models hold no pictures, and stay.
+    """
     for path in (folder / MODELS_FOLDER / VECTORS_FOLDER).glob("*.gallery"):
         path.unlink(missing_ok=True)
+    for name in (TRAININGS_FOLDER, UPLOADS_FOLDER):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def copy_models(source: Path, target: Path) -> None:

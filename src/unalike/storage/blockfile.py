@@ -401,7 +401,7 @@ class PackedTexts(Sequence[str]):
     def unpack(self) -> list[str]:
         """Decode all texts."""
         content, ends = self._content.check().tobytes(), self._ends.check().tolist()
-        starts = [0, *ends[:-1]]
+        starts = [0, *ends][: len(ends)]  # none where there is no text
         with content_errors(self._content.file.path):
             if any(start > end for start, end in zip(starts, ends, strict=True)) or (ends and ends[-1] > len(content)):
                 raise ValueError("names that overlap")

@@ -277,3 +277,18 @@ def test_every_change_of_several_processes_is_there(tmp_path: Path) -> None:
         worker.join()
     assert set(Gallery.load(path).names) >= {f"w{number}-{i}" for number in range(3) for i in range(10)}
     assert len(Gallery.load(path, verify=True)) == 70
+
+
+def test_a_gallery_that_was_empty_when_it_was_written_gives_all_its_names(tmp_path: Path) -> None:
+    path = tmp_path / "new.gallery"
+    Gallery(3).save(path)
+    with Gallery.edit(path) as gallery:
+        gallery.enrol(np.eye(3), ["a", "b", "a"], ["1.png", "2.png", "3.png"])
+    gallery = Gallery.load(path)
+    assert gallery.snapshot.names.unpack() == ["1.png", "2.png", "3.png"] and gallery.names == (
+        "1.png",
+        "2.png",
+        "3.png",
+    )
+    gallery.save(tmp_path / "copy.gallery")
+    assert Gallery.load(tmp_path / "copy.gallery", verify=True).names == gallery.names

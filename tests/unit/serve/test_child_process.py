@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -34,6 +35,27 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_it_runs_at_the_lowest_priority(module: str, tmp_path: Path) -> None:
     run(run_child(module, ["work", str(tmp_path / "out")]))
     assert int((tmp_path / "out").read_text()) == child_process.LOWEST_PRIORITY
+
+
+def test_it_does_not_keep_what_the_service_has_open(module: str, tmp_path: Path) -> None:
+    """uvloop closes nothing: a socket that is inheritable for workers would stay open in the child."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def scenario() -> None:
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.set_inheritable(True)
+        address = listener.getsockname()
+        place = tmp_path / "pid"
+        task = asyncio.create_task(run_child(module, ["wait", str(place)]))
+        await until(lambda: place.exists() and place.read_text() != "")
+        listener.close()
+        socket.create_server(address, reuse_port=False).close()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scenario())
 
 
 def test_a_failure_says_the_last_line_or_the_code(module: str, tmp_path: Path) -> None:

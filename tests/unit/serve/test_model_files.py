@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from unalike.recognition.model_identity import ModelIdentity
@@ -12,7 +13,7 @@ from unalike.serve.model_files import (
     model_file,
     own_model,
     relative_file,
-    remove_vectors,
+    remove_learning_data,
     training_digests,
     vectors_file,
 )
@@ -36,7 +37,9 @@ def test_a_gallery_names_its_model_also_after_the_folder_was_moved(tmp_path: Pat
     (tmp_path / "serve").rename(tmp_path / "moved")
     assert own_model(tmp_path / "moved", str(path)) == model_file(tmp_path / "moved", "0197")
     for other in ("pretrained", str(source), "", "models/none/model.onnx"):
-        assert own_model(tmp_path / "moved", other) is None and relative_file(tmp_path / "moved", other) == other
+        assert own_model(tmp_path / "moved", other) is None
+    assert relative_file(tmp_path / "moved", "pretrained:x") == "pretrained:x"
+    assert relative_file(tmp_path / "moved", "m.onnx") == os.path.abspath("m.onnx")
 
 
 def test_vectors_of_another_network_or_gallery_have_another_file(tmp_path: Path) -> None:
@@ -48,7 +51,7 @@ def test_vectors_of_another_network_or_gallery_have_another_file(tmp_path: Path)
     source.write_bytes(b"vectors")
     for file in files:
         keep_vectors(source, file)
-    remove_vectors(tmp_path)
+    remove_learning_data(tmp_path)
     assert source.exists() and not any(file.exists() for file in files)
 
 

@@ -24,7 +24,7 @@ from unalike.learning.withholding import SHARE, TrainingFacts, withhold
 from unalike.progress import say
 from unalike.recognition.backends.protocol import Entry
 from unalike.recognition.gallery import Gallery
-from unalike.recognition.gallery_conversion import EmbeddedReferences, embed_references
+from unalike.recognition.gallery_conversion import embed_references
 from unalike.recognition.recognizer import Recogniser
 from unalike.serve.learning.collection import Originals, collect_images
 from unalike.serve.learning.gallery_models import LearningGallery, entries_of
@@ -110,7 +110,7 @@ def train_candidate(
     """
     from unalike.actions.train import train
 
-    collected = utc_now()
+    start = utc_now()
     images, report = check_data(place, options)
     gallery = place.load()
     facts = place.facts_of(place.model_in_service(gallery))
@@ -135,11 +135,11 @@ def train_candidate(
     path = keep_model(place.folder, model_id, file, frozenset(image.sha256 for image in training))
     facts_of_model = {
         "figures": dict(result.figures), "images": len(training), "classes": len(classes), "withheld": len(withheld),
-        "collected": collected.isoformat(), "minutes": options.minutes, "goal": options.goal, "data": options.data,
+        "collected": start.isoformat(), "minutes": options.minutes, "goal": options.goal, "data": options.data,
         "with_service": options.with_service,
     }  # fmt: skip
     record = ModelRecord(
-        place.name, options.name or f"trained {collected:%Y-%m-%d %H:%M}", relative_file(place.folder, str(path)), file_sha256(path),
+        place.name, options.name or f"trained {start:%Y-%m-%d %H:%M}", relative_file(place.folder, str(path)), file_sha256(path),
         place.open(str(path)).model_identity.network, task, facts_of_model, id=model_id,
     )  # fmt: skip
     place.store.learning.add_model(record)
@@ -243,22 +243,16 @@ def _compare(
     candidate = recognizers[1]
     with gallery.view() as view:
         before_RD = view.vectors([entry.id for entry in references])
-    known = place.kept_vectors(candidate.model_identity)
-    after_RD = embed_references(candidate, references, originals.read, known, max_pixels=place.max_pixels)
-    _keep(place, candidate, references, after_RD)
+    cache = place.kept_vectors(candidate.model_identity)
+    after_RD = embed_references(candidate, references, originals.read, cache, max_pixels=place.max_pixels)
+    cache.save(
+        vectors_file(place.folder, place.name, candidate.model_identity), candidate.model_identity
+    )  # a promotion needs them too
     before_QD, after_QD = (_embed(one, queries, originals, place.max_pixels) for one in recognizers)
     return compare_models(
         (before_QD, before_RD), (after_QD, after_RD), [image.label for image in queries],
         [entry.label for entry in references], [(image.sha256, image.name) for image in queries],
     )  # fmt: skip
-
-
-def _keep(place: LearningGallery, candidate: Recogniser, references: Sequence[Entry], vectors_RD: np.ndarray) -> None:
-    """Keep the candidate's vectors of the references, which a promotion needs too."""
-    kept = EmbeddedReferences({(one.id, one.name): vector for one, vector in zip(references, vectors_RD, strict=True)})
-    path = vectors_file(place.folder, place.name, candidate.model_identity)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kept.save(path, candidate.model_identity)
 
 
 def _embed(recognizer: Recogniser, images: Sequence[LabeledImage], originals: Originals, max_pixels: int) -> np.ndarray:

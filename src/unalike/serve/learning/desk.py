@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,12 @@ from unalike.report.plots import LinePlot
 from unalike.runs.filenames import REPORT_FILE, STATUS_FILE
 from unalike.runs.kpi_names import short_name
 from unalike.serve.child_process import run_child
-from unalike.serve.learning.candidate import RUN_FOLDER, TrainingOptions
+from unalike.serve.learning.candidate import IMAGES_FOLDER, RUN_FOLDER, TrainingOptions
 from unalike.serve.learning.gallery_models import LearningGallery
 from unalike.serve.learning.improvement import training_folder
 from unalike.serve.learning.task_runner import TaskRunner, own_process
 from unalike.serve.learning.worker import Order
+from unalike.serve.model_files import UPLOADS_FOLDER
 from unalike.serve.sources import named
 from unalike.serve.store import Store
 from unalike.serve.store.learning import TRAIN, TaskRecord
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from unalike.spec.serve import Serve
 
 MODULE = "unalike.serve.learning.worker"
-UPLOADS_FOLDER, LOG_FILE = "uploads", "log.txt"
+LOG_FILE = "log.txt"
 # First bytes of what may be uploaded: ZIP archives.
 ARCHIVE_MAGIC = b"PK"
 LOG_BYTES = 64 * 1024
@@ -52,7 +54,7 @@ class LearningDesk:
         self.settings, self.sources, self.store = settings, sources, store
         self.folders = named(settings.train_folders or (), "training folder")
         self.addresses: dict[str, str] = {}
-        self.tasks = TaskRunner(store, self._work, self.folder_of, self._forget_upload)
+        self.tasks = TaskRunner(store, self._work, self.folder_of, self._forget_upload, self._remove_images)
 
     def place(self, resource: GalleryResource) -> LearningGallery:
         """A gallery of the service. Raises DataError for one in a database."""
@@ -101,6 +103,10 @@ class LearningDesk:
 
     def _upload_path(self, upload_id: str) -> Path:
         return self.store.folder / UPLOADS_FOLDER / f"{upload_id}.zip"
+
+    def _remove_images(self, task_id: str) -> None:
+        """Remove the copies of pictures of a training that is over; a process that was killed could not."""
+        shutil.rmtree(self.folder_of(task_id) / IMAGES_FOLDER, ignore_errors=True)
 
     def _forget_upload(self, task: TaskRecord) -> None:
         upload = task.options.get("upload")

@@ -67,11 +67,11 @@ class LearningGallery:
         """A recognizer of a model. Raises ModelError, DataError, MissingExtra."""
         return Recogniser.load(model, gallery, self.runtime, self.precision, self.threads)
 
-    def file_of(self, stored: str) -> str:
+    def file_of(self, name: str) -> str:
         """The path of a model's file as the store names it."""
-        if is_pretrained(stored) or Path(stored).is_absolute():
-            return stored
-        return str(self.folder / stored)
+        if is_pretrained(name) or Path(name).is_absolute():
+            return name
+        return str(self.folder / name)
 
     def stored_file(self, file: str) -> str:
         """The name of a model's file for the store."""
@@ -81,9 +81,9 @@ class LearningGallery:
         """A model of this gallery. Raises DataError."""
         record = self.store.learning.model(model_id)
         if record is None or record.gallery != self.name:
-            known = [entry.id for entry in self.store.learning.models(self.name)]
+            ids = [entry.id for entry in self.store.learning.models(self.name)]
             raise DataError(f"no model {model_id[:64]!r} of the gallery {self.name}", expected="the id of a model that was trained for it",
-                            remedy=closest(model_id, known))  # fmt: skip
+                            remedy=closest(model_id, ids))  # fmt: skip
         return record
 
     def facts_of(self, file: str) -> TrainingFacts:
@@ -96,10 +96,10 @@ class LearningGallery:
         if digests is not None:
             return TrainingFacts(hashes=digests)
         try:
-            written = path.stat().st_mtime
+            modified = path.stat().st_mtime
         except OSError:
             return TrainingFacts()
-        return TrainingFacts(until=datetime.fromtimestamp(written, UTC))
+        return TrainingFacts(until=datetime.fromtimestamp(modified, UTC))
 
     def kept_vectors(self, identity: ModelIdentity) -> EmbeddedReferences:
         """Vectors of the references by a network, from an earlier conversion; none where there was none."""
@@ -126,7 +126,7 @@ def choose_gallery(store: Store, name: str | None) -> tuple[str, str]:
     if name is None and len(addresses) == 1:
         return next(iter(addresses.items()))
     if name is None or name not in addresses:
-        found = f"no gallery {name!r}" if name is not None else f"{len(addresses)} galleries"
-        raise SpecError(f"{found} in the store of the service: {', '.join(addresses) or 'none was served yet'}",
+        fault = f"no gallery {name!r}" if name is not None else f"{len(addresses)} galleries"
+        raise SpecError(f"{fault} in the store of the service: {', '.join(addresses) or 'none was served yet'}",
                         expected="the name of one of them", remedy=closest(name or "", addresses) or "start the service once: unalike serve")  # fmt: skip
     return name, addresses[name]

@@ -10,13 +10,12 @@ from unalike.progress import say
 from unalike.serve.learning.candidate import TrainingOptions, compare_candidate, train_candidate
 from unalike.serve.learning.gallery_models import LearningGallery, choose_gallery
 from unalike.serve.learning.promotion import PromotionRefused, promote, require_verdict, roll_back
+from unalike.serve.model_files import TRAININGS_FOLDER
 from unalike.serve.store import Store, find_store
 from unalike.serve.store.records import new_id
 
 if TYPE_CHECKING:
     from unalike.spec.improve import Improve
-
-TRAININGS_FOLDER = "trainings"
 
 
 def improve(settings: Improve, *, actor: str) -> dict[str, Any]:

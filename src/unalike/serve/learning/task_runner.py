@@ -42,7 +42,8 @@ class TaskRunner:
         store: the store of the service.
         work: does the work of a task, given its folder; raises RunError where it fails.
         folder_of: the folder of a task.
-        on_done: called with the id of a task that is done.
+        on_done: called with a task that is done.
+        on_end: called in a thread with the id of a task that is over, however it ended.
     """
 
     def __init__(
@@ -51,9 +52,10 @@ class TaskRunner:
         work: Work,
         folder_of: Callable[[str], Path],
         on_done: Callable[[TaskRecord], None] = lambda _: None,
+        on_end: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.learning = store.learning
-        self._work, self._folder_of, self._on_done = work, folder_of, on_done
+        self._work, self._folder_of, self._on_done, self._on_end = work, folder_of, on_done, on_end
         self._queue: asyncio.Queue[str] = asyncio.Queue()
         self._waiting: set[str] = set()
         self._running: tuple[str, asyncio.Task[None]] | None = None
@@ -79,6 +81,7 @@ class TaskRunner:
         for task in self.learning.unfinished():
             if _is_lost(task, now) and task.id not in self._waiting:
                 self._finish(task.id, ENDED, GONE)
+                self._on_end(task.id)
 
     async def submit(self, task: TaskRecord) -> TaskRecord:
         """Take a task; it begins when those before it are over."""
@@ -139,6 +142,8 @@ class TaskRunner:
         else:
             await asyncio.to_thread(self._finish, task_id, DONE, "")
             self._on_done(task)
+        finally:
+            await asyncio.to_thread(self._on_end, task_id)
 
     async def _beat(self) -> None:
         """Say that tasks of this process are alive; end one that another process cancelled; look for lost ones."""
@@ -150,12 +155,17 @@ class TaskRunner:
                 await asyncio.to_thread(self._say_alive)
                 if number % SWEEP_BEATS == 0:
                     await asyncio.to_thread(self.sweep)
+                await self._end_cancelled()
             except Exception as error:  # noqa: BLE001  the store may be back with the next beat
                 log_error("tasks of learning cannot be looked at", error)
-            if self._running is not None:
-                task = await asyncio.to_thread(self.learning.task, self._running[0])
-                if task is not None and task.is_over and self._running is not None and self._running[0] == task.id:
-                    self._running[1].cancel()
+
+    async def _end_cancelled(self) -> None:
+        """End the task that runs where another process cancelled it."""
+        running = self._running
+        if running is not None:
+            task = await asyncio.to_thread(self.learning.task, running[0])
+            if task is not None and task.is_over and self._running is running:
+                running[1].cancel()
 
     def _say_alive(self) -> None:
         now = utc_now()

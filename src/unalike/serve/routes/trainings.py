@@ -200,8 +200,8 @@ def _add_trainings(service: Service, router: APIRouter) -> None:
         only = context_of(request).gallery
         if only is not None:
             gallery = service.gallery(request, gallery or only).name
-        found = await asyncio.to_thread(service.store.learning.tasks, TRAIN, gallery, after, limit)
-        return json_response({"tasks": [plain_task(record) for record in found.items], "next": found.next})
+        tasks = await asyncio.to_thread(service.store.learning.tasks, TRAIN, gallery, after, limit)
+        return json_response({"tasks": [plain_task(record) for record in tasks.items], "next": tasks.next})
 
     @router.get("/v1/trainings/{id}", response_class=Response, summary="One training with its curves.",
                 responses={**problems(), 200: {"model": TrainingModel}})  # fmt: skip

@@ -23,9 +23,10 @@ from unalike.data.folders import normalize_class_name
 from unalike.errors import DataError, closest
 from unalike.recognition.backends.protocol import GalleryBackend
 from unalike.recognition.gallery import Gallery
-from unalike.serve.model_files import remove_vectors
+from unalike.serve.model_files import remove_learning_data
 from unalike.serve.store.database import Database
 from unalike.serve.store.images import check_sha
+from unalike.serve.store.learning import CANCELLED, QUEUED, RUNNING, TRAIN
 from unalike.serve.store.records import utc_now
 from unalike.serve.store.references import hash_of_reference, hashes_of, references_of
 from unalike.serve.store.reviews import DOUBTFUL, DRIFTED, NEW_CLASS, UNDO_TIME
@@ -126,7 +127,7 @@ def purge_image(
         for gallery in galleries.values():
             ids = [one.id for one in references_of(gallery) if hash_of_reference(one.name) == sha]
             report = replace(report, references=report.references + _remove_references(gallery, ids))
-        remove_vectors(store.folder)
+        _remove_learning_data(store)
         rows = _delete(store.database, decisions, decisions.c.image == sha)
         answers = _delete(store.database, idempotency, _contains(store.database, idempotency.c.body, sha))
         _delete(store.database, reviews, _contains(store.database, reviews.c.undo, sha))
@@ -182,10 +183,20 @@ def purge_class(
             answers=_delete(database, idempotency, _mentions(database, idempotency.c.body, label)),
             references=_remove_references(gallery, sorted(own_ids)),
         )
-        remove_vectors(store.folder)
+        _remove_learning_data(store)
         entry.update(report.to_dict())
     _empty_journal(database)
     return report
+
+
+def _remove_learning_data(store: Store) -> None:
+    """Cancel trainings, which have copies of pictures, and remove what learning keeps beside galleries and models."""
+    for task in store.learning.unfinished():
+        if task.kind == TRAIN:
+            store.learning.change_task(
+                task.id, only=(QUEUED, RUNNING), state=CANCELLED, finished=utc_now(), message="pictures of its data were purged"
+            )  # fmt: skip
+    remove_learning_data(store.folder)
 
 
 @contextmanager

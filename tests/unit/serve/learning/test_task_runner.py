@@ -47,8 +47,10 @@ class Work:
 
 
 @asynccontextmanager
-async def running(folder: Path, work: Work, store: Store) -> AsyncIterator[TaskRunner]:
-    runner = TaskRunner(store, work, lambda task_id: folder / "tasks" / task_id)
+async def running(folder: Path, work: Work, store: Store, over: list[str] | None = None) -> AsyncIterator[TaskRunner]:
+    runner = TaskRunner(
+        store, work, lambda task_id: folder / "tasks" / task_id, on_end=([] if over is None else over).append
+    )  # fmt: skip
     await runner.start()
     try:
         yield runner
@@ -104,7 +106,8 @@ def test_a_failure_is_kept_with_its_reason_and_the_next_task_runs(tmp_path: Path
 def test_what_runs_and_what_waits_can_be_cancelled(tmp_path: Path, monkeypatch: object) -> None:
     async def scenario() -> None:
         store, work = store_in(tmp_path), Work()
-        async with running(tmp_path, work, store) as runner:
+        over: list[str] = []
+        async with running(tmp_path, work, store, over) as runner:
             first, second, third = [await runner.submit(new_task()) for _ in range(3)]
             await until(lambda: work.begun == [first.id])
             assert await runner.cancel(second.id) and await runner.cancel(first.id)
@@ -113,6 +116,7 @@ def test_what_runs_and_what_waits_can_be_cancelled(tmp_path: Path, monkeypatch: 
             work.gate.set()
             await until(lambda: state(store, third) == DONE)
             assert (state(store, first), state(store, second)) == (CANCELLED, CANCELLED)
+            await until(lambda: over == [first.id, third.id])
 
     run(scenario())
 
@@ -158,7 +162,9 @@ def test_tasks_of_a_killed_service_are_marked_and_those_of_another_that_runs_are
         sibling = TaskRecord(TRAIN, "shop", state=RUNNING, owner=list(own), beat=utc_now())
         for task in (dead, silent, alive, sibling):
             store.learning.add_task(task)
-        async with running(tmp_path, work, store):
+        over: list[str] = []
+        async with running(tmp_path, work, store, over):
+            assert over == [dead.id, silent.id]
             assert [state(store, task) for task in (dead, silent, alive, sibling)] == [ENDED, ENDED, RUNNING, RUNNING]
             record = store.learning.task(dead.id)
             assert record is not None and record.message == GONE and record.finished is not None

@@ -72,6 +72,8 @@ def test_a_verdict_that_refuses_offers_an_override(tmp_path: Path) -> None:
 def test_tasks_are_shown_with_curve_log_and_report(tmp_path: Path) -> None:
     scene = make_scene(tmp_path)
     task = add_training(scene, tmp_path)
+    for kind in ("compare", "promote", "rollback"):
+        scene.store.learning.add_task(TaskRecord(kind, NAME, {"model": "x"}, state="failed", message="why"))
 
     async def scenario() -> None:
         async with serving(scene) as it:

@@ -1,0 +1,191 @@
+"""The page Train in a browser: from three enrolled classes to a promoted model and back, read through the API after a restart."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.browser.view import Visit
+from tests.support.workbench import BIDI, MARKUP, Workbench, mark_picture, workbench
+
+PATIENCE_MS = 240_000
+SHAPES = [(390, "dark"), (390, "light"), (1440, "dark"), (1440, "light")]
+# The shortest training: small images of the smallest trunk, heads on frozen features alone.
+SPEC = """
+model: {backbone: tf_efficientnet_lite0, input_height: 64, input_width: 64}
+dataset: {workers: 1}
+train: {batch_size: 8, num_epochs: 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
+    """Three classes, of which two have hostile names, and corrections that are later than the model."""
+    folder = tmp_path_factory.mktemp("train")
+    (folder / "training.yaml").write_text(SPEC)
+    (folder / "old" / "<b>old").mkdir(parents=True)
+    (folder / "old/<b>old/1.png").write_bytes(mark_picture(7))
+    (folder / "old/<b>old/2.png").write_bytes(b"\x89PNG broken")
+    options = ("--train-spec", str(folder / "training.yaml"), "--train-folder", f"old={folder / 'old'}")
+    with workbench(folder, names=("anchor", MARKUP, BIDI), options=options) as running:
+        yield running
+
+
+def varied(number: int, turn: int) -> bytes:
+    """A picture of a mark, of another content for each turn."""
+    image = Image.open(io.BytesIO(mark_picture(number, turn))).convert("RGB")
+    image.putpixel((0, 0), (turn % 256, 0, 0))
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def correct(service: Workbench, count: int = 4) -> None:
+    """Ask for new pictures of each class, and say which class is right."""
+    for number, label in enumerate(("anchor", MARKUP, BIDI)):
+        turns = [("image", (f"{turn}.png", varied(number, 3 * turn + 1), "image/png")) for turn in range(count)]
+        for answer in service.call("POST", "/v1/identify", files=turns)["answers"]:
+            body = {"verdict": "confirmed"} if answer["label"] == label else {"verdict": "wrong", "label": label}
+            service.call("POST", f"/v1/decisions/{answer['id']}/feedback", json=body)
+
+
+def network(service: Workbench) -> str:
+    (model,) = service.call("GET", "/v1/models")["models"]
+    return str(model["network"])
+
+
+def wait_for_network(service: Workbench, *, other_than: str = "", equal_to: str = "") -> str:
+    end = time.monotonic() + 60
+    while True:
+        key = network(service)
+        if (other_than and key != other_than) or (equal_to and key == equal_to):
+            return key
+        assert time.monotonic() < end, "the service takes over the other model"
+        time.sleep(0.2)
+
+
+def message(page: Any, text: str) -> None:
+    page.locator(".message", has_text=text).last.wait_for(timeout=PATIENCE_MS)
+
+
+@pytest.mark.parametrize(("width", "scheme"), SHAPES)
+def test_the_page_is_shown_whole_and_follows_wcag(browser, service, width, scheme):
+    with Visit(browser, width, scheme) as visit:
+        visit.page.goto(f"{service.address}/train")
+        assert not visit.faults(), "\n".join(visit.faults())
+
+
+def test_the_data_is_checked_before(browser, service):
+    with Visit(browser, 390) as visit:
+        page = visit.page
+        page.goto(f"{service.address}/train")
+        page.select_option("#folder", "old")
+        page.keyboard.press("Escape")
+        page.locator("#check").click()
+        page.locator("#checks li").first.wait_for(timeout=PATIENCE_MS)
+        text = page.locator("#checks").inner_text()
+        assert "images of 4 classes" in text and "1 unreadable images" in text and "<b>old" in text
+        assert not visit.faults(), "\n".join(visit.faults())
+
+
+def test_from_corrections_to_a_promoted_model_and_back(browser, service):
+    correct(service)
+    first = network(service)
+    with Visit(browser, 1440, "dark") as visit:
+        page = visit.page
+        page.goto(f"{service.address}/train")
+        page.locator("#minutes").fill("0.2")
+        page.locator("#goal").select_option("known-classes")
+        page.locator("#name").fill(MARKUP)
+        page.locator("#start").click()
+        message(page, "The training began")
+        page.reload()  # nothing is lost
+        page.locator(".task .kind", has_text="running").or_(
+            page.locator(".task .kind", has_text="done")
+        ).first.wait_for(timeout=PATIENCE_MS)
+        page.locator('[data-act="compare"]').first.wait_for(timeout=PATIENCE_MS)
+        assert page.locator(".candidate h3").first.inner_text() == MARKUP
+        (candidate,) = service.call("GET", "/v1/candidates")["candidates"]
+        page.locator('[data-act="compare"]').click()
+        message(page, "The comparison is done")
+        verdict = page.locator(".verdict").inner_text()
+        decision = service.call("GET", f"/v1/candidates/{candidate['id']}")["comparison"]["result"]["verdict"][
+            "decision"
+        ]
+        assert verdict and decision in ("promote", "too few", "worse")
+        for details in page.locator("details").all():
+            details.evaluate("one => { one.open = true }")
+        assert not visit.faults(), "\n".join(visit.faults())
+        if decision == "promote":
+            page.locator('[data-act="promote"]').click()
+        else:
+            page.locator('[data-act="override"]').click()
+            page.locator("#reason").fill("a test <b>of the page</b>")
+            assert not visit.faults(), "\n".join(visit.faults())
+            page.locator("#override-yes").click()
+        message(page, "The promotion is done")
+        assert not visit.faults(), "\n".join(visit.faults())
+    second = wait_for_network(service, other_than=first)
+    service.restart()
+    assert network(service) == second == candidate["network"]
+    assert service.counts() == {"anchor": 3, MARKUP: 3, BIDI: 3}
+    answers = service.call("POST", "/v1/identify", files={"image": ("a.png", varied(0, 2), "image/png")})["answers"]
+    assert answers[0]["nearest"] == "anchor"
+    entry = service.call("GET", "/v1/audit?action=model.promote")["entries"][0]
+    assert entry["outcome"] == "done" and entry["details"]["model"] == candidate["id"]
+    with Visit(browser, 390) as visit:
+        page = visit.page
+        page.goto(f"{service.address}/train")
+        page.locator('[data-act="roll-back"]').click()
+        page.locator("#confirm-yes").click()
+        message(page, "The return to the former model is done")
+        assert not visit.faults(), "\n".join(visit.faults())
+    wait_for_network(service, equal_to=first)
+    service.restart()
+    assert network(service) == first
+    assert service.call("GET", "/v1/candidates")["can_roll_back"] is False
+
+
+def test_a_training_is_cancelled_and_one_of_a_killed_service_is_marked(browser, service):
+    with Visit(browser, 1440) as visit:
+        page = visit.page
+        page.goto(f"{service.address}/train")
+        page.locator("#minutes").fill("5")
+        page.locator("#start").click()
+        page.locator('[data-act="cancel"]').first.wait_for(timeout=PATIENCE_MS)
+        page.locator('[data-act="cancel"]').first.click()
+        message(page, "Cancelled")
+        page.locator(".state-cancelled").first.wait_for(timeout=PATIENCE_MS)
+    assert service.call("GET", "/v1/trainings")["tasks"][0]["state"] == "cancelled"
+    task = service.call("POST", "/v1/trainings", json={"minutes": 5})
+    end = time.monotonic() + 60
+    while service.call("GET", f"/v1/tasks/{task['id']}")["state"] != "running":
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    service.kill()
+    service.start()
+    killed = service.call("GET", f"/v1/tasks/{task['id']}")
+    assert killed["state"] == "ended" and "the service ended" in killed["message"]
+
+
+def test_a_page_for_a_viewer_has_nothing_to_press(browser, tmp_path):
+    with workbench(tmp_path, with_key=True, names=()) as service:
+        from unalike.serve.store import open_store
+
+        service.stop()
+        with open_store(None, service.folder / "serve") as store:
+            secret = store.keys.add("viewer", "view")[1]
+        service.start()
+        with Visit(browser, 390) as visit:
+            page = visit.page
+            page.goto(f"{service.address}/sign-in?next=/train")
+            page.locator("input[type=password]").fill(secret)
+            page.keyboard.press("Enter")
+            page.locator("h1", has_text="Train").wait_for(timeout=PATIENCE_MS)
+            assert page.locator("#training-form, [data-act]").count() == 0
+            assert not visit.faults(), "\n".join(visit.faults())
