@@ -1,6 +1,7 @@
-"""Take the screenshots of docs/reports.md: every kind of page, or those that are named, narrow and wide; see ``make screenshots``.
+"""Take the screenshots of docs/reports.md and docs/workbench.md: all pages, or those that are named; see ``make screenshots``.
 
-The pages are those that the tests in a browser open, from drawn images (tests/support/report_pages.py).
+Reports are taken narrow and wide, pages of the workbench in light and dark too. They show drawn images
+(tests/support/report_pages.py and workbench_pages.py).
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import io
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -29,13 +32,27 @@ def encode(picture: Image.Image, limit: int = MAX_BYTES) -> bytes:
     return file.getvalue()
 
 
+def take(browser: Any, address: str, name: str, schemes: Sequence[str] = ("light",)) -> None:
+    """Write the pictures of one page."""
+    for scheme in schemes:
+        for width, most in SIZES:
+            tab = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+            tab.goto(address, wait_until="networkidle")
+            picture = Image.open(io.BytesIO(tab.screenshot(full_page=True))).convert("RGB")
+            tab.close()
+            picture = picture.crop((0, 0, picture.width, min(picture.height, most)))
+            suffix = "" if len(schemes) == 1 else f"-{scheme}"
+            (PICTURES / f"{name}-{width}{suffix}.jpg").write_bytes(encode(picture))
+
+
 def main(names: list[str]) -> int:
     """Write the pictures of these pages, of all without a name; 1 without a browser."""
     sys.path.insert(0, str(DOCS.parent))
     from playwright.sync_api import sync_playwright
 
     from tests.support.chromium import find_chromium
-    from tests.support.report_pages import PAGES
+    from tests.support.report_pages import PAGES as REPORTS
+    from tests.support.workbench_pages import PAGES, shown_workbench
 
     chromium = find_chromium()
     if chromium is None:
@@ -44,15 +61,15 @@ def main(names: list[str]) -> int:
     PICTURES.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        for name in names or PAGES:
-            address = PAGES[name](Path(folder) / name).path.resolve().as_uri()
-            for width, most in SIZES:
-                tab = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="light")
-                tab.goto(address)
-                picture = Image.open(io.BytesIO(tab.screenshot(full_page=True))).convert("RGB")
-                tab.close()
-                picture = picture.crop((0, 0, picture.width, min(picture.height, most)))
-                (PICTURES / f"{name}-{width}.jpg").write_bytes(encode(picture))
+        for name in REPORTS:
+            if not names or name in names:
+                take(browser, REPORTS[name](Path(folder) / name).path.resolve().as_uri(), name)
+        workbench_names = [name for name in PAGES if not names or f"workbench-{name}" in names]
+        if workbench_names:
+            Path(folder, "workbench").mkdir()
+            with shown_workbench(Path(folder, "workbench")) as service:
+                for name in workbench_names:
+                    take(browser, service.address + PAGES[name], f"workbench-{name}", ("light", "dark"))
         browser.close()
     return 0
 
