@@ -25,9 +25,6 @@ HOLDOUT_CLASS_SHARE, HELD_OUT_CLASSES, MIN_CLASSES_TO_HOLD_OUT = 0.15, 4, 20
 HOLDOUT_SCENE_SHARE, MIN_QUERIES = 0.4, 200
 # Cross-validation holds each class out entirely once, in CLASS_FOLDS parts, if there are at least MIN_CLASSES_TO_DIVIDE.
 CLASS_FOLDS, MIN_CLASSES_TO_DIVIDE = 4, 8
-# In cross-validation of kind ``same`` heads are fitted to nine tenths of the images, nearly to as many as the delivered one; so
-# many of the tenths are queries, since each costs a fit.
-IMAGE_FOLDS, IMAGE_FOLDS_TESTED = 10, 4
 
 
 @dataclass(frozen=True)
@@ -108,9 +105,7 @@ def _splits_by_scene(labels_N: np.ndarray, scene_N: np.ndarray) -> list[Split]:
 def pooled_splits(
     features_ND: np.ndarray, labels_N: np.ndarray, goal: str, *, groups: Sequence[str] | None = None, seed: int = 0,
 ) -> list[Split]:  # fmt: skip
-    """Make the splits of one cross-validation in which every image that can be looked up is a query once.
-
-    Of kind ``same`` ``IMAGE_FOLDS_TESTED`` of ``IMAGE_FOLDS`` parts are queries.
+    """Make the splits of one cross-validation in which every image that can be looked up is a query once of each kind.
 
     Repeated with other seeds, the same series are divided otherwise.
 
@@ -126,9 +121,8 @@ def pooled_splits(
     """
     scene_N = assign_scenes(features_ND, labels_N, groups=groups, seed=seed)
     splits = [s for s in _splits_by_scene(labels_N, scene_N) if len(s.query_N) and _can_be_fitted(s, labels_N)]
-    if splits and (groups is None or not any(groups)):
-        query_N = np.sort(np.concatenate([s.query_N for s in splits]))
-        splits += [s for s in _splits_by_image(labels_N, query_N, seed) if _can_be_fitted(s, labels_N)]
+    if groups is None or not any(groups):
+        splits += same_series_splits(splits, np.arange(len(labels_N)))
     classes = np.unique(labels_N[has_several_scenes(labels_N, scene_N)])
     if "new" in GOALS[goal] and len(classes) >= MIN_CLASSES_TO_DIVIDE:
         order = np.random.default_rng([seed, 29]).permutation(classes)
@@ -142,31 +136,13 @@ def pooled_splits(
     return splits
 
 
-def _splits_by_image(labels_N: np.ndarray, query_N: np.ndarray, seed: int) -> list[Split]:
-    """Splits of kind ``same``: a tenth of every class's queries, at random; fitted to the others, searched among all.
-
-    Args:
-        labels_N: an integer label per image.
-        query_N: rows of the queries, in ascending order.
-        seed: seed of the division.
-    """
-    order_Q = np.random.default_rng([seed, 37]).permutation(query_N)
-    order_Q = order_Q[np.argsort(labels_N[order_Q], kind="stable")]
-    rows_N = np.arange(len(labels_N))
-    folds = [np.sort(order_Q[fold::IMAGE_FOLDS]) for fold in range(min(IMAGE_FOLDS_TESTED, len(order_Q)))]
-    return [
-        Split("same", rest_N, np.concatenate([fold_N, rest_N]), fold_N, True)
-        for fold_N, rest_N in ((fold_N, np.setdiff1d(rows_N, fold_N)) for fold_N in folds)
-    ]
-
-
 def _can_be_fitted(split: Split, labels_N: np.ndarray) -> bool:
     """Whether a head can be fitted: two classes, one of them of two images."""
     return 1 < len(np.unique(labels_N[split.fit_N])) < len(split.fit_N)
 
 
 def same_series_splits(splits: Sequence[Split], rows_N: np.ndarray) -> list[Split]:
-    """Make splits of kind ``same`` from those of a hold-out: fitted to the same, each query among all other images.
+    """Make splits of kind ``same`` from those of kind ``known``: fitted to the same, each query among all other images.
 
     Args:
         splits: splits; other kinds are left out.
