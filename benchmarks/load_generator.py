@@ -69,6 +69,8 @@ class Connection:
 
     async def send(self, request: bytes) -> tuple[str, bytes, bytes]:
         """Status, head and body of the answer."""
+        if self._reader is not None and self._reader.at_eof():  # the server closed it while it was idle
+            self.close()
         if self._writer is None or self._reader is None:
             self._reader, self._writer = await asyncio.open_connection(self._host, self._port, limit=2**24)
         self._writer.write(request)
