@@ -20,9 +20,9 @@ export async function giveFeedback(answer, verdict, label, show) {
   };
 }
 
-/** Say it, and say that it was said. */
+/** Say it, and say that it was said: when that stands there, the next key counts. */
 export async function judge(answer, verdict, words, show) {
   const undo = await giveFeedback(answer, verdict, null, show);
-  say(words, { undo });
   await show(answer.dataset.id);
+  say(words, { undo });
 }
