@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -38,6 +38,8 @@ from unalike.storage.digests import file_sha256
 SIZE = (16, 16)
 PREPROCESSING = Preprocessing(View(*SIZE, 1.0), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 NAME = "colors"
+# Tasks run at the lowest priority: on a busy machine one takes minutes.
+TASK_PATIENCE_S = 300.0
 
 
 class _Trunk(nn.Module):
@@ -167,7 +169,7 @@ async def serving(scene: Scene, **values: Any) -> AsyncIterator[SimpleNamespace]
 
 
 async def finished(
-    it: SimpleNamespace, answer: httpx.Response, state: str = "done", patience_s: float = 90.0
+    it: SimpleNamespace, answer: httpx.Response, state: str = "done", patience_s: float = TASK_PATIENCE_S
 ) -> dict[str, Any]:
     """The task of an answer when it is over, which it must be in a given state."""
     assert answer.status_code == 202, answer.text
@@ -178,3 +180,13 @@ async def finished(
                 assert task["state"] == state, (task, it.service.learning.log(task["id"]))
                 return task
             await asyncio.sleep(0.1)
+
+
+def run_tasks(coroutine: Awaitable[Any]) -> Any:
+    """Run a test's coroutine to its end; it waits for tasks at the lowest priority."""
+
+    async def bounded() -> Any:
+        async with asyncio.timeout(3 * TASK_PATIENCE_S):
+            return await coroutine
+
+    return asyncio.run(bounded())

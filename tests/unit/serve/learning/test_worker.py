@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.learning import Scene, make_scene
-from tests.support.serving import run
+from tests.support.learning import Scene, make_scene, run_tasks
 from unalike.errors import RunError
 from unalike.serve.child_process import run_child
 from unalike.serve.learning.worker import Order
@@ -34,7 +33,7 @@ def test_a_comparison_is_written_into_the_store(tmp_path: Path) -> None:
     scene.correct(0, 1)
     candidate = scene.add_candidate("color")
     order = order_for(scene, TaskRecord(COMPARE, scene.place.name, {"model": candidate.id}))
-    run(run_child(MODULE, [], order=order.to_line(), log=tmp_path / "log.txt"))
+    run_tasks(run_child(MODULE, [], order=order.to_line(), log=tmp_path / "log.txt"))
     task = scene.store.learning.task(order.task)
     comparison = scene.store.learning.comparison(candidate.id)
     assert task is not None and comparison is not None and task.result == {"comparison": comparison.id}
@@ -46,7 +45,7 @@ def test_a_refusal_is_its_last_line(tmp_path: Path) -> None:
     candidate = scene.add_candidate("gray")
     order = order_for(scene, TaskRecord(PROMOTE, scene.place.name, {"model": candidate.id}, "chief"))
     with pytest.raises(RunError, match="not promoted: no withheld image"):
-        run(run_child(MODULE, [], order=order.to_line(), log=tmp_path / "log.txt"))
+        run_tasks(run_child(MODULE, [], order=order.to_line(), log=tmp_path / "log.txt"))
     assert scene.store.audit.find().items[0].actor == "chief"
 
 

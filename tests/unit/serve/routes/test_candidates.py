@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.learning import NAME, finished, hue_picture, make_scene, serving
-from tests.support.serving import files, run
+from tests.support.learning import NAME, TASK_PATIENCE_S, finished, hue_picture, make_scene, run_tasks, serving
+from tests.support.serving import files
 from unalike.recognition.gallery import Gallery
 
 MARKUP = "<img src=x onerror=alert(1)>"
@@ -28,7 +28,7 @@ async def network(it: SimpleNamespace) -> str:
 
 
 async def until_network(it: SimpleNamespace, key: str) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(TASK_PATIENCE_S):
         while await network(it) != key:
             await asyncio.sleep(0.05)
 
@@ -90,7 +90,7 @@ def test_a_candidate_is_compared_promoted_and_taken_back(tmp_path: Path) -> None
         async with serving(scene) as it:
             assert await network(it) == first
 
-    run(scenario())
+    run_tasks(scenario())
 
 
 def test_a_bad_candidate_needs_an_override_with_a_reason(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_bad_candidate_needs_an_override_with_a_reason(tmp_path: Path) -> None
             entry = (await it.client.get("/v1/audit", params={"action": "model.promote"})).json()["entries"][0]
             assert entry["details"]["override"] is True and entry["details"]["reason"] == body["reason"]
 
-    run(scenario())
+    run_tasks(scenario())
 
 
 def test_references_without_a_picture_are_listed_and_a_folder_is_named(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_references_without_a_picture_are_listed_and_a_folder_is_named(tmp_path:
             await finished(it, await it.client.post(address, json={**body, "folder": "pictures"}))
             await until_network(it, candidate.network)
 
-    run(scenario())
+    run_tasks(scenario())
 
 
 def test_keys_see_the_candidates_of_their_gallery_and_need_the_role(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_keys_see_the_candidates_of_their_gallery_and_need_the_role(tmp_path: Pa
                 await it.client.get(f"/v1/galleries/{NAME}/candidates", headers={"x-api-key": other})
             ).status_code in (403, 404)
 
-    run(scenario())
+    run_tasks(scenario())
 
 
 @pytest.mark.parametrize("path", ["comparison", "promotion"])
@@ -167,4 +167,4 @@ def test_there_is_no_such_candidate(tmp_path: Path, path: str) -> None:
             assert (await it.client.post(f"/v1/candidates/none/{path}", json={})).status_code == 404
             assert (await it.client.get("/v1/candidates/none")).status_code == 404
 
-    run(scenario())
+    run_tasks(scenario())

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.learning import NAME, finished, hue_picture, make_scene, serving
-from tests.support.serving import run, until
+from tests.support.learning import NAME, TASK_PATIENCE_S, finished, hue_picture, make_scene, run_tasks, serving
+from tests.support.serving import until
 from tests.support.standin_training import GATE
 from unalike.serve.learning import desk
 
@@ -61,7 +61,7 @@ def test_the_data_is_checked_before(tmp_path: Path) -> None:
                 assert (await it.client.post("/v1/trainings/checks", json=body)).status_code == status, body
             assert (await it.client.post("/v1/training-data", content=b"text")).status_code == 422
 
-    run(scenario())
+    run_tasks(scenario())
 
 
 def test_a_training_is_followed_to_its_candidate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +76,7 @@ def test_a_training_is_followed_to_its_candidate(tmp_path: Path, monkeypatch: py
             again = await it.client.post("/v1/trainings", json=body, headers={"Idempotency-Key": "one"})
             assert started.status_code == 202 and again.json() == started.json()
             address = f"/v1/trainings/{started.json()['id']}"
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(TASK_PATIENCE_S):
                 while (
                     "training <b>began</b>"
                     not in (await it.client.get(address.replace("trainings", "tasks") + "/log")).text
@@ -106,7 +106,7 @@ def test_a_training_is_followed_to_its_candidate(tmp_path: Path, monkeypatch: py
             for path in ("/v1/trainings/none", "/v1/tasks/none/log", "/v1/trainings/none/report"):
                 assert (await it.client.get(path)).status_code == 404
 
-    run(scenario())
+    run_tasks(scenario())
 
 
 def test_what_a_request_asks_for_is_checked(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_what_a_request_asks_for_is_checked(tmp_path: Path) -> None:
                 assert (await it.client.get("/v1/trainings", headers=keys[role])).status_code == 200
                 assert (await it.client.get("/v1/tasks/x/log", headers=keys[role])).status_code == 403
 
-    run(scenario())
+    run_tasks(scenario())
 
 
 def test_a_training_is_cancelled_and_its_process_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +144,7 @@ def test_a_training_is_cancelled_and_its_process_gone(tmp_path: Path, monkeypatc
         async with serving(scene) as it:
             started = await it.client.post("/v1/trainings", json={})
             task_id = started.json()["id"]
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(TASK_PATIENCE_S):
                 while "began" not in it.service.learning.log(task_id):
                     await asyncio.sleep(0.1)
             cancelled = await it.client.post(f"/v1/tasks/{task_id}/cancel")
@@ -155,7 +155,7 @@ def test_a_training_is_cancelled_and_its_process_gone(tmp_path: Path, monkeypatc
             assert (await it.client.get(f"/v1/tasks/{second.json()['id']}")).json()["state"] in ("queued", "running")
         assert scene.store.learning.task(second.json()["id"]).state == "ended"  # with the service
 
-    run(scenario())
+    run_tasks(scenario())
 
 
 def test_a_training_uses_the_cores_that_are_stated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,4 +173,4 @@ def test_a_training_uses_the_cores_that_are_stated(tmp_path: Path, monkeypatch: 
             await finished(it, await it.client.post("/v1/trainings", json={}))
         assert seen == [[core]]
 
-    run(scenario())
+    run_tasks(scenario())
