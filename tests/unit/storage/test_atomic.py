@@ -32,7 +32,8 @@ SPARED = {
     "cli.__init__": "a traceback under a temporary name", "deploy.quantization.activation_ranges": "in a temporary folder",
     "actions.benchmark": "in a temporary folder", "actions.demo_images": "made-up pictures in a folder of their own",
     "serve.store.backup": "in a folder that is renamed when it is whole; a copy that is read once",
-    "serve.child_process": "a setting of the kernel",
+    "serve.child_process": "a setting of the kernel", "serve.inspector_fits": "in a temporary folder",
+    "serve.learning.candidate": "in the folder of one training, which nobody goes on with when it is killed",
     "actions.embed write_table": "handed a hidden name", "engines.checksum open": "handed a hidden name",
 }  # fmt: skip
 WRITERS = {"write_text", "write_bytes", "copyfile", "copy2", "savez", "savez_compressed", "write_table", "fdopen"}
