@@ -227,7 +227,7 @@ def test_the_camera_takes_a_picture(browser, service):
         page.get_by_role("button", name="Take the picture").click()
         wait_for(page, 1)
         page.get_by_role("button", name="Close").first.click()
-        assert page.evaluate("document.getElementById('video').srcObject === null")
+        until(lambda: page.evaluate("document.getElementById('video').srcObject === null"), page)
 
 
 def test_without_a_camera_api_the_phones_own_camera_is_offered(browser, service):
