@@ -88,7 +88,8 @@ class InspectorFits:
                 if not await asyncio.to_thread(self.store.work.report, record, *reported_values):
                     return False
             await asyncio.wait([child], timeout=REPORT_S)
-        return True
+        # What it wrote last, it may have written since.
+        return await asyncio.to_thread(self.store.work.report, record, *latest)
 
 
 def main() -> None:
