@@ -1,7 +1,8 @@
 """Batching: images of many requests share calls of one engine.
 
-An idle engine takes the first image at once, and decodes it in the same thread. While it runs, images collect; the next call begins when the engine is free
-again, or, where the engine computes several images at once and has room, when a full batch or the wait has come together.
+An idle engine takes the first image at once, and decodes it in the same thread. While it runs, images collect; the next call
+begins when the engine is free again, or, where the engine computes several images at once and has room, when a full batch or the
+wait has come together.
 The number of images in the service is bounded: what would exceed it, or would miss its deadline by the measured rate, is
 refused at once. An image whose request was cancelled or is past its deadline is dropped before it reaches the engine.
 
@@ -23,12 +24,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from unalike.engines.protocol import Engine
+from unalike.errors import UnreadableImage
 
 SMOOTHING = 0.2  # weight of the newest batch in the mean time of an image
 MIN_RETRY_S = 1.0
 # The rate varies: requests are refused that would be late at this many times the mean time of an image.
 SAFETY = 1.25
 WARM_UP_IMAGES = 4
+_NO_IMAGE = np.empty((0, 0, 3), np.uint8)  # of an image that is still to be decoded
 
 
 class Overloaded(Exception):
@@ -41,10 +44,6 @@ class Overloaded(Exception):
 
 class DeadlinePassed(Exception):
     """The request's time was over before its image reached the engine."""
-
-
-# An image that cannot be read, as the error that its client gets.
-Unreadable = Exception
 
 
 class Finish(Protocol):
@@ -199,22 +198,24 @@ class Batcher:
         return not self._running and not self._queue
 
     async def run_alone(
-        self, decode: Callable[[], np.ndarray | Unreadable], finish: Finish, context: Any
-    ) -> Any | Unreadable:
+        self, decode: Callable[[], np.ndarray | UnreadableImage], finish: Finish, context: Any, deadline: float
+    ) -> Any | UnreadableImage:
         """Decode one image, and compute its result, in one thread of an idle engine: what comes meanwhile is the next batch.
 
         Args:
-            decode: gives the image as ``run`` takes it, or an exception, which is returned.
-            finish, context: as of ``run``.
+            decode: gives the image as ``run`` takes it, or why it cannot be read, which is returned.
+            finish, context, deadline: as of ``run``.
 
         Raises:
+            DeadlinePassed: decoding took until then.
             Exception: what ``decode``, the engine or ``finish`` raised.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         self._running += 1
         self._in_flight += 1
-        self._pool.submit(self._decode_and_compute, decode, finish, context, future, loop)
+        item = _Waiting(_NO_IMAGE, finish, context, deadline, time.monotonic(), future)
+        self._pool.submit(self._decode_and_compute, decode, item, loop)
         return await future
 
     def close(self) -> None:
@@ -271,25 +272,30 @@ class Batcher:
     # ---- in a thread ----
 
     def _decode_and_compute(
-        self, decode: Callable[[], np.ndarray | Unreadable], finish: Finish, context: Any, future: asyncio.Future[Any],
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:  # fmt: skip
+        self, decode: Callable[[], np.ndarray | UnreadableImage], item: _Waiting, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        result: Any = None
+        error: BaseException | None = None
         try:
             image = decode()
-        except BaseException as error:  # noqa: BLE001
-            outcome: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = [(future, None, error)]
+        except BaseException as failure:  # noqa: BLE001  the request gets it
+            error = failure
         else:
-            if isinstance(image, np.ndarray):
-                now = time.monotonic()
-                self._compute([_Waiting(image, finish, context, math.inf, now, future)], loop)
+            now = time.monotonic()
+            if not isinstance(image, np.ndarray):
+                result = image
+            elif now > item.deadline:
+                error = DeadlinePassed()
+            elif not item.future.done():  # else its client hung up
+                item.image_HWC, item.since = image, now
+                self._compute([item], loop)
                 return
-            outcome = [(future, image, None)]
-        loop.call_soon_threadsafe(self._end_without_batch, outcome)
+        loop.call_soon_threadsafe(self._end_without_batch, item.future, result, error)
 
-    def _end_without_batch(self, outcome: Sequence[tuple[asyncio.Future[Any], Any, BaseException | None]]) -> None:
+    def _end_without_batch(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
         self._running -= 1
         self._in_flight -= 1
-        _deliver(outcome)
+        _deliver([(future, result, error)])
         self._start_batches()
 
     def _compute(self, items: list[_Waiting], loop: asyncio.AbstractEventLoop) -> None:
@@ -302,7 +308,7 @@ class Batcher:
             outcome = [(item.future, None, error) for item in items]
         end = time.monotonic()
         # Where nobody else is in the service, the event loop is left alone until the result is there.
-        is_alone = self._occupied <= len(items)
+        is_alone = self._occupied <= len(items) and not self._queue
         if not is_alone:
             loop.call_soon_threadsafe(self._end_of_batch, len(items), start, end)
         if vectors_ND is not None:

@@ -124,17 +124,19 @@ def make_app(settings: Serve, on_ready: Callable[[], None], on_failure: Callable
 def load_service(settings: Serve) -> tuple[Service, ASGIApp]:
     """Load what is served. Raises UnalikeError."""
     gc.disable()
-    from unalike.serve.service import Service
+    try:
+        from unalike.serve.service import Service
 
-    # A network is loaded and warmed up without Python's lock: meanwhile the routes are imported.
-    with ThreadPoolExecutor(1) as pool:
-        routes = pool.submit(importlib.import_module, "unalike.serve.app")
-        service = Service(settings)
-        app: ASGIApp = routes.result().create_app(service)
-    # What is loaded stays: no collection needs to look at it. With torch one took 0.34 s, in which nothing was answered (own
-    # measurement, two cores, 2026-11-29).
-    gc.freeze()
-    gc.enable()
+        # A network is loaded and warmed up without Python's lock: meanwhile the routes are imported.
+        with ThreadPoolExecutor(1) as pool:
+            routes = pool.submit(importlib.import_module, "unalike.serve.app")
+            service = Service(settings)
+            app: ASGIApp = routes.result().create_app(service)
+        # What is loaded stays: no collection needs to look at it. With torch one took 0.34 s, in which nothing was answered
+        # (own measurement, two cores, 2026-11-29).
+        gc.freeze()
+    finally:
+        gc.enable()
     return service, app
 
 

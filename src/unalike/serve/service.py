@@ -380,7 +380,7 @@ class Service:
                 return finish(vectors_ND, contexts)
 
             result = await batcher.run_alone(
-                partial(self.view_upload, upload, view, keep), keep_and_finish, image_context
+                partial(self.view_upload, upload, view, keep), keep_and_finish, image_context, context.deadline
             )
             for future in keeping:
                 await asyncio.wrap_future(future)

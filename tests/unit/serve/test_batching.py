@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.support.serving import SIDE, StandInEngine, run, until
+from unalike.errors import UnreadableImage
 from unalike.serve.batching import Batcher, BatchReport, DeadlinePassed, Overloaded
 
 LATER = 3600.0
@@ -242,7 +243,7 @@ def test_an_idle_engine_decodes_in_its_own_thread_and_what_comes_meanwhile_is_th
             threads.append(threading.current_thread())
             return image(100)
 
-        alone = asyncio.create_task(batcher.run_alone(decode, Pairs(), "alone"))
+        alone = asyncio.create_task(batcher.run_alone(decode, Pairs(), "alone", time.monotonic() + LATER))
         await engine.entered()
         assert not batcher.is_idle and threads[0] is not threading.main_thread()
         tasks = start(batcher, 101, 102)
@@ -260,15 +261,40 @@ def test_an_image_that_cannot_be_decoded_leaves_the_engine_to_the_others() -> No
     async def scenario() -> None:
         engine = StandInEngine(batch=4)
         batcher = Batcher(engine)
-        unreadable = ValueError("unreadable")
-        assert await batcher.run_alone(lambda: unreadable, Pairs(), None) is unreadable
+        unreadable, end = UnreadableImage("unreadable"), time.monotonic() + LATER
+        assert await batcher.run_alone(lambda: unreadable, Pairs(), None, end) is unreadable
         with pytest.raises(ZeroDivisionError):
-            await batcher.run_alone(lambda: np.zeros(1 // 0), Pairs(), None)
+            await batcher.run_alone(lambda: np.zeros(1 // 0), Pairs(), None, end)
         assert batcher.is_idle and not engine.calls
-        assert await batcher.run_alone(lambda: image(103), Pairs(), "next") == (3.0, "next")
+        assert await batcher.run_alone(lambda: image(103), Pairs(), "next", end) == (3.0, "next")
         with pytest.raises(ValueError, match="failing"):
-            await batcher.run_alone(lambda: image(103), Pairs("failing", fails=True), None)
+            await batcher.run_alone(lambda: image(103), Pairs("failing", fails=True), None, end)
         await until(lambda: batcher.is_idle)
+        batcher.close()
+
+    run(scenario())
+
+
+def test_an_image_whose_client_hung_up_or_whose_time_is_over_while_it_is_decoded_does_not_reach_the_engine() -> None:
+    async def scenario() -> None:
+        engine = StandInEngine(batch=4)
+        batcher = Batcher(engine)
+        is_decoding, may_end = threading.Event(), threading.Event()
+
+        def decode() -> np.ndarray:
+            is_decoding.set()
+            may_end.wait(LATER)
+            return image(100)
+
+        task = asyncio.create_task(batcher.run_alone(decode, Pairs(), None, time.monotonic() + LATER))
+        await asyncio.to_thread(is_decoding.wait)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        may_end.set()
+        await until(lambda: batcher.is_idle)
+        with pytest.raises(DeadlinePassed):
+            await batcher.run_alone(lambda: image(100), Pairs(), None, time.monotonic() - 1)
+        assert batcher.is_idle and not engine.calls
         batcher.close()
 
     run(scenario())
