@@ -11,12 +11,11 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 
+from tests.browser.actions import PATIENCE_MS, SHAPES, message, undo
 from tests.browser.view import Visit
 from tests.support.workbench import BIDI, MARKUP, NAMES, Workbench, noise_picture, workbench
 from unalike.recognition.gallery import Gallery
 
-PATIENCE_MS = 60_000
-SHAPES = [(390, "dark"), (390, "light"), (1440, "dark"), (1440, "light")]
 MANY_CLASSES, MANY_REFERENCES = 10_000, 100_000
 NUMBERS = "all => all.map(one => Number(one.dataset.number))"
 # Places in the window where a cell should be, and none is.
@@ -63,19 +62,6 @@ def enroll(service: Workbench, label: str, *pictures: bytes) -> list[int]:
     sent = [("image", (f"{number}.png", content, "image/png")) for number, content in enumerate(pictures)]
     answer = service.call("POST", "/v1/references", files=sent, data={"label": label})
     return [entry["id"] for entry in answer["references"]]
-
-
-def message(page: Any, text: str) -> Any:
-    place = page.locator(".message", has_text=text).last
-    place.wait_for(timeout=PATIENCE_MS)
-    return place
-
-
-def undo(page: Any, text: str) -> None:
-    """Undo by the button of a message, and close what is said about it."""
-    message(page, text).get_by_role("button", name="Undo").click()
-    message(page, "Undone")
-    page.evaluate("document.getElementById('messages').replaceChildren()")
 
 
 def choose_class(page: Any, text: str) -> None:

@@ -3,55 +3,24 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.browser.actions import GIVE, PATIENCE_MS, SHAPES, message, undo, until
 from tests.browser.view import Visit
 from tests.support.workbench import Workbench, workbench
 from tests.unit.serve.routes.test_comparison import drawing
 
-PATIENCE_MS = 60_000
 HOSTILE_FILE = "<b onclick=alert(1)>\u202egnp.png"
 MARKUP = "<img src=x onerror=alert(1)>\"'&"
-SHAPES = [(390, "dark"), (390, "light"), (1440, "dark"), (1440, "light")]
-# A drop of pictures on an element, or a paste of them.
-GIVE = """([kind, target, contents]) => {
-  const data = new DataTransfer();
-  contents.forEach((content, number) => data.items.add(new File(
-    [Uint8Array.from(atob(content), letter => letter.charCodeAt(0))], `${kind}-${number}.png`, {type: 'image/png'})));
-  const event = kind === 'paste' ? new ClipboardEvent('paste', {clipboardData: data, bubbles: true})
-    : new DragEvent(kind, {dataTransfer: data, bubbles: true, cancelable: true});
-  document.querySelector(target).dispatchEvent(event);
-}"""
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
     with workbench(tmp_path_factory.mktemp("compare"), names=()) as running:
         yield running
-
-
-def until(condition: Callable[[], bool], page: Any) -> None:
-    """Wait for a condition; the pages' policy forbids the browser to evaluate one by itself."""
-    for _ in range(PATIENCE_MS // 100):
-        if condition():
-            return
-        page.wait_for_timeout(100)
-    raise AssertionError("it never became true")
-
-
-def message(page: Any, text: str) -> Any:
-    place = page.locator(".message", has_text=text).last
-    place.wait_for(timeout=PATIENCE_MS)
-    return place
-
-
-def undo(page: Any, text: str) -> None:
-    message(page, text).get_by_role("button", name="Undo").click()
-    message(page, "Undone")
-    page.evaluate("document.getElementById('messages').replaceChildren()")
 
 
 def choose(page: Any, field: str, content: bytes, name: str = "") -> None:

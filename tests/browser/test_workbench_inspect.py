@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.browser.actions import GIVE, PATIENCE_MS, SHAPES, message, undo, until, upload, wait_for
 from tests.browser.view import Visit
 from tests.support.inspected_parts import fitted_inspector
 from tests.support.inspection_service import part_picture
 from tests.support.workbench import Workbench, workbench
 
-PATIENCE_MS = 60_000
 HOSTILE_FILE = "<b onclick=alert(1)>\u202egnp.png"
-SHAPES = [(390, "dark"), (390, "light"), (1440, "dark"), (1440, "light")]
 PATH = "/v1/inspectors/part"
-GIVE = """([kind, contents]) => {
-  const data = new DataTransfer();
-  contents.forEach((content, number) => data.items.add(new File(
-    [Uint8Array.from(atob(content), letter => letter.charCodeAt(0))], `${number}.png`, {type: 'image/png'})));
-  const event = kind === 'paste' ? new ClipboardEvent('paste', {clipboardData: data, bubbles: true})
-    : new DragEvent(kind, {dataTransfer: data, bubbles: true, cancelable: true});
-  document.getElementById('drop').dispatchEvent(event);
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -39,39 +30,6 @@ def inspect(service: Workbench, seed: int, *, is_scratched: bool = False, name: 
     """One answer of the API."""
     sent = {"image": (name, part_picture(seed, is_scratched=is_scratched), "image/png")}
     return dict(service.call("POST", f"{PATH}/inspect", files=sent)["answers"][0])
-
-
-def upload(page: Any, *contents: bytes, field: str = "#files") -> None:
-    page.set_input_files(
-        field, [{"name": f"{n}.png", "mimeType": "image/png", "buffer": content} for n, content in enumerate(contents)]
-    )
-
-
-def wait_for(page: Any, count: int) -> None:
-    from playwright.sync_api import expect
-
-    expect(page.locator("article")).to_have_count(count, timeout=PATIENCE_MS)
-
-
-def until(condition: Callable[[], bool], page: Any) -> None:
-    """Wait for a condition; the pages' policy forbids the browser to evaluate one by itself."""
-    for _ in range(PATIENCE_MS // 100):
-        if condition():
-            return
-        page.wait_for_timeout(100)
-    raise AssertionError("it never became true")
-
-
-def message(page: Any, text: str) -> Any:
-    place = page.locator(".message", has_text=text).last
-    place.wait_for(timeout=PATIENCE_MS)
-    return place
-
-
-def undo(page: Any, text: str) -> None:
-    message(page, text).get_by_role("button", name="Undo").click()
-    message(page, "Undone")
-    page.evaluate("document.getElementById('messages').replaceChildren()")
 
 
 @pytest.mark.parametrize(("width", "scheme"), SHAPES)
@@ -108,7 +66,7 @@ def test_pictures_come_in_by_all_ways_and_a_reload_shows_their_answers(browser, 
         upload(page, part_picture(100, is_scratched=True), part_picture(300))
         wait_for(page, 2)
         for count, kind in ((3, "drop"), (4, "paste")):
-            page.evaluate(GIVE, [kind, [base64.b64encode(part_picture(count + 400)).decode()]])
+            page.evaluate(GIVE, [kind, "#drop", [base64.b64encode(part_picture(count + 400)).decode()]])
             wait_for(page, count)
         ids = page.eval_on_selector_all("article", "all => all.map(one => one.dataset.id)")
         assert set(ids) == {entry["id"] for entry in service.call("GET", "/v1/decisions?kind=inspect")["decisions"][:4]}

@@ -7,13 +7,11 @@ from datetime import timedelta
 
 import pytest
 
+from tests.browser.actions import SHAPES
 from tests.browser.view import Visit
 from tests.support.workbench import BIDI, MARKUP, NAMES, Workbench, mark_picture, workbench
 from unalike.serve.store import DecisionRecord, open_store
 from unalike.serve.store.records import utc_now
-
-PATIENCE_MS = 60_000
-SHAPES = [(390, "dark"), (390, "light"), (1440, "dark"), (1440, "light")]
 
 
 @pytest.fixture(scope="module")

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.browser.actions import GIVE, PATIENCE_MS, SHAPES, message, until, upload, wait_for
 from tests.browser.view import Visit
 from tests.support.workbench import BIDI, MARKUP, NAMES, Workbench, mark_picture, noise_picture, workbench
 
-PATIENCE_MS = 60_000
 HOSTILE_FILE = "<b onclick=alert(1)>\u202egnp.png"
-SHAPES = [(390, "dark"), (390, "light"), (1440, "dark"), (1440, "light")]
-# A drop or a paste of pictures, as the browser would make it.
-GIVE = """([kind, contents]) => {
-  const data = new DataTransfer();
-  contents.forEach((content, number) => data.items.add(new File(
-    [Uint8Array.from(atob(content), letter => letter.charCodeAt(0))], `${number}.png`, {type: 'image/png'})));
-  const event = kind === 'paste' ? new ClipboardEvent('paste', {clipboardData: data, bubbles: true})
-    : new DragEvent(kind, {dataTransfer: data, bubbles: true, cancelable: true});
-  document.getElementById('drop').dispatchEvent(event);
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -32,37 +22,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
         yield running
 
 
-def upload(page: Any, *contents: bytes, name: str = "") -> None:
-    files = [
-        {"name": name or f"{n}.png", "mimeType": "image/png", "buffer": content} for n, content in enumerate(contents)
-    ]
-    page.set_input_files("#files", files)
-
-
-def wait_for(page: Any, count: int) -> None:
-    from playwright.sync_api import expect
-
-    expect(page.locator("article")).to_have_count(count, timeout=PATIENCE_MS)
-
-
-def until(condition: Callable[[], bool], page: Any) -> None:
-    """Wait for a condition; the pages' policy forbids the browser to evaluate one by itself."""
-    for _ in range(PATIENCE_MS // 100):
-        if condition():
-            return
-        page.wait_for_timeout(100)
-    raise AssertionError("it never became true")
-
-
 def clear(page: Any) -> None:
     """Close all messages, so that the next one is a new one."""
     page.evaluate("document.getElementById('messages').replaceChildren()")
-
-
-def message(page: Any, text: str) -> Any:
-    place = page.locator(".message", has_text=text).last
-    place.wait_for(timeout=PATIENCE_MS)
-    return place
 
 
 def decisions(service: Workbench) -> list[dict[str, Any]]:
@@ -103,7 +65,7 @@ def test_pictures_are_dropped_pasted_and_chosen_and_a_reload_shows_their_answers
         wait_for(page, 5)
         for count, kind in ((7, "drop"), (9, "paste")):
             contents = [base64.b64encode(mark_picture(number, 6)).decode() for number in range(2)]
-            page.evaluate(GIVE, [kind, contents])
+            page.evaluate(GIVE, [kind, "#drop", contents])
             wait_for(page, count)
         assert "batch=" in page.url and page.locator("#pending li").count() == 0
         ids = set(page.eval_on_selector_all("article", "all => all.map(one => one.dataset.id)"))

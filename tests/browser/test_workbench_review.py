@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.browser.actions import PATIENCE_MS, SHAPES, message, undo
 from tests.browser.view import Visit
 from tests.support.workbench import BIDI, MARKUP, NAMES, Workbench, mark_picture, workbench
 from unalike.recognition.decision import GalleryCalibration, RateGuarantee
 from unalike.recognition.gallery import Gallery
 
-PATIENCE_MS = 60_000
-SHAPES = [(390, "dark"), (390, "light"), (1440, "dark"), (1440, "light")]
 # With a network that was not trained, pictures of one thing are those that differ by noise alone.
 THRESHOLD = 0.993
 KINDS = ("new class", "doubtful", "wrong label", "duplicate")
@@ -94,18 +93,6 @@ def answers(service: Workbench) -> list[dict[str, Any]]:
 def settle(page: Any) -> None:
     """Wait until the page asks for nothing any more."""
     page.locator("#review-list[data-complete=yes]").wait_for(timeout=PATIENCE_MS)
-
-
-def message(page: Any, text: str) -> Any:
-    place = page.locator(".message", has_text=text).last
-    place.wait_for(timeout=PATIENCE_MS)
-    return place
-
-
-def undo(page: Any, text: str) -> None:
-    message(page, text).get_by_role("button", name="Undo").click()
-    message(page, "Undone")
-    page.evaluate("document.getElementById('messages').replaceChildren()")
 
 
 def choose_class(page: Any, text: str) -> None:

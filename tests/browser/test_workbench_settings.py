@@ -9,11 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.browser.actions import PATIENCE_MS, SHAPES, message
 from tests.browser.view import Visit
 from tests.support.workbench import BIDI, MARKUP, Workbench, workbench
-
-PATIENCE_MS = 60_000
-SHAPES = [(390, "dark"), (390, "light"), (1440, "dark"), (1440, "light")]
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +33,6 @@ def sign_in(page: Any, service: Workbench, path: str = "/settings") -> None:
     page.get_by_label("API key").fill(service.secret)
     page.keyboard.press("Enter")
     page.locator("#settings").wait_for(timeout=PATIENCE_MS)
-
-
-def message(page: Any, text: str) -> Any:
-    place = page.locator(".message", has_text=text).last
-    place.wait_for(timeout=PATIENCE_MS)
-    return place
 
 
 def status(service: Workbench, path: str, secret: str = "") -> int:

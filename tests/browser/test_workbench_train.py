@@ -5,16 +5,15 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from PIL import Image
 
+from tests.browser.actions import SHAPES, message
 from tests.browser.view import Visit
 from tests.support.workbench import BIDI, MARKUP, Workbench, mark_picture, workbench
 
 PATIENCE_MS = 240_000
-SHAPES = [(390, "dark"), (390, "light"), (1440, "dark"), (1440, "light")]
 # The shortest training: small images of the smallest trunk, heads on frozen features alone.
 SPEC = """
 model: {backbone: tf_efficientnet_lite0, input_height: 64, input_width: 64}
@@ -69,10 +68,6 @@ def wait_for_network(service: Workbench, *, other_than: str = "", equal_to: str 
         time.sleep(0.2)
 
 
-def message(page: Any, text: str) -> None:
-    page.locator(".message", has_text=text).last.wait_for(timeout=PATIENCE_MS)
-
-
 @pytest.mark.parametrize(("width", "scheme"), SHAPES)
 def test_the_page_is_shown_whole_and_follows_wcag(browser, service, width, scheme):
     with Visit(browser, width, scheme) as visit:
@@ -103,7 +98,7 @@ def test_from_corrections_to_a_promoted_model_and_back(browser, service):
         page.locator("#goal").select_option("known-classes")
         page.locator("#name").fill(MARKUP)
         page.locator("#start").click()
-        message(page, "The training began")
+        message(page, "The training began", PATIENCE_MS)
         page.reload()  # nothing is lost
         page.locator(".task .kind", has_text="running").or_(
             page.locator(".task .kind", has_text="done")
@@ -112,7 +107,7 @@ def test_from_corrections_to_a_promoted_model_and_back(browser, service):
         assert page.locator(".candidate h3").first.inner_text() == MARKUP
         (candidate,) = service.call("GET", "/v1/candidates")["candidates"]
         page.locator('[data-act="compare"]').click()
-        message(page, "The comparison is done")
+        message(page, "The comparison is done", PATIENCE_MS)
         verdict = page.locator(".verdict").inner_text()
         decision = service.call("GET", f"/v1/candidates/{candidate['id']}")["comparison"]["result"]["verdict"][
             "decision"
@@ -128,7 +123,7 @@ def test_from_corrections_to_a_promoted_model_and_back(browser, service):
             page.locator("#reason").fill("a test <b>of the page</b>")
             assert not visit.faults(), "\n".join(visit.faults())
             page.locator("#override-yes").click()
-        message(page, "The promotion is done")
+        message(page, "The promotion is done", PATIENCE_MS)
         assert not visit.faults(), "\n".join(visit.faults())
     second = wait_for_network(service, other_than=first)
     service.restart()
@@ -143,7 +138,7 @@ def test_from_corrections_to_a_promoted_model_and_back(browser, service):
         page.goto(f"{service.address}/train")
         page.locator('[data-act="roll-back"]').click()
         page.locator("#confirm-yes").click()
-        message(page, "The return to the former model is done")
+        message(page, "The return to the former model is done", PATIENCE_MS)
         assert not visit.faults(), "\n".join(visit.faults())
     wait_for_network(service, equal_to=first)
     service.restart()
@@ -159,7 +154,7 @@ def test_a_training_is_cancelled_and_one_of_a_killed_service_is_marked(browser, 
         page.locator("#start").click()
         page.locator('[data-act="cancel"]').first.wait_for(timeout=PATIENCE_MS)
         page.locator('[data-act="cancel"]').first.click()
-        message(page, "Cancelled")
+        message(page, "Cancelled", PATIENCE_MS)
         page.locator(".state-cancelled").first.wait_for(timeout=PATIENCE_MS)
     assert service.call("GET", "/v1/trainings")["tasks"][0]["state"] == "cancelled"
     task = service.call("POST", "/v1/trainings", json={"minutes": 5})

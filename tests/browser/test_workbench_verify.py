@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.browser.actions import GIVE, PATIENCE_MS, SHAPES, upload, wait_for
 from tests.browser.view import Visit
 from tests.support.inspection_service import png
 from tests.support.marks import mark, render_mark
@@ -18,17 +18,7 @@ from tests.support.workbench import MARKUP, Workbench, workbench
 from unalike.verification.tampering import tamper
 from unalike.verification.verifier import Verifier
 
-PATIENCE_MS = 60_000
 HOSTILE_FILE = "<b onclick=alert(1)>\u202egnp.png"
-SHAPES = [(390, "dark"), (390, "light"), (1440, "dark"), (1440, "light")]
-GIVE = """([kind, contents]) => {
-  const data = new DataTransfer();
-  contents.forEach((content, number) => data.items.add(new File(
-    [Uint8Array.from(atob(content), letter => letter.charCodeAt(0))], `${number}.png`, {type: 'image/png'})));
-  const event = kind === 'paste' ? new ClipboardEvent('paste', {clipboardData: data, bubbles: true})
-    : new DragEvent(kind, {dataTransfer: data, bubbles: true, cancelable: true});
-  document.getElementById('drop').dispatchEvent(event);
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -54,19 +44,6 @@ def altered(number: int) -> bytes:
     return png(render_mark(number, 9, tamper(mark(number), "recoloured", np.random.default_rng(3)).layer_HW4))
 
 
-def upload(page: Any, *contents: bytes, name: str = "") -> None:
-    files = [
-        {"name": name or f"{n}.png", "mimeType": "image/png", "buffer": content} for n, content in enumerate(contents)
-    ]
-    page.set_input_files("#files", files)
-
-
-def wait_for(page: Any, count: int) -> None:
-    from playwright.sync_api import expect
-
-    expect(page.locator("article")).to_have_count(count, timeout=PATIENCE_MS)
-
-
 @pytest.mark.parametrize(("width", "scheme"), SHAPES)
 def test_the_page_is_shown_whole_and_follows_wcag(browser, service, width, scheme):
     for content in (fine(2), altered(1)):
@@ -88,7 +65,7 @@ def test_pictures_are_answered_with_the_approved_asset_beside_them_and_a_reload_
         upload(page, fine(0), altered(1))
         wait_for(page, 2)
         for count, kind in ((3, "drop"), (4, "paste")):
-            page.evaluate(GIVE, [kind, [base64.b64encode(fine(2)).decode()]])
+            page.evaluate(GIVE, [kind, "#drop", [base64.b64encode(fine(2)).decode()]])
             wait_for(page, count)
         records = service.call("GET", "/v1/decisions?kind=verify")["decisions"][:4]
         assert {entry["decision"] for entry in records} >= {"same", "altered"}

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from unalike.serve.pages.batch import new_batch, start_of_batch
+from unalike.serve.pages.answer_list import AnswerList
+from unalike.serve.pages.batch import new_batch
 from unalike.serve.pages.rendering import render_page
-from unalike.serve.problems import Problem
 from unalike.serve.request_context import context_of
 from unalike.serve.resources import AssetsResource
-from unalike.serve.routes.decisions import find_decision
 from unalike.serve.security import require_gallery
 from unalike.serve.service import Service
-from unalike.serve.store import DecisionFilter, DecisionRecord, Feedback
-from unalike.serve.store.records import WITHDRAWN, check_page
+from unalike.serve.store import DecisionRecord, Feedback
+from unalike.serve.store.records import WITHDRAWN
 from unalike.serve.uploads import Parameters
 from unalike.verification.result import ABSENT, ALTERED, DIFFERENT, REASONS, SAME
 
-PAGE_SIZE = 12
 HEADLINES = {SAME: "Same", ALTERED: "Altered", DIFFERENT: "Different", ABSENT: "Not in the set"}
 
 
@@ -89,7 +86,7 @@ def verification_pages(service: Service) -> APIRouter:
         resource, parameters = _read_set(service, request)
         decision_id = parameters.text("id", "", most=64) or ""
         parameters.finish()
-        view = await _answer(service, request, resource, decision_id)
+        view = await _answers_of(resource).one(service, request, decision_id)
         return render_page(request, "fragments/verification.html.j2", assets=resource.name, answer=view)
 
     return router
@@ -101,32 +98,12 @@ def _read_set(service: Service, request: Request) -> tuple[AssetsResource, Param
     return service.asset_set(request, parameters.text("assets", most=64)), parameters
 
 
-async def _answer(service: Service, request: Request, resource: AssetsResource, decision_id: str) -> VerificationView:
-    """One answer of a set. Raises Problem (404)."""
-    record = await find_decision(service.store, context_of(request), decision_id)
-    if (record.kind, record.resource) != ("verify", resource.name):
-        raise Problem(404, "no-decision", f"no decision of the set {resource.name} has this id")
-    return VerificationView.of(record, resource)
+def _answers_of(resource: AssetsResource) -> AnswerList:
+    return AnswerList(
+        "verify", resource.name, "set", lambda records: [VerificationView.of(record, resource) for record in records]
+    )
 
 
 async def _answers(service: Service, request: Request) -> dict[str, Any]:
-    """What the list of answers shows: those of the batch or the decision in the address, else the latest of the set."""
     resource, parameters = _read_set(service, request)
-    batch, decision = parameters.text("batch", most=128), parameters.text("decision", most=64)
-    after = parameters.text("after", most=64)
-    parameters.finish()
-    check_page(after, PAGE_SIZE)
-
-    def find() -> tuple[list[VerificationView], str | None]:
-        selection = DecisionFilter(
-            kind="verify", resource=resource.name, request_id=batch, since=start_of_batch(batch) if batch else None
-        )
-        page = service.store.decisions.find(selection, after, PAGE_SIZE)
-        return [VerificationView.of(record, resource) for record in page.items], page.next
-
-    if decision is not None:
-        views, following = [await _answer(service, request, resource, decision)], None
-    else:
-        views, following = await asyncio.to_thread(find)
-    return {"assets": resource.name, "answers": views, "following": following, "batch": batch, "decision": decision,
-            "is_first": after is None}  # fmt: skip
+    return {"assets": resource.name, **await _answers_of(resource).page(service, request, parameters)}

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.serving import files, picture, run, running
+from unalike.serve.pages.answer_list import PAGE_SIZE
 from unalike.serve.pages.batch import new_batch
-from unalike.serve.pages.recognize import MAX_CHOICES, PAGE_SIZE
+from unalike.serve.pages.recognize import MAX_CHOICES
 
 MARKUP = "<img src=x onerror=alert(1)>\"'&"
 
