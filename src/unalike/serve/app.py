@@ -82,7 +82,7 @@ def create_app(service: Service) -> ASGIApp:
     """The application of a service that is started and stopped by others (``StartUp``)."""
     app = FastAPI(title="unalike", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
     for make_router in ROUTERS:
-        app.include_router(make_router(service))
+        app.router.routes.extend(make_router(service).routes)  # included, each would be matched twice
     for kind in (Problem, UnalikeError, Overloaded, DeadlinePassed, TimeoutError):
         app.add_exception_handler(kind, _answer_problem)
     app.add_exception_handler(HungUp, _answer_nobody)

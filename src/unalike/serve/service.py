@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -371,20 +371,21 @@ class Service:
         context.images += len(uploads)
         loop, batcher = asyncio.get_running_loop(), network.batcher
 
-        async def alone(upload: Upload, image_context: Any) -> Any:
-            keeping: list[Future[None]] = []
+        def begin_alone(upload: Upload, image_context: Any) -> asyncio.Future[Any]:
+            def finish_and_keep(vectors_ND: np.ndarray, contexts: Sequence[Any]) -> Sequence[Any]:
+                # An object store is written meanwhile; for a file, a thread of its own costs more than the file.
+                is_remote = keep and not self.store.images.is_local
+                keeping = self.keepers.submit(self.keep_image, upload) if is_remote else None
+                results = finish(vectors_ND, contexts)
+                if keeping is not None:
+                    keeping.result()
+                elif keep:
+                    self.keep_image(upload)
+                return results
 
-            def keep_and_finish(vectors_ND: np.ndarray, contexts: Sequence[Any]) -> Sequence[Any]:
-                if keep:  # beside what follows the network, which leaves cores free
-                    keeping.append(self.keepers.submit(self.keep_image, upload))
-                return finish(vectors_ND, contexts)
-
-            result = await batcher.run_alone(
-                partial(self.view_upload, upload, view, keep), keep_and_finish, image_context, context.deadline
+            return batcher.run_alone(
+                partial(self.view_upload, upload, view, keep), finish_and_keep, image_context, context.deadline
             )
-            for future in keeping:
-                await asyncio.wrap_future(future)
-            return result
 
         async def one(upload: Upload, image_context: Any) -> Any:
             image = await loop.run_in_executor(self.decoders, self.view_upload, upload, view, keep)
@@ -397,9 +398,13 @@ class Service:
             return result
 
         with batcher.reserve(len(uploads), context.deadline):
+            if len(uploads) == 1 and batcher.is_idle:
+                future = begin_alone(uploads[0], contexts[0])  # works while its client begins to be watched
+                async with answered_in_time(request):
+                    return [await future]
             async with answered_in_time(request):
                 if len(uploads) == 1:
-                    return [await (alone if batcher.is_idle else one)(uploads[0], contexts[0])]
+                    return [await one(uploads[0], contexts[0])]
                 pairs = zip(uploads, contexts, strict=True)
                 return list(await asyncio.gather(*(one(upload, context) for upload, context in pairs)))
 

@@ -32,6 +32,7 @@ from unalike.storage.digests import text_sha256
 
 # PostgreSQL refuses rows of an index of more than 2,704 bytes; a character has up to four.
 NAME_CHARACTERS = 500
+_encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode
 
 
 def plain_text(value: str) -> str:
@@ -47,7 +48,10 @@ def short_name(value: str) -> str:
 
 def json_text(value: Any) -> str:
     """Plain data as JSON in ASCII; numbers that are not finite, which JSON lacks, become null."""
-    return json.dumps(_finite(value), ensure_ascii=True, separators=(",", ":"))
+    try:
+        return _encode(value)
+    except ValueError:  # such a number
+        return _encode(_finite(value))
 
 
 def _finite(value: Any) -> Any:
