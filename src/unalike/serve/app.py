@@ -67,7 +67,7 @@ from unalike.serve.uploads import ClientDisconnect
 # Status in log and metrics for a client that hung up.
 HUNG_UP = 499
 ROUTERS: tuple[Callable[[Service], APIRouter], ...] = (
-    health_router, recognition_router, decision_router, class_router, separation_router, export_router, reference_router, reference_set_router, model_router, inspection_router, inspectors_router, fits_router,
+    recognition_router, health_router, decision_router, class_router, separation_router, export_router, reference_router, reference_set_router, model_router, inspection_router, inspectors_router, fits_router,
     verification_router, comparison_router, region_set_router, explanation_router, inference_protocol_router, audit_router, review_router,
     statistics_router, key_router, settings_router, training_router, candidate_router,
     session_router, static_files, sign_in_pages, recognize_pages, class_pages, class_view_pages, class_import_pages,
