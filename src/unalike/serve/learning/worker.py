@@ -78,9 +78,9 @@ def carry_out(task: TaskRecord, place: LearningGallery, order: Order) -> dict[st
     """Do the work of a task; its result as plain data. Raises UnalikeError."""
     options = dict(task.options)
     if task.kind == TRAIN:
-        made = [record for record in place.store.learning.models(place.name) if record.task == task.id]
-        if made:  # by a process that ended before it could say so
-            return {"figures": made[0].facts.get("figures", {}), "model": made[0].id}
+        models = [record for record in place.store.learning.models(place.name) if record.task == task.id]
+        if models:  # of a process that ended before it could say so
+            return {"figures": models[0].facts.get("figures", {}), "model": models[0].id}
         _remove_former_run(Path(order.work_folder))
         names = ("with_service", "minutes", "goal", "share", "name")
         values = {name: options[name] for name in names if name in options}
