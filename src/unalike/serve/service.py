@@ -29,11 +29,13 @@ from unalike.serve.batching import MIN_RETRY_S, BatchReport, Finish, Overloaded
 from unalike.serve.decision_log import DecisionLog
 from unalike.serve.explainers import Explainers
 from unalike.serve.file_watch import FileWatch
+from unalike.serve.inspector_fits import KIND as FIT
 from unalike.serve.inspector_fits import InspectorFits
 from unalike.serve.inspectors import Inspectors
 from unalike.serve.learning.desk import LearningDesk
 from unalike.serve.logs import Tracer, log, log_error
 from unalike.serve.metrics import Metrics
+from unalike.serve.model_files import task_folder
 from unalike.serve.request_context import answered_in_time, context_of
 from unalike.serve.resources import (
     AssetsResource,
@@ -51,6 +53,7 @@ from unalike.serve.store import Store, open_store
 from unalike.serve.store.purge import Retention, purge_expired
 from unalike.serve.store.references import open_galleries
 from unalike.serve.store.store import IMAGES_FOLDER
+from unalike.serve.task_runner import TaskRunner
 from unalike.serve.thread_budget import thread_budget
 from unalike.serve.uploads import IMAGE_FIELDS, MAX_NAME, Form, Limits, Upload, read_form
 from unalike.serve.url_inputs import UrlReader
@@ -97,12 +100,14 @@ class Service:
         self.work = WorkPool(1, settings.queue)
         threads = thread_budget(settings)
         images = settings.images or str(self.store.folder / IMAGES_FOLDER)
-        self.fits = InspectorFits(self.store, images, settings.max_pixels, threads)
+        fits = InspectorFits(partial(task_folder, self.store.folder), images, settings.max_pixels, threads)
+        self.fits = TaskRunner(self.store.tasks, {FIT: fits.fit})
         self.decoders = ThreadPoolExecutor(max(2, threads or usable_cores()), thread_name_prefix="decode")
         self.explainers = Explainers(self.sources.folder, threads)
         self.vectors = VectorCache()
         self.review = ReviewQueue(self.store, self.vectors, self.decoders, settings.max_pixels)
-        self.learning = LearningDesk(settings, self.sources, self.store)
+        addresses = {name: entry.address for name, entry in self.resources.galleries.items()}
+        self.learning = LearningDesk(settings, self.sources, self.store, addresses)
         self.is_ready = False
         self._reading = 0  # bodies that are being read
         self._tasks: list[asyncio.Task[None]] = []
@@ -122,7 +127,8 @@ class Service:
         looks = [
             self._look_often(partial(asyncio.to_thread, self.access.refresh), "the API keys"),
             self._look_often(self.inspectors.refresh, "the settings of inspectors"),
-            self._look_often(self.fits.look, "the work that waits"),
+            self._look_often(self.fits.look, "the fits that wait"),
+            self._look_often(self.learning.tasks.look, "the tasks of learning that wait"),
             *(
                 self._look_often(partial(asyncio.to_thread, self._refresh_gallery, name), f"the gallery {name}")
                 for name in self.resources.galleries
@@ -130,7 +136,6 @@ class Service:
             *(self._watch(name, watch) for name, watch in self.resources.watches.items()),
         ]
         self._tasks = [asyncio.create_task(work) for work in (*looks, self._purge())]
-        await self.learning.tasks.start()
         self.is_ready = True
         galleries = list(self.resources.galleries.values())
         self._tasks.append(asyncio.create_task(self.explainers.prepare(galleries)))
@@ -138,7 +143,6 @@ class Service:
     async def stop(self) -> None:
         """End all threads; requests were answered before."""
         self.is_ready = False
-        await self.learning.tasks.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)  # what they started has ended then

@@ -239,8 +239,8 @@ settings = Table(
     Column("updated", UtcTime, nullable=False),
 )  # fmt: skip
 
-work = Table(
-    "work", metadata,
+tasks = Table(
+    "tasks", metadata,
     Column("id", ID, primary_key=True),
     Column("kind", String(32), nullable=False),
     Column("resource", Name, nullable=False),
@@ -250,15 +250,17 @@ work = Table(
     Column("created", UtcTime, nullable=False),
     Column("state", String(16), nullable=False),
     Column("attempts", Integer, nullable=False),
+    Column("max_attempts", Integer, nullable=False),
     Column("token", String(32), nullable=False),  # of the process that does it
     Column("lease_end", UtcTime),
     Column("step", PlainText, nullable=False),
     Column("count", Integer, nullable=False),
     Column("total", Integer, nullable=False),
+    Column("started", UtcTime),
     Column("finished", UtcTime),
     Column("result", Json, nullable=False),
     Column("error", PlainText, nullable=False),
-    Index("work_by_state", "state", "kind"),
+    Index("tasks_by_state", "state", "kind"),
 )  # fmt: skip
 
 reviews = Table(
@@ -303,25 +305,6 @@ models = Table(
     Column("task", ID),  # the training that made it
     Column("facts", Json, nullable=False),
     Index("models_by_gallery", "gallery", "id"),
-)  # fmt: skip
-
-tasks = Table(
-    "tasks", metadata,
-    Column("id", ID, primary_key=True),
-    Column("time", UtcTime, nullable=False),
-    Column("kind", String(16), nullable=False),
-    Column("gallery", Name, nullable=False),
-    Column("actor", Name, nullable=False),
-    Column("request_id", Name, nullable=False),
-    Column("options", Json, nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("started", UtcTime),
-    Column("finished", UtcTime),
-    Column("beat", UtcTime),  # when the process that runs it said last that it does
-    Column("owner", Json),
-    Column("message", PlainText, nullable=False),
-    Column("result", Json, nullable=False),
-    Index("tasks_by_kind", "kind", "id"),
 )  # fmt: skip
 
 comparisons = Table(
