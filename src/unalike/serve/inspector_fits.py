@@ -17,7 +17,6 @@ from typing import Any
 
 from unalike import progress as progress_bars
 from unalike.errors import UnalikeError
-from unalike.inspection.inspector import Inspector
 from unalike.serve.child_process import run_child
 from unalike.serve.model_files import LOG_FILE
 from unalike.serve.store import ImageStore, TaskRecord
@@ -81,6 +80,8 @@ def fit(options: Mapping[str, Any]) -> Path:
     Raises:
         UnalikeError: as of ``Inspector.fit``; an image is gone.
     """
+    from unalike.inspection.inspector import Inspector
+
     images, target = ImageStore(options["images_at"]), Path(options["target"])
     network: Any = options["network"]
     if Path(network).is_file():

@@ -180,8 +180,9 @@ keys = Table(
     Column("created", UtcTime, nullable=False),
     Column("last_used", UtcTime),
     Column("revoked", UtcTime),
-    # Of valid keys, no two have one name.
-    Index("keys_by_name", "name", unique=True, sqlite_where=text("revoked IS NULL"), postgresql_where=text("revoked IS NULL")),
+    # Of valid keys, no two have one name. As the migration creates it for PostgreSQL too; named here, its dialect would be loaded
+    # at every start.
+    Index("keys_by_name", "name", unique=True, sqlite_where=text("revoked IS NULL")),
 )  # fmt: skip
 
 idempotency = Table(
