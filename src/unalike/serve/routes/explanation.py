@@ -50,18 +50,6 @@ def explanation_router(service: Service) -> APIRouter:
     """The endpoint."""
     router = APIRouter()
 
-    def explain_pair(
-        explainer: Explainer, query: Upload, other: Any, reference: str, label: str, with_pictures: bool
-    ) -> dict[str, Any]:
-        try:
-            service.check_size(query)
-            explanation = explainer.explain(query.content, other)
-        except UnreadableImage as error:
-            raise service.named_error(error, query) from error
-        pair = {"query": display_name(query.name), "query_label": "", "reference": reference, "reference_label": label,
-                "why": explanation.to_dict()}  # fmt: skip
-        return pair | ({"pictures": draw_maps(explanation)} if with_pictures else {})
-
     async def explain(request: Request, name: str | None) -> Response:
         """Explain why an image is like a reference: the nearest one, one by id (``reference_id``), or another image.
 
@@ -91,7 +79,7 @@ def explanation_router(service: Service) -> APIRouter:
             content, reference, label = await asyncio.to_thread(_picture, service, resource, reference_id)
         explainer = await _explainer(service, request, resource)
         pairs = await service.work_on(
-            request, [lambda: explain_pair(explainer, queries[0], content, reference, label, with_pictures)]
+            request, [lambda: _explain_pair(service, explainer, queries[0], content, reference, label, with_pictures)]
         )
         return json_response({"gallery": resource.name, "pairs": pairs})
 
@@ -104,6 +92,19 @@ def explanation_router(service: Service) -> APIRouter:
         }, required=()),
     )  # fmt: skip
     return router
+
+
+def _explain_pair(
+    service: Service, explainer: Explainer, query: Upload, other: Any, reference: str, label: str, with_pictures: bool
+) -> dict[str, Any]:
+    try:
+        service.check_size(query)
+        explanation = explainer.explain(query.content, other)
+    except UnreadableImage as error:
+        raise service.named_error(error, query) from error
+    pair = {"query": display_name(query.name), "query_label": "", "reference": reference, "reference_label": label,
+            "why": explanation.to_dict()}  # fmt: skip
+    return pair | ({"pictures": draw_maps(explanation)} if with_pictures else {})
 
 
 def draw_maps(explanation: Explanation) -> dict[str, str]:

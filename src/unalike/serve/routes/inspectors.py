@@ -88,35 +88,37 @@ def inspectors_router(service: Service) -> APIRouter:
     async def inspector(request: Request, name: InspectorName) -> Response:
         return json_response(describe(service, service.inspector(request, name)))
 
-    _add_settings(service, router)
+    _add_threshold(service, router)
+    _add_regions(service, router)
     _add_removal(service, router)
     return router
 
 
-def _add_settings(service: Service, router: APIRouter) -> None:
-    async def set_value(
-        request: Request, resource: InspectorResource, action: str, values: Mapping[str, Any],
-        alter: Callable[[InspectorSettings], InspectorSettings],
-    ) -> Response:  # fmt: skip
-        """Change what is set for an inspector; the answer says what was set before."""
-        settings = service.store.settings
+async def _set_value(
+    service: Service, request: Request, resource: InspectorResource, action: str, values: Mapping[str, Any],
+    alter: Callable[[InspectorSettings], InspectorSettings],
+) -> Response:  # fmt: skip
+    """Change what is set for an inspector; the answer says what was set before."""
+    settings = service.store.settings
 
-        async def perform(change: Change) -> tuple[int, Any]:
-            def function(connection: Any) -> tuple[int, Any]:
-                content = settings.get(KIND, resource.name, connection=connection)
-                former = InspectorSettings.from_dict(content)
-                latter = alter(former)
-                plain = None if latter == NO_SETTINGS else latter.to_dict()
-                settings.set(KIND, resource.name, plain, change.context.actor, connection=connection)
-                new = InspectorResource(resource.name, resource.address, resource.loaded, latter)
-                return 200, {**describe(service, new), "former": former.to_dict()}
+    async def perform(change: Change) -> tuple[int, Any]:
+        def function(connection: Any) -> tuple[int, Any]:
+            content = settings.get(KIND, resource.name, connection=connection)
+            former = InspectorSettings.from_dict(content)
+            latter = alter(former)
+            plain = None if latter == NO_SETTINGS else latter.to_dict()
+            settings.set(KIND, resource.name, plain, change.context.actor, connection=connection)
+            new = InspectorResource(resource.name, resource.address, resource.loaded, latter)
+            return 200, {**describe(service, new), "former": former.to_dict()}
 
-            result = await asyncio.to_thread(apply_in_store, service, change, action, resource.name, values, function)
-            await service.inspectors.refresh()
-            return result
+        result = await asyncio.to_thread(apply_in_store, service, change, action, resource.name, values, function)
+        await service.inspectors.refresh()
+        return result
 
-        return await carry_out(service, request, request_digest(request, values), perform)
+    return await carry_out(service, request, request_digest(request, values), perform)
 
+
+def _add_threshold(service: Service, router: APIRouter) -> None:
     number = {"type": ["number", "null"], "exclusiveMinimum": 0, "description": "null: the threshold of the fit."}
 
     @router.post("/v1/inspectors/{name}/threshold", response_class=Response, summary="Choose the threshold of an inspector.",
@@ -131,11 +133,13 @@ def _add_settings(service: Service, router: APIRouter) -> None:
         value = parameters.number("threshold", None, 1e-9, MAX_THRESHOLD)
         parameters.finish()
         fitted = None if value is None else fitted_threshold(resource.loaded)
-        return await set_value(
-            request, resource, "inspectors.threshold", {"threshold": value},
+        return await _set_value(
+            service, request, resource, "inspectors.threshold", {"threshold": value},
             lambda former: InspectorSettings(value, fitted, former.ignore_boxes),
         )  # fmt: skip
 
+
+def _add_regions(service: Service, router: APIRouter) -> None:
     @router.post("/v1/inspectors/{name}/ignored-regions", response_class=Response,
                  summary="Set the regions in which an inspector ignores anomalies.",
                  responses={**problems(409), 200: {"model": InspectorChange}},
@@ -147,8 +151,8 @@ def _add_settings(service: Service, router: APIRouter) -> None:
         Parameters(values).finish()
         if boxes:
             _check_boxes(resource.loaded, boxes)
-        return await set_value(
-            request, resource, "inspectors.ignored-regions", {"boxes": [list(box) for box in boxes]},
+        return await _set_value(
+            service, request, resource, "inspectors.ignored-regions", {"boxes": [list(box) for box in boxes]},
             lambda former: InspectorSettings(former.threshold, former.fitted, tuple(boxes)),
         )  # fmt: skip
 

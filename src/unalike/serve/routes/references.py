@@ -189,25 +189,7 @@ def _add_single(service: Service, router: APIRouter) -> None:
         return await asyncio.to_thread(_picture_of_path, service, request, entry)
 
     async def remove(request: Request, name: str | None, id: int) -> Response:
-        resource = service.gallery(request, name)
-
-        async def perform(change: Change) -> tuple[int, Any]:
-            def function(gallery: GalleryBackend) -> int:
-                if gallery.entry(id) is not None:
-                    return gallery.remove(ids=[id])
-                if change.claim is not None and change.claim.is_retry:
-                    return 1  # removed before the process was killed
-                raise no_reference(id)
-
-            def answer(count: int) -> tuple[int, Any]:
-                return 200, {"gallery": resource.name, "images": count}
-
-            details = {"id": id}
-            return await asyncio.to_thread(
-                apply, service, resource, change, "references.remove", details, function, answer
-            )
-
-        return await carry_out(service, request, request_digest(request, {"id": id}), perform)
+        return await _remove(service, request, service.gallery(request, name), id)
 
     image: dict[int | str, dict[str, Any]] = {
         200: {"description": "The picture.", "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
@@ -220,6 +202,26 @@ def _add_single(service: Service, router: APIRouter) -> None:
     )
     for method, path, handler, summary, responses, extra in endpoints:
         _add_with_id(router, method, path, handler, summary, responses, extra)
+
+
+async def _remove(service: Service, request: Request, resource: GalleryResource, id: int) -> Response:
+    """Remove one reference, once."""
+
+    async def perform(change: Change) -> tuple[int, Any]:
+        def function(gallery: GalleryBackend) -> int:
+            if gallery.entry(id) is not None:
+                return gallery.remove(ids=[id])
+            if change.claim is not None and change.claim.is_retry:
+                return 1  # removed before the process was killed
+            raise no_reference(id)
+
+        def answer(count: int) -> tuple[int, Any]:
+            return 200, {"gallery": resource.name, "images": count}
+
+        details = {"id": id}
+        return await asyncio.to_thread(apply, service, resource, change, "references.remove", details, function, answer)
+
+    return await carry_out(service, request, request_digest(request, {"id": id}), perform)
 
 
 def _add_with_id(
