@@ -95,3 +95,15 @@ def test_it_is_killed_when_its_task_is_cancelled(module: str, tmp_path: Path) ->
 
     with pytest.raises(ProcessLookupError):
         os.kill(run(scenario()), 0)
+
+
+def test_with_a_log_its_lines_are_told_and_its_errors_are_kept(module: str, tmp_path: Path) -> None:
+    lines: list[str] = []
+
+    async def note(line: str) -> None:
+        lines.append(line)
+
+    log = tmp_path / "log.txt"
+    with pytest.raises(RunError, match="^too late$"):
+        run(run_child(module, ["tell", ""], note, log=log))
+    assert lines == ["one", "", "zwei ä"] and log.read_text() == "error: too late\n"
