@@ -4,13 +4,31 @@ import { ApiError } from "./api.js";
 const AT_ONCE = 3; // requests; more would only wait in the queue of the server
 let running = 0;
 
+/**
+ * Look whether a file can be sent; a folder that was dropped among pictures cannot.
+ * @throws {ApiError}
+ */
+export async function checkFile(file) {
+  try {
+    await file.slice(0, 1).arrayBuffer();
+  } catch {
+    throw new ApiError(0, { detail: "it cannot be read; of a folder, choose the pictures in it" });
+  }
+  if (!file.size) throw new ApiError(0, { detail: "an empty file" });
+}
+
+/** What is said of a picture that was refused; the service begins with the name of its file. */
+export function reasonOf(name, error) {
+  return error.message.startsWith(`${name}: `) ? error.message.slice(name.length + 2) : error.message;
+}
+
 addEventListener("beforeunload", (event) => {
   if (running) event.preventDefault();
 });
 
 /**
  * Send pictures, each by a request of its own: one that is refused holds up no other.
- * @template {{name: string}} Picture
+ * @template {{name: string, file?: File}} Picture
  * @template Result
  * @param {Picture[]} pictures
  * @param {Element} place where progress is shown, and then what was refused
@@ -28,10 +46,11 @@ export async function sendAll(pictures, place, send) {
     while (queue.length) {
       const picture = queue.shift();
       try {
+        if (picture.file) await checkFile(picture.file);
         results.push(await send(picture));
       } catch (error) {
         if (!(error instanceof ApiError)) throw error;
-        refused.push({ name: picture.name, reason: error.message });
+        refused.push({ name: picture.name, reason: reasonOf(picture.name, error) });
       }
       show(results.length + refused.length);
     }
