@@ -1,5 +1,5 @@
 // Pictures that are sent one by one: a few at once, each with a line until its answer is there.
-import { checkFile, reasonOf } from "./sending.js";
+import { checkFile, reasonOf, visibleName } from "./sending.js";
 
 const AT_ONCE = 3; // requests; more would only wait in the queue of the server
 
@@ -15,7 +15,7 @@ export function startQueue(send, { verb, onStart = () => {} }) {
   let running = 0;
 
   async function work({ file, line }) {
-    const name = file.name || "picture";
+    const name = visibleName(file.name || "picture");
     line.textContent = `${name}: ${verb}`;
     try {
       await checkFile(file);
@@ -51,7 +51,7 @@ export function startQueue(send, { verb, onStart = () => {} }) {
     onStart();
     for (const file of images) {
       const line = document.createElement("li");
-      line.textContent = `${file.name || "picture"}: waits`;
+      line.textContent = `${visibleName(file.name || "picture")}: waits`;
       pending.append(line);
       queue.push({ file, line });
     }

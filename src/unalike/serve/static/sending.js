@@ -17,9 +17,20 @@ export async function checkFile(file) {
   if (!file.size) throw new ApiError(0, { detail: "an empty file" });
 }
 
+/** A name with control characters and those that turn the direction of writing as the service writes them: `\u202e`. */
+export function visibleName(name) {
+  return name.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (letter) => {
+    const code = letter.codePointAt(0);
+    if (letter === "\u200c" || letter === "\u200d") return letter; // scripts and emoji need them
+    if (code < 256) return `\\x${code.toString(16).padStart(2, "0")}`;
+    return code < 65536 ? `\\u${code.toString(16).padStart(4, "0")}` : `\\U${code.toString(16).padStart(8, "0")}`;
+  });
+}
+
 /** What is said of a picture that was refused; the service begins with the name of its file. */
 export function reasonOf(name, error) {
-  return error.message.startsWith(`${name}: `) ? error.message.slice(name.length + 2) : error.message;
+  const start = `${visibleName(name)}: `;
+  return error.message.startsWith(start) ? error.message.slice(start.length) : error.message;
 }
 
 addEventListener("beforeunload", (event) => {
@@ -90,7 +101,7 @@ export function listRefused(refused) {
   list.className = "refused";
   for (const { name, reason } of refused) {
     const line = document.createElement("li");
-    line.textContent = `${name}: ${reason}`;
+    line.textContent = `${visibleName(name)}: ${reason}`;
     list.append(line);
   }
   const close = document.createElement("button");
