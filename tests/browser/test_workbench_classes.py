@@ -252,9 +252,15 @@ def test_pictures_are_added_and_refused_ones_are_named(browser, service):
         page.keyboard.press("Enter")
         page.wait_for_url("**/classes/view?**")
         sent = [{"name": f"{n}.png", "mimeType": "image/png", "buffer": noise_picture(300 + n)} for n in range(3)]
-        page.set_input_files("#files", [*sent, {"name": hostile, "mimeType": "image/png", "buffer": b"no picture"}])
-        message(page, "3 references added, 1 picture refused")
-        assert hostile in page.locator(".refused").inner_text() and page.locator(".refused b").count() == 0
+        bad = [
+            {"name": name, "mimeType": "image/png", "buffer": content}
+            for name, content in ((hostile, b"no picture"), ("0", b""))
+        ]
+        page.set_input_files("#files", [*sent, *bad])
+        message(page, "3 references added, 2 pictures refused")
+        lines = set(page.locator(".refused li").all_inner_texts())
+        assert lines == {f"{hostile}: not an image of a known format", "0: an empty file"}
+        assert page.locator(".refused b").count() == 0
         assert len(references(service, label)) == 3 and page.locator("[role=option]").count() == 3
         visit.messages = [text for text in visit.messages if "422" not in text]  # the browser's own line
         assert not visit.faults(), "\n".join(visit.faults())
@@ -318,8 +324,9 @@ def test_a_class_is_deleted_and_what_was_kept_comes_back(browser, service):
         page = visit.page
         page.goto(class_address(service, label))
         delete = page.get_by_role("button", name="Delete the class")
-        delete.click()
+        delete.dblclick()
         page.locator("#confirm").wait_for()  # it asks the service first what can be brought back
+        assert page.locator(".message").count() == 0
         page.keyboard.press("Enter")  # the focus is on Cancel
         page.locator("#confirm").wait_for(state="hidden")
         assert service.counts()[label] == 3

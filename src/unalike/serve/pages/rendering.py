@@ -35,7 +35,7 @@ NAVIGATION = (
     ("/monitor", "Monitor"),
     ("/settings", "Settings"),
 )
-# Those that a key for one gallery may see.
+# Those of one gallery: their address names it, and a key for one gallery may see them.
 GALLERY_PAGES = frozenset(("/recognize", "/classes", "/review", "/train", "/monitor"))
 # Pages of the whole service, for administrators.
 ADMIN_PAGES = frozenset(("/settings",))
@@ -102,6 +102,7 @@ def render_page(
     values |= {
         "viewer": viewer, "csrf": context.csrf, "gallery": gallery,
         "galleries": gallery_names(service, context) if service is not None else [], "path": request.url.path,
+        "gallery_pages": GALLERY_PAGES,
         "navigation": [
             page for page in NAVIGATION
             if (context.gallery is None or page[0] in GALLERY_PAGES) and (is_chief or page[0] not in ADMIN_PAGES)

@@ -99,7 +99,7 @@ function sayRemoved(text, label, hashes, lost) {
 }
 
 async function add(files) {
-  const pictures = [...files].filter((file) => file.size).map((file) => ({ file, label: state().label, name: file.name || "picture" }));
+  const pictures = [...files].map((file) => ({ file, label: state().label, name: file.name || "picture" }));
   if (!pictures.length) return;
   const { label } = state();
   const { ids, refused } = await enrollPictures(gallery, pictures, document.getElementById("enrolling"));
@@ -139,7 +139,7 @@ async function merge() {
     await back();
     await show(label);
   };
-  say(`${count(ids.length)} of ${label} now belong to ${answer.label}.`, { undo });
+  say(`${count(ids.length)} of ${label} now ${ids.length === 1 ? "belongs" : "belong"} to ${answer.label}.`, { undo });
   await show(answer.label);
 }
 
@@ -199,7 +199,7 @@ function act(name) {
 
 page.addEventListener("click", (event) => {
   const button = event.target.closest("[data-act]");
-  if (button) act(button.dataset.act);
+  if (button && event.detail < 2) act(button.dataset.act); // a double click is one
 });
 
 const files = document.getElementById("files");

@@ -1,4 +1,5 @@
 // Pictures that are sent one by one: a few at once, each with a line until its answer is there.
+import { checkFile, reasonOf, visibleName } from "./sending.js";
 
 const AT_ONCE = 3; // requests; more would only wait in the queue of the server
 
@@ -14,14 +15,15 @@ export function startQueue(send, { verb, onStart = () => {} }) {
   let running = 0;
 
   async function work({ file, line }) {
-    const name = file.name || "picture";
+    const name = visibleName(file.name || "picture");
     line.textContent = `${name}: ${verb}`;
     try {
+      await checkFile(file);
       await send(file);
       line.remove();
     } catch (error) {
       line.className = "bad";
-      line.textContent = `${name}: ${error.message}`;
+      line.textContent = `${name}: ${reasonOf(name, error)}`;
       const close = document.createElement("button");
       close.type = "button";
       close.textContent = "Close";
@@ -44,12 +46,12 @@ export function startQueue(send, { verb, onStart = () => {} }) {
     if (running || queue.length) event.preventDefault();
   });
   return (pictures) => {
-    const images = [...pictures].filter((file) => file.size);
+    const images = [...pictures];
     if (!images.length) return;
     onStart();
     for (const file of images) {
       const line = document.createElement("li");
-      line.textContent = `${file.name || "picture"}: waits`;
+      line.textContent = `${visibleName(file.name || "picture")}: waits`;
       pending.append(line);
       queue.push({ file, line });
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from pathlib import Path
 
@@ -42,6 +43,19 @@ def test_every_script_and_stylesheet_of_a_page_is_served(tmp_path: Path) -> None
                 assert len(sources) >= 5
                 for source in sources:
                     assert (await it.client.get(source)).status_code == 200, source
+
+    run(scenario())
+
+
+def test_every_link_of_the_header_leads_to_a_page(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            for address in PAGES:
+                header = (await it.client.get(address)).text.partition("</nav>")[0].rpartition("<nav")[2]
+                links = re.findall(r'<a href="([^"]+)"', header)
+                assert len(links) == len(PAGES)
+                for link in links:
+                    assert (await it.client.get(html.unescape(link))).status_code == 200, f"{link} on {address}"
 
     run(scenario())
 
