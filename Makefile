@@ -20,7 +20,7 @@ demo: $(VENV)/.installed-demo
 	$(BIN)/unalike demo --overwrite $(DEMO)
 
 test: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -x -q -n 2 --dist worksteal -m "not slow and not browser" $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -x -q -n 3 --dist worksteal -m "not slow and not browser" $(TESTS)
 
 test-browser: $(VENV)/.installed-test
 	chromium="$$($(BIN)/python -m tests.support.chromium)" && CHROMIUM="$$chromium" BROWSER_TESTS=required \

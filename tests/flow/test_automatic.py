@@ -149,7 +149,8 @@ def test_the_frozen_trunk_is_delivered_where_nothing_beats_it(
     assert not (tmp_path / "train/best_spec.yaml").exists()  # no training repeats the frozen trunk
 
 
-@pytest.mark.parametrize("head", ["", pytest.param("model.head=linear", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["", "model.head=linear"])
 def test_the_best_spec_of_a_head_repeats_its_network(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str
 ) -> None:
@@ -206,6 +207,7 @@ def test_the_best_spec_of_a_fine_tuned_network_repeats_its_training(
     assert shapes[0] == shapes[1]
 
 
+@pytest.mark.slow
 def test_the_user_s_head_settings_apply_to_the_interpolated_network(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
