@@ -22,7 +22,8 @@ from starlette.responses import Response
 
 from unalike.data.decode import name_of, upright_size
 from unalike.data.view import View
-from unalike.errors import ModelError, StoreError, UnreadableImage
+from unalike.errors import ModelError, StoreError, UnalikeError, UnreadableImage
+from unalike.recognition.backends.protocol import GalleryBackend
 from unalike.runs.environment import usable_cores
 from unalike.sanitize import one_line, redact_all
 from unalike.serve.batching import MIN_RETRY_S, BatchReport, Finish, Overloaded
@@ -183,16 +184,24 @@ class Service:
 
     def _replace_gallery(self, resource: GalleryResource) -> None:
         """Put a gallery with another network into service; in the loop, so that a request sees the old or the new one."""
-        if self.resources.galleries[resource.name].network is resource.network:
+        former = self.resources.galleries[resource.name]
+        if former.network is resource.network:
             return
-        former = self.resources.replace_gallery(resource)
+        network = self.resources.replace_gallery(resource)
         log(logging.INFO, f"the gallery {resource.name} is served with another model", model=resource.network.key)
-        if former is not None and self._loop is not None:
-            self._loop.call_later(self.settings.deadline + REFRESH_S, self._close_network, former)
-
-    def _close_network(self, network: Network) -> None:
         if self._loop is not None:
-            self._loop.run_in_executor(None, self.resources.close_network, network)
+            close = partial(self._close_former, former.gallery, resource.gallery, network)
+            self._loop.call_later(self.settings.deadline + REFRESH_S, self._loop.run_in_executor, None, close)
+
+    def _close_former(self, former: GalleryBackend, present: GalleryBackend, network: Network | None) -> None:
+        """Close a gallery that was replaced, and its network where nothing needs it, when no request has them any more; in a thread."""
+        if network is not None:
+            self.resources.close_network(network)
+        former.close()
+        try:
+            present.drop_former(self.settings.deadline)
+        except UnalikeError as error:  # a purge does it
+            log_error("what is kept of a gallery with its former model cannot be removed", error)
 
     async def _watch(self, name: str, watch: FileWatch) -> None:
         """Load an inspector or a set of assets again when its files change."""

@@ -57,7 +57,7 @@ class LearningDesk:
         self.tasks = TaskRunner(store, self._work, self.folder_of, self._forget_upload, self._remove_images)
 
     def place(self, resource: GalleryResource) -> LearningGallery:
-        """A gallery of the service. Raises DataError for one in a database."""
+        """A gallery of the service."""
         settings = self.settings
         self.addresses[resource.name] = resource.address
         return LearningGallery(
@@ -126,7 +126,7 @@ class LearningDesk:
     async def begin(
         self, kind: str, resource: GalleryResource, options: Mapping[str, Any], actor: str, request_id: str
     ) -> TaskRecord:
-        """Begin a task of a gallery, after those that were asked for before. Raises DataError for a gallery in a database."""
+        """Begin a task of a gallery, after those that were asked for before."""
         self.place(resource)
         task = TaskRecord(kind, resource.name, dict(options), actor, request_id, owner=list(own_process()))
         return await self.tasks.submit(task)

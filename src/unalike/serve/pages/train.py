@@ -9,7 +9,6 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from unalike.recognition.backends.database_address import is_database
 from unalike.report.plots import LinePlot
 from unalike.serve.learning.desk import plots_of
 from unalike.serve.pages.rendering import render_page
@@ -100,7 +99,7 @@ def _state(service: Service, resource: GalleryResource) -> dict[str, Any]:
         candidates.append(candidate)
     return {
         "tasks": tasks, "candidates": candidates, "can_roll_back": learning.standing_promotion(resource.name) is not None,
-        "is_busy": any(not view.is_over for view in tasks), "network": network, "can_learn": not is_database(resource.address),
+        "is_busy": any(not view.is_over for view in tasks), "network": network,
     }  # fmt: skip
 
 

@@ -38,6 +38,8 @@ from unalike.storage.file_lock import file_lock
 CHUNK = 500  # rows a transaction: other writers wait no longer than for these
 ANSWERS_KEPT = timedelta(hours=24)
 LOCK_FILE = ".purge.lock"
+# A gallery that another one replaced is kept so long for those who read it.
+FORMER_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,10 @@ def purge_expired(
     Raises:
         StoreError: something cannot be read or removed.
     """
-    now = now or utc_now()
+    now, galleries = now or utc_now(), list(galleries)
     with purge_lock(store):
+        for gallery in galleries:
+            gallery.drop_former(FORMER_S)
         answers = _delete(store.database, idempotency, idempotency.c.created < now - ANSWERS_KEPT)
         _forget_undo(store.database, now - UNDO_TIME)
         rows = 0
@@ -127,7 +131,7 @@ def purge_image(
         for gallery in galleries.values():
             ids = [one.id for one in references_of(gallery) if hash_of_reference(one.name) == sha]
             report = replace(report, references=report.references + _remove_references(gallery, ids))
-        _remove_learning_data(store)
+        _remove_learning_data(store, galleries.values())
         rows = _delete(store.database, decisions, decisions.c.image == sha)
         answers = _delete(store.database, idempotency, _contains(store.database, idempotency.c.body, sha))
         _delete(store.database, reviews, _contains(store.database, reviews.c.undo, sha))
@@ -183,19 +187,21 @@ def purge_class(
             answers=_delete(database, idempotency, _mentions(database, idempotency.c.body, label)),
             references=_remove_references(gallery, sorted(own_ids)),
         )
-        _remove_learning_data(store)
+        _remove_learning_data(store, galleries.values())
         entry.update(report.to_dict())
     _empty_journal(database)
     return report
 
 
-def _remove_learning_data(store: Store) -> None:
+def _remove_learning_data(store: Store, galleries: Iterable[GalleryBackend]) -> None:
     """Cancel trainings, which have copies of pictures, and remove what learning keeps beside galleries and models."""
     for task in store.learning.unfinished():
         if task.kind == TRAIN:
             store.learning.change_task(
                 task.id, only=(QUEUED, RUNNING), state=CANCELLED, finished=utc_now(), message="pictures of its data were purged"
             )  # fmt: skip
+    for gallery in galleries:
+        gallery.drop_former()
     remove_learning_data(store.folder)
 
 
