@@ -31,7 +31,7 @@ from unalike.serve.store.records import utc_now
 from unalike.serve.store.references import hash_of_reference, hashes_of, references_of
 from unalike.serve.store.reviews import DOUBTFUL, DRIFTED, NEW_CLASS, UNDO_TIME
 from unalike.serve.store.store import Store
-from unalike.serve.store.tables import decisions, idempotency, json_text, plain_text, reviews
+from unalike.serve.store.tables import decisions, idempotency, json_text, plain_text, reviews, shadow_answers, shadows
 from unalike.storage.atomic import copy_file
 from unalike.storage.file_lock import file_lock
 
@@ -168,7 +168,11 @@ def purge_class(
     with purge_lock(store), _audited(store, actor, "purge.class", resource, details, request_id) as entry:
         own = list(references_of(gallery, label)) if label in gallery.counts() else []
         names_it = _names_class(database, resource, label)
-        if not own and not _images_of(database, names_it) and not _exists(database, names_it):
+        is_shadow = _shadow_names_class(resource, label)
+        is_named = _exists(database, decisions.c.id, names_it) or _exists(
+            database, shadow_answers.c.shadow_id, is_shadow
+        )
+        if not own and not is_named:
             raise DataError(f"no class {label!r} in gallery {resource!r}", expected="a class, or one that decisions name",
                             remedy=closest(label, gallery.counts()))  # fmt: skip
         candidates = hashes_of(own) | _images_of(database, names_it)
@@ -181,6 +185,7 @@ def purge_class(
         images = sum(store.images.delete(sha) for sha in sorted(candidates))
         is_answer = sa.or_(reviews.c.label == label, _mentions(database, reviews.c.undo, label))
         _delete(database, reviews, sa.and_(reviews.c.resource == resource, sa.func.coalesce(is_answer, sa.false())))
+        _delete(database, shadow_answers, is_shadow)
         report = PurgeReport(
             images=images,
             decisions=_delete(database, decisions, names_it),
@@ -195,13 +200,13 @@ def purge_class(
 
 def _remove_learning_data(store: Store, galleries: Iterable[GalleryBackend]) -> None:
     """Cancel trainings, which have copies of pictures, and remove what learning keeps beside galleries and models."""
+    for gallery in galleries:
+        gallery.drop_former()
     for task in store.learning.unfinished():
         if task.kind == TRAIN:
             store.learning.change_task(
                 task.id, only=(QUEUED, RUNNING), state=CANCELLED, finished=utc_now(), message="pictures of its data were purged"
             )  # fmt: skip
-    for gallery in galleries:
-        gallery.drop_former()
     remove_learning_data(store.folder)
 
 
@@ -231,7 +236,7 @@ def _audited(
 
 
 def _delete(database: Database, table: sa.Table, condition: sa.ColumnElement[bool]) -> int:
-    """Delete rows, some at a time; their feedback goes with decisions."""
+    """Delete rows, some at a time; feedback and answers of shadows go with their decisions."""
     columns = list(table.primary_key.columns)
     count = 0
     while True:
@@ -294,9 +299,15 @@ def _names_class(database: Database, resource: str, label: str) -> sa.ColumnElem
     return sa.and_(columns.resource == resource, is_named)
 
 
-def _exists(database: Database, condition: sa.ColumnElement[bool]) -> bool:
+def _shadow_names_class(resource: str, label: str) -> sa.ColumnElement[bool]:
+    """Which answers of candidates name a class."""
+    of_gallery = shadow_answers.c.shadow_id.in_(sa.select(shadows.c.id).where(shadows.c.gallery == resource))
+    return sa.and_(of_gallery, sa.or_(shadow_answers.c.label == label, shadow_answers.c.nearest == label))
+
+
+def _exists(database: Database, column: sa.ColumnElement[Any], condition: sa.ColumnElement[bool]) -> bool:
     with database.reading() as connection:
-        return connection.execute(sa.select(decisions.c.id).where(condition).limit(1)).first() is not None
+        return connection.execute(sa.select(column).where(condition).limit(1)).first() is not None
 
 
 def _images_of(database: Database, condition: sa.ColumnElement[bool]) -> set[str]:
