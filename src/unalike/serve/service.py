@@ -33,6 +33,7 @@ from unalike.serve.file_watch import FileWatch
 from unalike.serve.inspector_fits import InspectorFits
 from unalike.serve.inspectors import Inspectors
 from unalike.serve.learning.desk import LearningDesk
+from unalike.serve.learning.shadow import Shadowing
 from unalike.serve.logs import Tracer, log, log_error
 from unalike.serve.metrics import Metrics
 from unalike.serve.request_context import answered_in_time, context_of
@@ -104,6 +105,7 @@ class Service:
         self.vectors = VectorCache()
         self.review = ReviewQueue(self.store, self.vectors, self.decoders, settings.max_pixels)
         self.learning = LearningDesk(settings, self.sources, self.store)
+        self.shadows = Shadowing(self.store, self.metrics, self.learning.shadow_order, settings.train_cores)
         self.is_ready = False
         self._reading = 0  # bodies that are being read
         self._tasks: list[asyncio.Task[None]] = []
@@ -124,6 +126,7 @@ class Service:
             self._look_often(partial(asyncio.to_thread, self.access.refresh), "the API keys"),
             self._look_often(self.inspectors.refresh, "the settings of inspectors"),
             self._look_often(self.fits.look, "the work that waits"),
+            self._look_often(partial(self.shadows.look, self.resources), "the shadows of galleries"),
             *(
                 self._look_often(partial(asyncio.to_thread, self._refresh_gallery, name), f"the gallery {name}")
                 for name in self.resources.galleries
@@ -143,6 +146,8 @@ class Service:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)  # what they started has ended then
+        with suppress(StoreError):  # numbers of dropped images
+            await self.shadows.stop()
         await self.explainers.close()
         await self.review.close()
         await self.urls.close()

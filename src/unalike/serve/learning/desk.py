@@ -16,6 +16,7 @@ from unalike.serve.child_process import run_child
 from unalike.serve.learning.candidate import IMAGES_FOLDER, RUN_FOLDER, TrainingOptions
 from unalike.serve.learning.gallery_models import LearningGallery
 from unalike.serve.learning.improvement import training_folder
+from unalike.serve.learning.shadow_worker import ShadowOrder
 from unalike.serve.learning.task_runner import TaskRunner, own_process
 from unalike.serve.learning.worker import Order
 from unalike.serve.model_files import UPLOADS_FOLDER
@@ -23,6 +24,7 @@ from unalike.serve.sources import named
 from unalike.serve.store import Store
 from unalike.serve.store.learning import TRAIN, TaskRecord
 from unalike.serve.store.records import new_id
+from unalike.serve.store.shadows import ShadowRecord
 from unalike.serve.thread_budget import thread_budget
 from unalike.storage.atomic import write_bytes
 
@@ -143,6 +145,14 @@ class LearningDesk:
             settings.train_spec, str(folder),
         )  # fmt: skip
         await run_child(MODULE, [], order=order.to_line(), cores=settings.train_cores, log=folder / LOG_FILE)
+
+    def shadow_order(self, resource: GalleryResource, record: ShadowRecord) -> ShadowOrder:
+        """What the process of a shadow needs to know; it computes with one thread."""
+        settings = self.settings
+        return ShadowOrder(
+            record.model, str(self.store.folder), settings.store, settings.images, resource.name, resource.address, self.sources.model,
+            settings.runtime, settings.precision, 1, settings.max_pixels,
+        )  # fmt: skip
 
     # ---- what a task says ----
 

@@ -14,6 +14,7 @@ from unalike.serve.learning.desk import plots_of
 from unalike.serve.pages.rendering import render_page
 from unalike.serve.resources import GalleryResource
 from unalike.serve.routes.candidates import plain_candidate
+from unalike.serve.routes.shadow import describe_shadow
 from unalike.serve.routes.trainings import GOALS, check_values, plain_task
 from unalike.serve.service import Service
 from unalike.serve.store.learning import TRAIN, TaskRecord
@@ -65,6 +66,12 @@ def train_pages(service: Service) -> APIRouter:
         values = await asyncio.to_thread(_state, service, resource)
         return render_page(request, "fragments/train_state.html.j2", gallery=resource.name, **values)
 
+    @router.get("/train/shadow")
+    async def shadow(request: Request) -> Response:
+        resource = _resource(service, request)
+        values = await asyncio.to_thread(_shadow, service, resource)
+        return render_page(request, "fragments/shadow.html.j2", gallery=resource.name, **values)
+
     @router.get("/train/checks")
     async def checks(request: Request) -> Response:
         parameters = Parameters(dict(request.query_params))
@@ -99,8 +106,15 @@ def _state(service: Service, resource: GalleryResource) -> dict[str, Any]:
         candidates.append(candidate)
     return {
         "tasks": tasks, "candidates": candidates, "can_roll_back": learning.standing_promotion(resource.name) is not None,
-        "is_busy": any(not view.is_over for view in tasks), "network": network,
+        "is_busy": any(not view.is_over for view in tasks), "network": network, **_shadow(service, resource),
     }  # fmt: skip
+
+
+def _shadow(service: Service, resource: GalleryResource) -> dict[str, Any]:
+    """The shadow of a gallery that was begun last, with what became of it."""
+    record = service.store.shadows.latest(resource.name)
+    shadow = None if record is None else describe_shadow(service.store, record)
+    return {"shadow": shadow, "has_shadow": shadow is not None and shadow["ended"] is None}
 
 
 def _task_view(service: Service, record: TaskRecord) -> TaskView:
