@@ -1,6 +1,6 @@
 """Coverage and width of the confidence intervals, by simulation, in samples of 2 to 1,000 classes.
 
-    python benchmarks/interval_coverage.py [--draws 2000] [--seed 0] [--classes 2 10 81] [--parts classes these values pairs]
+    python benchmarks/interval_coverage.py [--draws 2000] [--seed 0] [--classes 2 10 81] [--parts classes these values pairs prediction]
 
 Rates differ by class: not at all, by a beta distribution (correlation 0.02 to 0.6 within a class), or two kinds of classes.
 Two claims are simulated: the mean over classes like these (each draw has new classes), and the mean over these classes (each
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,10 +24,12 @@ from unalike.metrics.intervals import (
     PRIOR_CORRELATION,
     PRIOR_WEIGHT,
     TIE,
+    Interval,
     _poisson_bound,
     difference_interval,
     mean_interval,
 )
+from unalike.metrics.prediction import prediction_interval
 
 CLASSES = (2, 3, 5, 8, 10, 12, 20, 50, 81, 200, 1000)
 IMAGES = (2, 5, 15, 60)
@@ -191,6 +193,36 @@ def measure(scenario: Scenario, draws: int, rng: np.random.Generator, these: boo
     }  # fmt: skip
 
 
+def measure_prediction(scenario: Scenario, draws: int, rng: np.random.Generator, further: int) -> float:
+    """How often the mean of a further sample lies in the range that is stated for so many images.
+
+    Its images are of the same classes, in the same proportions.
+    """
+    size_G = scenario.size_G
+    rate_DG = np.stack([scenario.draw_rates(rng) for _ in range(draws)])
+    hits_DG = rng.binomial(size_G, rate_DG).astype(float)
+    low_D, high_D = share_bounds(hits_DG, size_G, these=False)
+    further_DG = rng.multinomial(further, size_G / size_G.sum(), draws)
+    share_D = rng.binomial(further_DG, rate_DG).sum(1) / further
+    covered = 0
+    for low, high, value, share in zip(low_D, high_D, hits_DG.sum(1) / size_G.sum(), share_D, strict=True):
+        stated = prediction_interval(Interval(float(value), float(low), float(high)), further)
+        covered += stated.low - 1e-9 <= share <= stated.high + 1e-9
+    return covered / draws
+
+
+def print_predictions(classes: Sequence[int], draws: int, seed: int) -> None:
+    """A line for each number of classes and of further images."""
+    print("\n| classes | further images | scenarios | coverage: lowest, mean | below 93 % |\n|---|---|---|---|---|")
+    for number, further in itertools.product(classes, (20, 100, 1000)):
+        coverage = np.array([
+            measure_prediction(scenario, draws, np.random.default_rng([seed, number, further, index]), further)
+            for index, scenario in enumerate(scenarios(number)) if scenario.identifiable
+        ])  # fmt: skip
+        print(f"| {number} | {further} | {len(coverage)} | {coverage.min():.3f}, {coverage.mean():.3f} | "
+              f"{np.mean(coverage < 0.93):.3f} |", flush=True)  # fmt: skip
+
+
 def print_table(title: str, rows: list[dict[str, float]]) -> None:
     """A line for each number of classes, and the lowest coverages."""
     print(f"\n{title}\n")
@@ -268,7 +300,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--classes", type=int, nargs="+", default=list(CLASSES))
-    parser.add_argument("--parts", nargs="+", default=["classes", "these", "values", "pairs"])
+    parser.add_argument("--parts", nargs="+", default=["classes", "these", "values", "pairs", "prediction"])
     arguments = parser.parse_args()
     for name, title in (("classes", "Classes like these"), ("these", "These classes")):
         if name in arguments.parts:
@@ -292,6 +324,8 @@ def main() -> None:
             print(f"{queries} independent queries, {mean}: {np.mean([i.low <= mean <= i.high for i in intervals]):.3f}")
     if "pairs" in arguments.parts:
         measure_pairs(arguments.draws, rng)
+    if "prediction" in arguments.parts:
+        print_predictions(arguments.classes, arguments.draws, arguments.seed)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """`unalike serve` under overload, for a while, killed at random moments, and as two replicas on one PostgreSQL.
 
-    python benchmarks/service_faults.py --model MODEL --gallery FILE --images DIR [--parts overload,soak,kill,replicas]
-        [--minutes 10] [--kills 50] [--enrollments 1000] [--out FILE]
+    python benchmarks/service_faults.py --model MODEL --gallery FILE --images DIR [--parts overload,soak,kill,replicas,full-disk]
+        [--minutes 10] [--kills 50] [--enrollments 1000] [--small-disk DIR] [--out FILE]
 
 overload: a stand-in network of 20 images a second gets 200 requests a second, open loop, for a minute: answers by status, the
 latency of those accepted beside their deadline, resident memory over time. soak: four clients identify while images are
@@ -9,12 +9,15 @@ enrolled and removed; resident memory by minute, a line fitted from minute two o
 (SIGKILL) at random moments while images are enrolled; after each start everything that was acknowledged must be there, and
 nothing half-written; seconds to start again beside `unalike identify` from a cold start. replicas: enrollments from many threads to
 two servers over one database, one of which is killed on the way; all that were acknowledged must be there, and both must see them.
-All servers and load generators are processes of their own over sockets; the PostgreSQL is a real server.
+full-disk: the file system of the database gets full while references are enrolled; every refusal is an error, nothing that was
+acknowledged is lost, and it goes on when there is room again. All servers and load generators are processes of their own over
+sockets; the PostgreSQL is a real server.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
 import json
 import os
@@ -208,17 +211,24 @@ def postgres(folder: Path) -> Iterator[str]:
         database.cleanup()
 
 
+def build_in_postgres(arguments: argparse.Namespace, address: str, files: Sequence[Path], folder: Path) -> str:
+    """Build a gallery of one image in a database; its address."""
+    gallery = address + ("&" if "?" in address else "?") + "gallery=shop"
+    source = folder / "seed" / "first"
+    source.mkdir(parents=True)
+    shutil.copy(files[0], source)
+    subprocess.run([sys.executable, "-m", "unalike", "gallery", "build", gallery, str(source.parent), "-m", str(arguments.model),
+                    "gallery_build.rate=null"], check=True, capture_output=True)  # fmt: skip
+    return gallery
+
+
 def replicas(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Enrollments to two servers over one database; one is killed when half of them are there."""
     files = image_files(arguments.images)
     with postgres(folder) as address:
-        gallery = address + ("&" if "?" in address else "?") + "gallery=shop"
-        source = folder / "seed" / "first"
-        source.mkdir(parents=True)
-        shutil.copy(files[0], source)
-        subprocess.run([sys.executable, "-m", "unalike", "gallery", "build", gallery, str(source.parent), "-m", str(arguments.model),
-                        "gallery_build.rate=null"], check=True, capture_output=True)  # fmt: skip
-        shared = argparse.Namespace(**{**vars(arguments), "gallery": gallery})
+        shared = argparse.Namespace(
+            **{**vars(arguments), "gallery": build_in_postgres(arguments, address, files, folder)}
+        )
         ports = [free_port(), free_port()]
         with contextlib.ExitStack() as stack:
             processes = [
@@ -273,7 +283,61 @@ def replicas(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             }  # fmt: skip
 
 
-PARTS = {"overload": overload, "soak": soak, "kill": kill, "replicas": replicas}
+def full_disk(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """The database's file system gets full while references are enrolled, and has room again 20 s later."""
+    files = image_files(arguments.images)
+    small = Path(tempfile.mkdtemp(dir=arguments.small_disk))
+    with postgres(small) as address:
+        shared = argparse.Namespace(
+            **{**vars(arguments), "gallery": build_in_postgres(arguments, address, files, folder)}
+        )
+        port = free_port()
+        command = serve_command(
+            shared, port, folder / "replica", "--store", address, "--images", str(folder / "images")
+        )
+        acknowledged: list[str] = []
+        answers: collections.Counter[str] = collections.Counter()
+
+        def enroll(count: int, seconds: float) -> bool:
+            """Enroll references until so many are acknowledged, or the time is over; whether they were."""
+            target, end = len(acknowledged) + count, time.monotonic() + seconds
+            while len(acknowledged) < target and time.monotonic() < end:
+                label = f"class {sum(answers.values())}"
+                try:
+                    client.enrol(files[len(acknowledged) % len(files)], label)
+                except UnalikeError as error:
+                    answers[str(error)[:90]] += 1
+                    time.sleep(0.2)
+                    continue
+                answers["acknowledged"] += 1
+                acknowledged.append(label)
+            return len(acknowledged) >= target
+
+        with server(command, port, "/readyz", folder), Client(f"http://127.0.0.1:{port}", timeout=20) as client:
+            enroll(30, 60)
+            free = shutil.disk_usage(small).free
+            filler = small / "filler"
+            with filler.open("wb") as stream, contextlib.suppress(OSError):
+                while True:
+                    stream.write(bytes(1 << 16))
+                    stream.flush()
+            before = len(acknowledged)
+            enroll(10**6, 20)
+            while_full = len(acknowledged) - before
+            filler.unlink()
+            begin = time.monotonic()
+            goes_on = enroll(10, 90)
+            seconds = time.monotonic() - begin
+            counts = client.classes()
+        return {
+            "part": "full-disk", "free_mb": free >> 20, "acknowledged while full": while_full, "answers": dict(answers),
+            "goes on": goes_on, "10 more after_s": round(seconds, 1), "acknowledged": len(acknowledged),
+            "lost": sum(counts.get(label, 0) < 1 for label in acknowledged),
+            "doubled": sum(count > 1 for label, count in counts.items() if label.startswith("class ")),
+        }  # fmt: skip
+
+
+PARTS = {"overload": overload, "soak": soak, "kill": kill, "replicas": replicas, "full-disk": full_disk}
 
 
 def main() -> None:
@@ -281,7 +345,10 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--gallery", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)
-    parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--parts", default="overload,soak,kill,replicas")
+    parser.add_argument(
+        "--small-disk", type=Path, help="a folder on a file system of some 170 MB, for the part full-disk"
+    )
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--enrollments", type=int, default=1000)

@@ -79,6 +79,10 @@ class StoreError(UnalikeError):
     """The store of a service that cannot be opened, read or written."""
 
 
+class DatabaseUnavailable(StoreError, DataError):
+    """A gallery whose database does not answer now, or has no room: the same call may succeed later."""
+
+
 class TrainingError(UnalikeError):
     """Training that cannot continue, such as a loss that is not finite."""
 

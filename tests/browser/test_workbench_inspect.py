@@ -209,7 +209,7 @@ def test_an_inspector_is_fitted_inspects_lasts_and_is_removed(browser, service):
         service.restart()
         described = service.call("GET", "/v1/inspectors/taught-here")
         assert described["is_own"] and described["images"] == 20
-        assert service.call("GET", "/v1/work")["work"][0]["state"] == "done"
+        assert service.call("GET", "/v1/tasks?kind=inspector.fit")["tasks"][0]["state"] == "done"
         page.goto(f"{service.address}/inspect/fit")
         page.get_by_role("link", name="Inspect with it").click()
         page.locator("#inspect").wait_for()
@@ -245,7 +245,7 @@ def test_a_fit_is_canceled_and_one_that_cannot_be_says_why(browser, service):
         page.get_by_role("button", name="Fit", exact=True).click()
         page.get_by_role("button", name="Cancel the fit of another").click()
         message(page, "The fit is canceled")
-        until(lambda: service.call("GET", "/v1/work")["work"][0]["state"] == "canceled", page)
+        until(lambda: service.call("GET", "/v1/tasks?kind=inspector.fit")["tasks"][0]["state"] == "canceled", page)
         assert all("422" in text for text in visit.messages)  # the browser's own line about the refused request
 
 

@@ -31,6 +31,13 @@ def noisy(number: int, seed: int, strength: int = 25) -> bytes:
     return stream.getvalue()
 
 
+def black_picture() -> bytes:
+    """A PNG without anything on it, as under a lens cap."""
+    stream = io.BytesIO()
+    Image.new("RGB", (96, 96)).save(stream, "PNG")
+    return stream.getvalue()
+
+
 def enroll(service: Workbench, label: str, *contents: bytes) -> list[int]:
     sent = [("image", (f"{number}.png", content, "image/png")) for number, content in enumerate(contents)]
     answer = service.call("POST", "/v1/references", files=sent, data={"label": label})
@@ -243,3 +250,37 @@ def test_entries_appear_while_the_page_is_open(browser, service):
         page.reload()
         page.locator("article[data-kind='wrong label']").wait_for(timeout=PATIENCE_MS)
         assert not visit.messages
+
+
+def test_a_picture_unlike_everything_is_named_and_another_time_unusable_by_its_buttons(browser, service):
+    for number in range(4, 28):  # enough classes to know how unlike they are
+        enroll(service, f"mark {number}", noisy(number, 0))
+    (id,) = identify(service, black_picture())
+    assert service.call("GET", f"/v1/decisions/{id}")["decision"] == "unknown"
+    assert [entry["decisions"][0]["id"] for entry in entries(service, "drifted")] == [id]
+    with Visit(browser) as visit:
+        page = visit.page
+        page.goto(f"{service.address}/review")
+        page.get_by_role("link", name="Unlike everything").click()
+        article = page.locator("article[data-kind=drifted]")
+        article.wait_for(timeout=PATIENCE_MS)
+        assert "Unlike everything that is enrolled" in article.inner_text()
+        article.get_by_role("button", name="Name its class").click()
+        choose_class(page, "lens cap")
+        message(page, "1 picture: lens cap. 1 reference added.")
+        page.locator("#review-end:not([hidden])").wait_for(timeout=PATIENCE_MS)
+        settle(page)
+        service.restart()
+        assert service.counts()["lens cap"] == 1 and not entries(service, "drifted")
+        feedback = service.call("GET", f"/v1/decisions/{id}")["feedback"]
+        assert [(one["verdict"], one["label"]) for one in feedback] == [("new class", "lens cap")]
+        undo(page, "1 picture")
+        article.wait_for(timeout=PATIENCE_MS)
+        assert "lens cap" not in service.counts()
+        article.get_by_role("button", name="Unusable").click()
+        message(page, "Noted: unusable.")
+        settle(page)
+        service.restart()
+        assert [one["action"] for one in answers(service)] == ["unusable"] and not entries(service, "drifted")
+        assert service.call("GET", f"/v1/decisions/{id}")["feedback"][-1]["verdict"] == "unusable"
+        assert not visit.faults(), "\n".join(visit.faults())

@@ -187,7 +187,7 @@ async def finished(
     async with asyncio.timeout(patience_s):
         while True:
             task: dict[str, Any] = (await it.client.get(f"/v1/tasks/{answer.json()['id']}")).json()
-            if task["state"] not in ("queued", "running"):
+            if task["state"] not in ("waiting", "running"):
                 assert task["state"] == state, (task, it.service.learning.log(task["id"]))
                 return task
             await asyncio.sleep(0.1)

@@ -59,6 +59,7 @@ from unalike.serve.routes.sessions import session_router
 from unalike.serve.routes.settings import settings_router
 from unalike.serve.routes.shadow import shadow_router
 from unalike.serve.routes.statistics import statistics_router
+from unalike.serve.routes.tasks import task_router
 from unalike.serve.routes.trainings import training_router
 from unalike.serve.routes.verification import verification_router
 from unalike.serve.security import SECURITY_HEADERS
@@ -68,9 +69,9 @@ from unalike.serve.uploads import ClientDisconnect
 # Status in log and metrics for a client that hung up.
 HUNG_UP = 499
 ROUTERS: tuple[Callable[[Service], APIRouter], ...] = (
-    health_router, recognition_router, decision_router, class_router, separation_router, export_router, reference_router, reference_set_router, model_router, inspection_router, inspectors_router, fits_router,
+    recognition_router, health_router, decision_router, class_router, separation_router, export_router, reference_router, reference_set_router, model_router, inspection_router, inspectors_router, fits_router,
     verification_router, comparison_router, region_set_router, explanation_router, inference_protocol_router, audit_router, review_router,
-    statistics_router, key_router, settings_router, training_router, candidate_router, shadow_router,
+    statistics_router, key_router, settings_router, task_router, training_router, candidate_router, shadow_router,
     session_router, static_files, sign_in_pages, recognize_pages, class_pages, class_view_pages, class_import_pages,
     inspection_pages, inspector_settings_pages, inspector_fit_pages, comparison_pages, verification_pages,
     review_pages, train_pages, monitor_pages, settings_pages,
@@ -83,7 +84,7 @@ def create_app(service: Service) -> ASGIApp:
     """The application of a service that is started and stopped by others (``StartUp``)."""
     app = FastAPI(title="unalike", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
     for make_router in ROUTERS:
-        app.include_router(make_router(service))
+        app.router.routes.extend(make_router(service).routes)  # included, each would be matched twice
     for kind in (Problem, UnalikeError, Overloaded, DeadlinePassed, TimeoutError):
         app.add_exception_handler(kind, _answer_problem)
     app.add_exception_handler(HungUp, _answer_nobody)

@@ -197,18 +197,19 @@ class Batcher:
         """Whether no image waits or runs."""
         return not self._running and not self._queue
 
-    async def run_alone(
+    def run_alone(
         self, decode: Callable[[], np.ndarray | UnreadableImage], finish: Finish, context: Any, deadline: float
-    ) -> Any | UnreadableImage:
-        """Decode one image, and compute its result, in one thread of an idle engine: what comes meanwhile is the next batch.
+    ) -> asyncio.Future[Any]:
+        """Begin to decode one image, and to compute its result, in one thread of an idle engine: what comes meanwhile is the
+        next batch.
 
         Args:
-            decode: gives the image as ``run`` takes it, or why it cannot be read, which is returned.
+            decode: gives the image as ``run`` takes it, or why it cannot be read, which is the result then.
             finish, context, deadline: as of ``run``.
 
-        Raises:
-            DeadlinePassed: decoding took until then.
-            Exception: what ``decode``, the engine or ``finish`` raised.
+        Returns:
+            The result to come, or its error: DeadlinePassed where decoding took until then, or what ``decode``, the engine or
+            ``finish`` raised. The image of one that is cancelled is dropped before it reaches the engine.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
@@ -216,7 +217,7 @@ class Batcher:
         self._in_flight += 1
         item = _Waiting(_NO_IMAGE, finish, context, deadline, time.monotonic(), future)
         self._pool.submit(self._decode_and_compute, decode, item, loop)
-        return await future
+        return future
 
     def close(self) -> None:
         """End the threads; batches that run are finished."""
@@ -313,12 +314,19 @@ class Batcher:
             loop.call_soon_threadsafe(self._end_of_batch, len(items), start, end)
         if vectors_ND is not None:
             outcome = _finish(items, vectors_ND)
-        loop.call_soon_threadsafe(_deliver, outcome)
         if is_alone:
-            loop.call_soon_threadsafe(self._end_of_batch, len(items), start, end)
+            loop.call_soon_threadsafe(self._deliver_and_end, outcome, start, end)
+        else:
+            loop.call_soon_threadsafe(_deliver, outcome)
         if self._report is not None:
             queue_s = tuple(start - item.since for item in items)
             self._report(BatchReport(len(items), end - start, time.monotonic() - end, queue_s))
+
+    def _deliver_and_end(
+        self, outcome: Sequence[tuple[asyncio.Future[Any], Any, BaseException | None]], start: float, end: float
+    ) -> None:
+        _deliver(outcome)
+        self._end_of_batch(len(outcome), start, end)
 
     def _end_of_batch(self, count: int, start: float, end: float) -> None:
         self._running -= 1

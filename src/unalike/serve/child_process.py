@@ -29,17 +29,19 @@ async def run_child(
     Args:
         module: dotted name of the module.
         arguments: what ``main`` finds in ``sys.argv[1:]``.
-        on_line: called with each line that it writes to standard output; what that raises ends it. Not with ``log``.
+        on_line: called with each line that it writes to standard output; what that raises ends it.
         order: a line that the child reads from standard input, which stays open: its end tells the child that this process is gone.
         cores: CPU cores that it may use; all where None, or where the system has no such setting.
-        log: file to which standard output and standard error are appended.
+        log: file to which standard error is appended, and standard output where there is no ``on_line``.
 
     Raises:
         RunError: it did not end with code 0; with its last line on standard error.
     """
     with contextlib.ExitStack() as stack:
         target: int | BinaryIO = asyncio.subprocess.PIPE if log is None else stack.enter_context(log.open("ab"))
-        output = asyncio.subprocess.DEVNULL if log is None and on_line is None else target
+        output: int | BinaryIO = asyncio.subprocess.PIPE
+        if on_line is None:
+            output = asyncio.subprocess.DEVNULL if log is None else target
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", _program(module), *arguments, stderr=target, stdout=output,
             stdin=asyncio.subprocess.DEVNULL if order is None else asyncio.subprocess.PIPE,
@@ -49,9 +51,7 @@ async def run_child(
             if order is not None and process.stdin is not None:
                 process.stdin.write(order + b"\n")
                 await process.stdin.drain()
-            errors = b""
-            if process.stderr is not None:
-                errors, _ = await asyncio.gather(process.stderr.read(), _read_lines(process.stdout, on_line))
+            errors, _ = await asyncio.gather(_read_all(process.stderr), _read_lines(process.stdout, on_line))
             await process.wait()
         finally:
             await _end(process)
@@ -106,6 +106,10 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         await process.wait()
     if process.stdin is not None:
         process.stdin.close()
+
+
+async def _read_all(stream: asyncio.StreamReader | None) -> bytes:
+    return b"" if stream is None else await stream.read()
 
 
 async def _read_lines(stream: asyncio.StreamReader | None, on_line: Callable[[str], Awaitable[None]] | None) -> None:

@@ -7,8 +7,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Path, Request
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from unalike import __version__
 from unalike.serve.problems import MEDIA_TYPE, title_of
@@ -31,6 +33,21 @@ class ProblemDocument(BaseModel):
     expected: str
     remedy: str
     request_id: str
+
+
+class DirectRoute(APIRoute):
+    """A route whose endpoint gets the request and the parts of the path as they are: FastAPI has nothing to resolve for it.
+
+    Its dependencies, bodies and answers cost 0.2 ms a request (own measurement, 2026-11-29), which the answer waits for.
+    """
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request of this route's path; 405 for another method."""
+        if scope["method"] not in (self.methods or ()):
+            await super().handle(scope, receive, send)
+            return
+        response = await self.endpoint(Request(scope, receive, send), **scope["path_params"])
+        await response(scope, receive, send)
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -138,6 +155,7 @@ def add_scoped(
             f"/v1{prefix}{path}", endpoint, methods=[method], summary=summary, responses=responses, openapi_extra=extra,
             status_code=status, response_class=Response, tags=[path.split("/")[1]],
             operation_id=method.lower() + path.replace("/", "_") + (f"_of_{collection}" if prefix else ""),
+            route_class_override=DirectRoute,
         )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Fits of inspectors to images that were sent to the service: in a child process, one at a time, with progress in the store.
+"""Fits of inspectors to images that were sent to the service: tasks that are done in a child process, one at a time.
 
 The images are in the image store by their content hashes. The file of the inspector appears in the folder of the service when it
 is complete; all processes find it there, and the next start too.
@@ -11,85 +11,49 @@ import contextlib
 import json
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from unalike import progress
+from unalike import progress as progress_bars
 from unalike.errors import UnalikeError
-from unalike.inspection.inspector import Inspector
 from unalike.serve.child_process import run_child
-from unalike.serve.store import ImageStore, Store, WorkRecord
-from unalike.serve.store.records import DONE, FAILED
+from unalike.serve.model_files import LOG_FILE
+from unalike.serve.store import ImageStore, TaskRecord
+from unalike.serve.task_runner import Progress
 from unalike.source_names import register_files
 
 KIND = "inspector.fit"
-REPORT_S, RENEW_S = 0.5, 5.0
 
 
 class InspectorFits:
     """Does the fits that requests asked for.
 
     Args:
-        store: holds what was asked for.
+        folder_of: the folder of a task, for its log.
         images: place of the image store, for the child process.
         max_pixels: larger images count as unreadable.
         threads: cores that the network may use; the runtime's choice if None.
     """
 
-    def __init__(self, store: Store, images: str, max_pixels: int, threads: int | None) -> None:
-        self.store, self.images, self.max_pixels, self.threads = store, images, max_pixels, threads
+    def __init__(self, folder_of: Callable[[str], Path], images: str, max_pixels: int, threads: int | None) -> None:
+        self.folder_of, self.images, self.max_pixels, self.threads = folder_of, images, max_pixels, threads
 
-    async def look(self) -> None:
-        """Do the fit that waits first, if there is one. Raises StoreError."""
-        claim = asyncio.create_task(asyncio.to_thread(self.store.work.claim, KIND))
-        try:
-            record = await asyncio.shield(claim)
-        except asyncio.CancelledError:  # its thread claims it all the same
-            if (record := await claim) is not None:
-                self.store.work.release(record)
-            raise
-        if record is not None:
-            await self._do(record)
-
-    async def _do(self, record: WorkRecord) -> None:
-        """Do one fit. Where the service stops meanwhile, it waits again for the next start."""
-        work, latest = self.store.work, ["the network is prepared", 0, 0]
+    async def fit(self, task: TaskRecord, progress: Progress) -> None:
+        """Do one fit. Raises RunError."""
+        progress.set("the network is prepared", 0, 0)
 
         async def note(line: str) -> None:
-            with contextlib.suppress(ValueError):
-                latest[:] = json.loads(line)
+            with contextlib.suppress(ValueError, TypeError):
+                progress.set(*json.loads(line))
 
+        log = self.folder_of(task.id) / LOG_FILE
+        await asyncio.to_thread(lambda: log.parent.mkdir(parents=True, exist_ok=True))
         with tempfile.TemporaryDirectory(prefix="unalike-fit-") as folder:
             path = Path(folder, "options.json")
             options = {"images_at": self.images, "max_pixels": self.max_pixels, "threads": self.threads}
-            path.write_text(json.dumps({**record.options, **options}), encoding="utf-8")
-            child = asyncio.create_task(run_child(__name__, [str(path)], note))
-            try:
-                is_own = await self._follow(record, child, latest)
-                if is_own:
-                    error = child.exception()
-                    state, text = (DONE, "") if error is None else (FAILED, str(error))
-                    await asyncio.to_thread(work.finish, record, state, error=text)
-            except asyncio.CancelledError:
-                work.release(record)  # in the event loop, which ends
-                raise
-            finally:
-                child.cancel()
-                await asyncio.gather(child, return_exceptions=True)
-
-    async def _follow(self, record: WorkRecord, child: asyncio.Task[None], latest: list[Any]) -> bool:
-        """Write down how far a fit is until it ends; False where it was canceled."""
-        clock = asyncio.get_running_loop().time
-        moment, reported_values = 0.0, list[Any]()
-        while not child.done():
-            if latest != reported_values or clock() - moment > RENEW_S:
-                moment, reported_values = clock(), list(latest)
-                if not await asyncio.to_thread(self.store.work.report, record, *reported_values):
-                    return False
-            await asyncio.wait([child], timeout=REPORT_S)
-        # What it wrote last, it may have written since.
-        return await asyncio.to_thread(self.store.work.report, record, *latest)
+            path.write_text(json.dumps({**task.options, **options}), encoding="utf-8")
+            await run_child(__name__, [str(path)], note, log=log)
 
 
 def main() -> None:
@@ -98,7 +62,7 @@ def main() -> None:
     def show(description: str, count: int, total: int) -> None:
         print(json.dumps([description, count, total]), flush=True)
 
-    progress.set_listener(show)
+    progress_bars.set_listener(show)
     try:
         fit(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
     except UnalikeError as error:
@@ -116,6 +80,8 @@ def fit(options: Mapping[str, Any]) -> Path:
     Raises:
         UnalikeError: as of ``Inspector.fit``; an image is gone.
     """
+    from unalike.inspection.inspector import Inspector
+
     images, target = ImageStore(options["images_at"]), Path(options["target"])
     network: Any = options["network"]
     if Path(network).is_file():

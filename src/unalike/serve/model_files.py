@@ -1,4 +1,4 @@
-"""Files of learning below the folder of a service: models with the digests of their training images, trainings, uploads."""
+"""Files below the folder of a service: models with the digests of their training images, folders of tasks, uploads."""
 
 from __future__ import annotations
 
@@ -16,8 +16,26 @@ from unalike.storage.digests import text_sha256
 from unalike.storage.outside_files import reason
 
 MODELS_FOLDER, VECTORS_FOLDER = "models", "vectors"
-TRAININGS_FOLDER, UPLOADS_FOLDER = "trainings", "uploads"
+TASKS_FOLDER, UPLOADS_FOLDER = "tasks", "uploads"
 MODEL_FILE, DIGESTS_FILE = "model.onnx", "training.txt"
+# In the folder of a task.
+LOG_FILE = "log.txt"
+LOG_BYTES = 64 * 1024
+
+
+def task_folder(folder: Path, task_id: str) -> Path:
+    """The folder of a task: its log, and the run and the images of a training."""
+    return folder / TASKS_FOLDER / task_id
+
+
+def read_log(folder: Path, task_id: str) -> str:
+    """The end of the log of a task; empty before it begins."""
+    try:
+        content = (task_folder(folder, task_id) / LOG_FILE).read_bytes()
+    except OSError:
+        return ""
+    text = content[-LOG_BYTES:].decode("utf-8", errors="replace")
+    return text if len(content) <= LOG_BYTES else text.partition("\n")[2]
 
 
 def model_file(folder: Path, model_id: str) -> Path:
@@ -80,13 +98,13 @@ def keep_vectors(gallery: Gallery, target: Path) -> None:
 
 
 def remove_learning_data(folder: Path) -> None:
-    """Remove what learning keeps beside galleries and models, for a purge: vectors, uploads, runs of trainings with their reports.
+    """Remove what learning keeps beside galleries and models, for a purge: vectors, uploads, folders of tasks with their reports.
 
     Nothing of what a purge removes may stay in them; models hold no pictures, and stay.
     """
     for path in (folder / MODELS_FOLDER / VECTORS_FOLDER).glob("*.gallery"):
         path.unlink(missing_ok=True)
-    for name in (TRAININGS_FOLDER, UPLOADS_FOLDER):
+    for name in (TASKS_FOLDER, UPLOADS_FOLDER):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 

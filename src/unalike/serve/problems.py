@@ -27,6 +27,7 @@ from unalike.serve.store.keys import LastAdmin
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:unalike:problem:"
 # Class of an error -> (status, name of the problem's type); the first that fits.
+DISK_FULL = "53100"  # PostgreSQL's state
 _KINDS: tuple[tuple[type[UnalikeError], int, str], ...] = (
     (NoSuchImage, 404, "no-image"),
     (LastAdmin, 409, "last-admin"),
@@ -116,6 +117,8 @@ def is_disk_full(error: BaseException | None) -> bool:
     """Whether an error, or one that it came from, says that there is no room."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if getattr(error, "sqlstate", None) == DISK_FULL:
             return True
         error = error.__cause__ or error.__context__
     return False

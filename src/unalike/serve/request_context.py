@@ -15,6 +15,7 @@ from starlette.requests import Request
 
 SCOPE_KEY = "unalike"
 ANONYMOUS = "anonymous"
+WATCH_AFTER_S = 0.001
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -72,9 +73,10 @@ async def answered_in_time(request: Request) -> AsyncIterator[None]:
         HungUp: the client closed the connection.
         TimeoutError: the time is over.
     """
-    task = asyncio.current_task()
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None
     hung_up = False
+    watcher: asyncio.Task[None] | None = None
 
     async def watch() -> None:
         nonlocal hung_up
@@ -85,7 +87,12 @@ async def answered_in_time(request: Request) -> AsyncIterator[None]:
         hung_up = True
         task.cancel()
 
-    watcher = asyncio.create_task(watch())
+    def begin_to_watch() -> None:
+        nonlocal watcher
+        watcher = loop.create_task(watch())
+
+    # Later: until the event loop waits, no thread can begin with the work.
+    timer = loop.call_later(WATCH_AFTER_S, begin_to_watch)
     try:
         async with asyncio.timeout(context_of(request).deadline - time.monotonic()):
             yield
@@ -95,4 +102,6 @@ async def answered_in_time(request: Request) -> AsyncIterator[None]:
         task.uncancel()
         raise HungUp from None
     finally:
-        watcher.cancel()
+        timer.cancel()
+        if watcher is not None:
+            watcher.cancel()

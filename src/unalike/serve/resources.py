@@ -129,6 +129,12 @@ class InspectorResource:
         """Runtime, precision, device and threads, as the command line says them."""
         return self.inspector.network.engine.describe()
 
+    def describe(self) -> dict[str, Any]:
+        """The inspector as plain data, as the command line says it."""
+        from unalike.actions.inspect import describe  # loaded with an inspector, not at every start
+
+        return describe(self.inspector, self.address)
+
 
 @dataclass(eq=False)
 class AssetsResource:

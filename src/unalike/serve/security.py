@@ -35,7 +35,7 @@ _ASKING = frozenset(("identify", "embed", "explain", "compare", "inspect", "veri
 # Changes of what is recognized, and feedback.
 _TEACHING = re.compile(
     r"/v1(/galleries/[^/]+)?/(references(/[^/]+)?|classes(/rename|/merge)?|calibration|review/answers(/[^/]+)?)|/v1/decisions/[^/]+/feedback"
-    r"|/v1/inspectors/[^/]+(/threshold|/ignored-regions|/restore)?|/v1/(images|fits|region-sets)|/v1/work/[^/]+/cancel"
+    r"|/v1/inspectors/[^/]+(/threshold|/ignored-regions|/restore)?|/v1/(images|fits|region-sets)|/v1/tasks/[^/]+/cancel"
 )
 # What only administrators read. What a process wrote may name files of the server; a check of training data decodes all of it.
 _ADMIN_READING = re.compile(r"(/v1/(audit|keys|settings)|/settings).*|/v1/tasks/[^/]+/log|/train/checks")

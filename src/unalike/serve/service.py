@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,12 +30,14 @@ from unalike.serve.batching import MIN_RETRY_S, BatchReport, Finish, Overloaded
 from unalike.serve.decision_log import DecisionLog
 from unalike.serve.explainers import Explainers
 from unalike.serve.file_watch import FileWatch
+from unalike.serve.inspector_fits import KIND as FIT
 from unalike.serve.inspector_fits import InspectorFits
 from unalike.serve.inspectors import Inspectors
 from unalike.serve.learning.desk import LearningDesk
 from unalike.serve.learning.shadow import Shadowing
 from unalike.serve.logs import Tracer, log, log_error
 from unalike.serve.metrics import Metrics
+from unalike.serve.model_files import task_folder
 from unalike.serve.request_context import answered_in_time, context_of
 from unalike.serve.resources import (
     AssetsResource,
@@ -53,6 +55,7 @@ from unalike.serve.store import Store, open_store
 from unalike.serve.store.purge import Retention, purge_expired
 from unalike.serve.store.references import open_galleries
 from unalike.serve.store.store import IMAGES_FOLDER
+from unalike.serve.task_runner import TaskRunner
 from unalike.serve.thread_budget import thread_budget
 from unalike.serve.uploads import IMAGE_FIELDS, MAX_NAME, Form, Limits, Upload, read_form
 from unalike.serve.url_inputs import UrlReader
@@ -99,12 +102,14 @@ class Service:
         self.work = WorkPool(1, settings.queue)
         threads = thread_budget(settings)
         images = settings.images or str(self.store.folder / IMAGES_FOLDER)
-        self.fits = InspectorFits(self.store, images, settings.max_pixels, threads)
+        fits = InspectorFits(partial(task_folder, self.store.folder), images, settings.max_pixels, threads)
+        self.fits = TaskRunner(self.store.tasks, {FIT: fits.fit})
         self.decoders = ThreadPoolExecutor(max(2, threads or usable_cores()), thread_name_prefix="decode")
         self.explainers = Explainers(self.sources.folder, threads)
         self.vectors = VectorCache()
         self.review = ReviewQueue(self.store, self.vectors, self.decoders, settings.max_pixels)
-        self.learning = LearningDesk(settings, self.sources, self.store)
+        addresses = {name: entry.address for name, entry in self.resources.galleries.items()}
+        self.learning = LearningDesk(settings, self.sources, self.store, addresses)
         self.shadows = Shadowing(self.store, self.metrics, self.learning.shadow_order, settings.train_cores)
         self.is_ready = False
         self._reading = 0  # bodies that are being read
@@ -125,7 +130,8 @@ class Service:
         looks = [
             self._look_often(partial(asyncio.to_thread, self.access.refresh), "the API keys"),
             self._look_often(self.inspectors.refresh, "the settings of inspectors"),
-            self._look_often(self.fits.look, "the work that waits"),
+            self._look_often(self.fits.look, "the fits that wait"),
+            self._look_often(self.learning.tasks.look, "the tasks of learning that wait"),
             self._look_often(partial(self.shadows.look, self.resources), "the shadows of galleries"),
             *(
                 self._look_often(partial(asyncio.to_thread, self._refresh_gallery, name), f"the gallery {name}")
@@ -134,7 +140,6 @@ class Service:
             *(self._watch(name, watch) for name, watch in self.resources.watches.items()),
         ]
         self._tasks = [asyncio.create_task(work) for work in (*looks, self._purge())]
-        await self.learning.tasks.start()
         self.is_ready = True
         galleries = list(self.resources.galleries.values())
         self._tasks.append(asyncio.create_task(self.explainers.prepare(galleries)))
@@ -142,7 +147,6 @@ class Service:
     async def stop(self) -> None:
         """End all threads; requests were answered before."""
         self.is_ready = False
-        await self.learning.tasks.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)  # what they started has ended then
@@ -385,20 +389,21 @@ class Service:
         context.images += len(uploads)
         loop, batcher = asyncio.get_running_loop(), network.batcher
 
-        async def alone(upload: Upload, image_context: Any) -> Any:
-            keeping: list[Future[None]] = []
+        def begin_alone(upload: Upload, image_context: Any) -> asyncio.Future[Any]:
+            def finish_and_keep(vectors_ND: np.ndarray, contexts: Sequence[Any]) -> Sequence[Any]:
+                # An object store is written meanwhile; for a file, a thread of its own costs more than the file.
+                is_remote = keep and not self.store.images.is_local
+                keeping = self.keepers.submit(self.keep_image, upload) if is_remote else None
+                results = finish(vectors_ND, contexts)
+                if keeping is not None:
+                    keeping.result()
+                elif keep:
+                    self.keep_image(upload)
+                return results
 
-            def keep_and_finish(vectors_ND: np.ndarray, contexts: Sequence[Any]) -> Sequence[Any]:
-                if keep:  # beside what follows the network, which leaves cores free
-                    keeping.append(self.keepers.submit(self.keep_image, upload))
-                return finish(vectors_ND, contexts)
-
-            result = await batcher.run_alone(
-                partial(self.view_upload, upload, view, keep), keep_and_finish, image_context, context.deadline
+            return batcher.run_alone(
+                partial(self.view_upload, upload, view, keep), finish_and_keep, image_context, context.deadline
             )
-            for future in keeping:
-                await asyncio.wrap_future(future)
-            return result
 
         async def one(upload: Upload, image_context: Any) -> Any:
             image = await loop.run_in_executor(self.decoders, self.view_upload, upload, view, keep)
@@ -411,9 +416,13 @@ class Service:
             return result
 
         with batcher.reserve(len(uploads), context.deadline):
+            if len(uploads) == 1 and batcher.is_idle:
+                future = begin_alone(uploads[0], contexts[0])  # works while its client begins to be watched
+                async with answered_in_time(request):
+                    return [await future]
             async with answered_in_time(request):
                 if len(uploads) == 1:
-                    return [await (alone if batcher.is_idle else one)(uploads[0], contexts[0])]
+                    return [await one(uploads[0], contexts[0])]
                 pairs = zip(uploads, contexts, strict=True)
                 return list(await asyncio.gather(*(one(upload, context) for upload, context in pairs)))
 

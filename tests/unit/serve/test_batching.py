@@ -243,7 +243,7 @@ def test_an_idle_engine_decodes_in_its_own_thread_and_what_comes_meanwhile_is_th
             threads.append(threading.current_thread())
             return image(100)
 
-        alone = asyncio.create_task(batcher.run_alone(decode, Pairs(), "alone", time.monotonic() + LATER))
+        alone = batcher.run_alone(decode, Pairs(), "alone", time.monotonic() + LATER)
         await engine.entered()
         assert not batcher.is_idle and threads[0] is not threading.main_thread()
         tasks = start(batcher, 101, 102)
@@ -286,7 +286,7 @@ def test_an_image_whose_client_hung_up_or_whose_time_is_over_while_it_is_decoded
             may_end.wait(LATER)
             return image(100)
 
-        task = asyncio.create_task(batcher.run_alone(decode, Pairs(), None, time.monotonic() + LATER))
+        task = batcher.run_alone(decode, Pairs(), None, time.monotonic() + LATER)
         await asyncio.to_thread(is_decoding.wait)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -114,3 +114,15 @@ def test_an_open_child_is_asked_and_ends_with_its_block(tmp_path: Path, monkeypa
 
     with pytest.raises(ProcessLookupError):
         os.kill(run(scenario()), 0)
+
+
+def test_with_a_log_its_lines_are_told_and_its_errors_are_kept(module: str, tmp_path: Path) -> None:
+    lines: list[str] = []
+
+    async def note(line: str) -> None:
+        lines.append(line)
+
+    log = tmp_path / "log.txt"
+    with pytest.raises(RunError, match="^too late$"):
+        run(run_child(module, ["tell", ""], note, log=log))
+    assert lines == ["one", "", "zwei ä"] and log.read_text() == "error: too late\n"

@@ -1,8 +1,7 @@
-"""Fits of inspectors in a child process: progress is written down, a stop of the service gives the work back."""
+"""Fits of inspectors in a child process: what it writes, what it says of its progress, and why it fails."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,15 @@ import pytest
 
 from tests.support.inspected_parts import fitted_inspector
 from tests.support.inspection_service import part_picture
-from tests.support.serving import run, store_in, until
-from unalike.errors import DataError
+from tests.support.serving import run, store_in
+from unalike.errors import DataError, RunError
 from unalike.inspection.inspector import Inspector
 from unalike.serve import inspector_fits
 from unalike.serve.inspector_fits import KIND, InspectorFits, fit
-from unalike.serve.store import Store, WorkRecord
+from unalike.serve.model_files import LOG_FILE
+from unalike.serve.store import Store, TaskRecord
 from unalike.serve.store.store import IMAGES_FOLDER
+from unalike.serve.task_runner import Progress
 
 
 def options(store: Store, folder: Path, count: int = 20, **values: Any) -> dict[str, Any]:
@@ -43,91 +44,31 @@ def test_it_writes_an_inspector_with_the_names_of_its_images(tmp_path: Path) -> 
             fit({**values, "ignore_boxes": [[0, 0, 90, 90]], "images_at": place, "max_pixels": 10_000})
 
 
-class Scripted:
-    """In place of the child process: what ``script`` does with the function that takes its lines."""
-
-    def __init__(self, script: Any) -> None:
-        self.script, self.options = script, {}
-
-    async def __call__(self, module: str, arguments: list[str], on_line: Any) -> None:
-        self.options = json.loads(Path(arguments[0]).read_text())
-        await self.script(on_line)
-
-
-def start(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, script: Any
-) -> tuple[Store, InspectorFits, WorkRecord, Scripted]:
-    child = Scripted(script)
-    monkeypatch.setattr(inspector_fits, "run_child", child)
-    store = store_in(folder)
-    return store, InspectorFits(store, "images", 99, 2), store.work.add(KIND, "new", {"images": [], "rate": 0.5}), child
-
-
-def test_progress_is_written_down_and_the_end_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = asyncio.Event()
-
-    async def script(on_line: Any) -> None:
-        await on_line('["sampling", 3, 20]')
-        await on_line("no progress")
-        await step.wait()
-
-    async def scenario() -> None:
-        store, fits, record, child = start(tmp_path, monkeypatch, script)
-        await asyncio.to_thread(store.keys.list)
-        task = asyncio.create_task(fits.look())
-        await until(lambda: (store.work.get(record.id) or record).step == "sampling")
-        now = store.work.get(record.id)
-        assert now is not None and (now.state, now.count, now.total) == ("running", 3, 20)
-        assert child.options == {"images": [], "rate": 0.5, "images_at": "images", "max_pixels": 99, "threads": 2}
-        step.set()
-        await task
-        assert store.work.get(record.id).state == "done"  # type: ignore[union-attr]
-        await fits.look()  # there is no more
-
-    run(scenario())
-
-
-def test_an_error_is_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def script(on_line: Any) -> None:
-        raise DataError("no good images", expected="some")
-
-    async def scenario() -> None:
-        store, fits, record, _ = start(tmp_path, monkeypatch, script)
-        await fits.look()
-        now = store.work.get(record.id)
-        assert now is not None and (now.state, now.error) == ("failed", "no good images; expected some")
-
-    run(scenario())
-
-
-def test_a_stop_of_the_service_gives_the_work_back_and_a_cancel_ends_it(
+def test_a_task_is_done_in_a_child_process_whose_lines_are_its_progress(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ends: list[str] = []
+    seen: list[dict[str, Any]] = []
+    progress = Progress()
 
-    async def script(on_line: Any) -> None:
-        ends.append("begun")
-        try:
-            await asyncio.sleep(600)
-        finally:
-            ends.append("killed")
+    async def child(module: str, arguments: list[str], on_line: Any, *, log: Path) -> None:
+        seen.append(json.loads(Path(arguments[0]).read_text()))
+        assert module == inspector_fits.__name__ and log == tmp_path / "t1" / LOG_FILE and log.parent.is_dir()
+        assert progress.values == ("the network is prepared", 0, 0)
+        for line in ('["sampling", 3, 20]', "no progress", "7", "[1]"):
+            await on_line(line)
 
-    async def scenario() -> None:
-        store, fits, record, _ = start(tmp_path, monkeypatch, script)
+    monkeypatch.setattr(inspector_fits, "run_child", child)
+    task = TaskRecord(KIND, "new", {"images": [], "rate": 0.5}, id="t1")
+    run(InspectorFits(lambda task_id: tmp_path / task_id, "images", 99, 2).fit(task, progress))
+    assert seen == [{"images": [], "rate": 0.5, "images_at": "images", "max_pixels": 99, "threads": 2}]
+    assert progress.values == ("sampling", 3, 20)
 
-        def state() -> str:
-            return (store.work.get(record.id) or record).state
 
-        task = asyncio.create_task(fits.look())
-        await until(lambda: ends == ["begun"] and state() == "running")
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        assert state() == "waiting" and ends == ["begun", "killed"]
-        task = asyncio.create_task(fits.look())
-        await until(lambda: len(ends) == 3)
-        monkeypatch.setattr(inspector_fits, "RENEW_S", 0.0)
-        store.work.cancel(record.id)
-        await task
-        assert state() == "canceled" and ends == ["begun", "killed"] * 2
-
-    run(scenario())
+def test_the_error_of_a_fit_is_in_its_log(tmp_path: Path) -> None:
+    with store_in(tmp_path) as store:
+        values = options(store, tmp_path, ignore_boxes=[[0, 0, 90, 90]])
+        place = str(store.folder / IMAGES_FOLDER)
+    task, progress = TaskRecord(KIND, "new", values, id="t1"), Progress()
+    with pytest.raises(RunError, match="sides"):
+        run(InspectorFits(lambda task_id: tmp_path / task_id, place, 10_000, 1).fit(task, progress))
+    assert "sides" in (tmp_path / "t1" / LOG_FILE).read_text()

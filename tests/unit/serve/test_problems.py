@@ -7,7 +7,15 @@ import json
 
 import pytest
 
-from unalike.errors import DataError, MissingExtra, ModelError, SpecError, StoreError, UnreadableImage
+from unalike.errors import (
+    DatabaseUnavailable,
+    DataError,
+    MissingExtra,
+    ModelError,
+    SpecError,
+    StoreError,
+    UnreadableImage,
+)
 from unalike.serve.batching import DeadlinePassed, Overloaded
 from unalike.serve.problems import MEDIA_TYPE, Problem, problem_of, problem_response
 
@@ -32,6 +40,17 @@ def test_a_store_that_fails_shows_no_file_of_the_server(number: int, status: int
     error.__cause__ = OSError(number, "x")
     problem = problem_of(error)
     assert problem is not None and (problem.status, problem.kind) == (status, kind)
+    assert "/srv" not in json.dumps(problem.to_dict()) and int(problem.headers["Retry-After"]) > 0
+
+
+@pytest.mark.parametrize(("state", "status"), [("53100", 507), ("57P01", 503)])
+def test_a_gallery_s_database_that_fails_is_a_failure_of_the_service_and_shows_no_path(state: str, status: int) -> None:
+    cause = RuntimeError("could not extend file")
+    cause.sqlstate = state  # type: ignore[attr-defined]
+    error = DatabaseUnavailable("postgresql:///shop?host=/srv/pg: could not extend file")
+    error.__cause__ = cause
+    problem = problem_of(error)
+    assert problem is not None and problem.status == status
     assert "/srv" not in json.dumps(problem.to_dict()) and int(problem.headers["Retry-After"]) > 0
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -124,3 +126,13 @@ def test_one_of_several_processes_takes_no_request_before_it_is_loaded() -> None
         assert loading.events[-1] == "stop"
 
     run(scenario())
+
+
+def test_a_start_imports_nothing_that_only_some_services_need() -> None:
+    program = (
+        "import sys, unalike.serve.server, unalike.serve.service, unalike.serve.app; "
+        "needless = ('torch', 'scipy', 'alembic', 'unalike.inspection.inspector', 'unalike.training', 'sqlalchemy.dialects.postgresql');"
+        "print([name for name in needless if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"

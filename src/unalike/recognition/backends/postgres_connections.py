@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from unalike.errors import DataError, missing_extra
+from unalike.errors import DatabaseUnavailable, DataError, missing_extra
 from unalike.recognition.backends.database_address import DatabaseAddress
 
 if TYPE_CHECKING:
@@ -169,9 +169,19 @@ def _was_ended(connection: psycopg.Connection[Any]) -> bool:
         return bool(selector.select(0))
 
 
+def is_of_server(error: Any) -> bool:
+    """Whether an error of psycopg is of the server or the way to it: no connection, no room or memory, a stop or a crash."""
+    if error.sqlstate:
+        return str(error.sqlstate)[:2] in ("08", "53", "57", "58", "XX")
+    return isinstance(error, import_psycopg().OperationalError)
+
+
 @contextmanager
 def database_errors(display: str) -> Iterator[None]:
-    """While inside, errors of PostgreSQL are DataErrors of one line that name the address without secrets."""
+    """While inside, errors of PostgreSQL are DataErrors of one line that name the address without secrets.
+
+    Those of the server or the way to it, not of what was asked, are DatabaseUnavailable.
+    """
     psycopg = import_psycopg()
     try:
         yield
@@ -182,4 +192,5 @@ def database_errors(display: str) -> Iterator[None]:
         if not state and isinstance(error, psycopg.OperationalError):
             remedies = [_REMEDIES[code] for words, code in _CONNECTING.items() if words in str(error)]
             remedy = remedies[0] if remedies else "check that the server runs, and the address"
-        raise DataError(f"{display}: {lines[0].strip()}", remedy=remedy) from error
+        kind = DatabaseUnavailable if is_of_server(error) else DataError
+        raise kind(f"{display}: {lines[0].strip()}", remedy=remedy) from error

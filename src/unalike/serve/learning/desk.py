@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from collections.abc import Mapping
@@ -15,29 +16,29 @@ from unalike.runs.kpi_names import short_name
 from unalike.serve.child_process import run_child
 from unalike.serve.learning.candidate import IMAGES_FOLDER, RUN_FOLDER, TrainingOptions
 from unalike.serve.learning.gallery_models import LearningGallery
-from unalike.serve.learning.improvement import training_folder
 from unalike.serve.learning.shadow_worker import ShadowOrder
-from unalike.serve.learning.task_runner import TaskRunner, own_process
 from unalike.serve.learning.worker import Order
-from unalike.serve.model_files import UPLOADS_FOLDER
+from unalike.serve.model_files import LOG_FILE, UPLOADS_FOLDER, read_log, task_folder
 from unalike.serve.sources import named
-from unalike.serve.store import Store
-from unalike.serve.store.learning import TRAIN, TaskRecord
-from unalike.serve.store.records import new_id
+from unalike.serve.store import Store, TaskRecord
+from unalike.serve.store.learning import COMPARE, LEARNING_KINDS, TRAIN
+from unalike.serve.store.records import DONE, new_id
 from unalike.serve.store.shadows import ShadowRecord
+from unalike.serve.store.tasks import MAX_ATTEMPTS
+from unalike.serve.task_runner import Progress, TaskRunner
 from unalike.serve.thread_budget import thread_budget
 from unalike.storage.atomic import write_bytes
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
+
     from unalike.serve.resources import GalleryResource
     from unalike.serve.sources import Sources
     from unalike.spec.serve import Serve
 
 MODULE = "unalike.serve.learning.worker"
-LOG_FILE = "log.txt"
 # First bytes of what may be uploaded: ZIP archives.
 ARCHIVE_MAGIC = b"PK"
-LOG_BYTES = 64 * 1024
 # Figures of a training that are drawn: its loss, and this one.
 VALIDATION = "val Precision at Rank 1"
 MAX_POINTS = 400
@@ -50,18 +51,22 @@ class LearningDesk:
         settings: of the service.
         sources: what it serves.
         store: its store.
+        addresses: name -> address of its galleries.
     """
 
-    def __init__(self, settings: Serve, sources: Sources, store: Store) -> None:
+    def __init__(
+        self, settings: Serve, sources: Sources, store: Store, addresses: Mapping[str, str] | None = None
+    ) -> None:
         self.settings, self.sources, self.store = settings, sources, store
         self.folders = named(settings.train_folders or (), "training folder")
-        self.addresses: dict[str, str] = {}
-        self.tasks = TaskRunner(store, self._work, self.folder_of, self._forget_upload, self._remove_images)
+        self.addresses = dict(addresses or {})
+        self.tasks = TaskRunner(
+            store.tasks, dict.fromkeys(LEARNING_KINDS, self._work), lambda: self.addresses, self._clean_up
+        )
 
     def place(self, resource: GalleryResource) -> LearningGallery:
         """A gallery of the service."""
         settings = self.settings
-        self.addresses[resource.name] = resource.address
         return LearningGallery(
             self.store, resource.name, resource.address, self.sources.model, settings.runtime, settings.precision,
             thread_budget(settings), settings.max_pixels,
@@ -69,7 +74,7 @@ class LearningDesk:
 
     def folder_of(self, task_id: str) -> Path:
         """The folder of a task."""
-        return training_folder(self.store, task_id)
+        return task_folder(self.store.folder, task_id)
 
     # ---- data ----
 
@@ -106,13 +111,11 @@ class LearningDesk:
     def _upload_path(self, upload_id: str) -> Path:
         return self.store.folder / UPLOADS_FOLDER / f"{upload_id}.zip"
 
-    def _remove_images(self, task_id: str) -> None:
-        """Remove the copies of pictures of a training that is over; a process that was killed could not."""
-        shutil.rmtree(self.folder_of(task_id) / IMAGES_FOLDER, ignore_errors=True)
-
-    def _forget_upload(self, task: TaskRecord) -> None:
+    def _clean_up(self, task: TaskRecord) -> None:
+        """Remove the copies of pictures of a training that is over, which a process that was killed could not; and its upload."""
+        shutil.rmtree(self.folder_of(task.id) / IMAGES_FOLDER, ignore_errors=True)
         upload = task.options.get("upload")
-        if isinstance(upload, str):
+        if task.state == DONE and isinstance(upload, str):
             self._upload_path(upload).unlink(missing_ok=True)
 
     def training_options(self, values: Mapping[str, Any]) -> TrainingOptions:
@@ -125,24 +128,26 @@ class LearningDesk:
 
     # ---- tasks ----
 
-    async def begin(
-        self, kind: str, resource: GalleryResource, options: Mapping[str, Any], actor: str, request_id: str
-    ) -> TaskRecord:
-        """Begin a task of a gallery, after those that were asked for before."""
+    def begin(
+        self, kind: str, resource: GalleryResource, options: Mapping[str, Any], actor: str, request_id: str,
+        connection: sa.Connection | None = None,
+    ) -> TaskRecord:  # fmt: skip
+        """Ask for a task of a gallery, after those that were asked for before."""
         self.place(resource)
-        task = TaskRecord(kind, resource.name, dict(options), actor, request_id, owner=list(own_process()))
-        return await self.tasks.submit(task)
+        # A change of the model may have come about before its process ended: it is not made twice.
+        max_attempts = MAX_ATTEMPTS if kind in (TRAIN, COMPARE) else 1
+        return self.store.tasks.add(
+            kind, resource.name, options, actor=actor, request_id=request_id, max_attempts=max_attempts, connection=connection
+        )  # fmt: skip
 
-    async def _work(self, task: TaskRecord, folder: Path) -> None:
-        settings = self.settings
-        options: dict[str, Any] = dict(task.options)
-        if task.kind == TRAIN:
-            options["data"] = self.training_options(options).data
-            self.store.learning.change_task(task.id, options=options)
+    async def _work(self, task: TaskRecord, progress: Progress) -> None:
+        settings, folder = self.settings, self.folder_of(task.id)
+        data = self.training_options(task.options).data if task.kind == TRAIN else None
+        await asyncio.to_thread(lambda: folder.mkdir(parents=True, exist_ok=True))
         order = Order(
-            task.id, str(self.store.folder), settings.store, settings.images, task.gallery, self.addresses[task.gallery],
+            task.id, str(self.store.folder), settings.store, settings.images, task.resource, self.addresses[task.resource],
             self.sources.model, settings.runtime, settings.precision, thread_budget(settings), settings.max_pixels,
-            settings.train_spec, str(folder),
+            settings.train_spec, data, str(folder),
         )  # fmt: skip
         await run_child(MODULE, [], order=order.to_line(), cores=settings.train_cores, log=folder / LOG_FILE)
 
@@ -158,12 +163,7 @@ class LearningDesk:
 
     def log(self, task_id: str) -> str:
         """The end of the log of a task; empty before it begins."""
-        try:
-            content = (self.folder_of(task_id) / LOG_FILE).read_bytes()
-        except OSError:
-            return ""
-        text = content[-LOG_BYTES:].decode("utf-8", errors="replace")
-        return text if len(content) <= LOG_BYTES else text.partition("\n")[2]
+        return read_log(self.store.folder, task_id)
 
     def report(self, task_id: str) -> bytes | None:
         """The report of a training; None where there is none yet."""

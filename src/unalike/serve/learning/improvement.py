@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unalike.errors import SpecError
 from unalike.progress import say
 from unalike.serve.learning.candidate import TrainingOptions, compare_candidate, train_candidate
 from unalike.serve.learning.gallery_models import LearningGallery, choose_gallery
-from unalike.serve.learning.promotion import PromotionRefused, promote, require_verdict, roll_back
-from unalike.serve.model_files import TRAININGS_FOLDER
+from unalike.serve.learning.promotion import PromotionRefused, promote, roll_back
+from unalike.serve.model_files import task_folder
 from unalike.serve.store import Store, find_store
 from unalike.serve.store.records import new_id
 
@@ -50,7 +49,7 @@ def _improve(settings: Improve, store: Store, actor: str) -> dict[str, Any]:
             settings.data, settings.with_service, settings.minutes, settings.goal, settings.share, settings.name or "",
             spec=settings.training_spec,
         )  # fmt: skip
-        model_id = train_candidate(place, options, training_folder(store, new_id()))[0].id
+        model_id = train_candidate(place, options, task_folder(store.folder, new_id()))[0].id
         say(f"candidate: {model_id}")
     comparison = compare_candidate(place, model_id)
     answer: dict[str, Any] = {
@@ -58,19 +57,14 @@ def _improve(settings: Improve, store: Store, actor: str) -> dict[str, Any]:
     }  # fmt: skip
     if settings.promote:
         try:
-            require_verdict(comparison, override=settings.override, reason=settings.reason or "")
+            promotion = promote(
+                place, model_id, actor=actor, override=settings.override, reason=settings.reason or "", source=settings.source
+            )  # fmt: skip
         except PromotionRefused:
             say(f"the candidate stays in the store: unalike improve --candidate {model_id} compares it again")
             raise
-        answer["promotion"] = promote(
-            place, model_id, actor=actor, override=settings.override, reason=settings.reason or "", source=settings.source
-        ).to_dict()  # fmt: skip
+        answer["promotion"] = promotion.to_dict()
     return answer
-
-
-def training_folder(store: Store, task_id: str) -> Path:
-    """The folder of a training: its run, its log, its images while it runs."""
-    return store.folder / TRAININGS_FOLDER / task_id
 
 
 def _check(settings: Improve) -> None:

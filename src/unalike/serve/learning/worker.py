@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import threading
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from unalike.errors import UnalikeError
 from unalike.serve.learning.candidate import TrainingOptions, compare_candidate, train_candidate
 from unalike.serve.learning.gallery_models import LearningGallery
 from unalike.serve.learning.promotion import promote, roll_back
-from unalike.serve.store import open_store
-from unalike.serve.store.learning import COMPARE, PROMOTE, TRAIN, TaskRecord
+from unalike.serve.model_files import LOG_FILE
+from unalike.serve.store import TaskRecord, open_store
+from unalike.serve.store.learning import COMPARE, PROMOTE, TRAIN
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Order:
         model: the model that the service was started with.
         runtime, precision, threads, max_pixels: of its networks.
         spec: spec file of trainings.
+        data: path of further images of a training; None: none.
         work_folder: folder of the task.
     """
 
@@ -44,6 +47,7 @@ class Order:
     threads: int | None
     max_pixels: int
     spec: str | None
+    data: str | None
     work_folder: str
 
     def to_line(self) -> bytes:
@@ -57,14 +61,14 @@ def main() -> None:
     threading.Thread(target=_end_with_service, daemon=True).start()
     try:
         with open_store(order.store, order.folder, order.images) as store:
-            task = store.learning.task(order.task)
+            task = store.tasks.get(order.task)
             if task is None:
                 raise UnalikeError(f"there is no task {order.task}")
             place = LearningGallery(
                 store, order.gallery, order.address, order.model, order.runtime, order.precision, order.threads, order.max_pixels
             )  # fmt: skip
             result = carry_out(task, place, order)
-            store.learning.change_task(order.task, result=result)
+            store.tasks.keep_result(task, result)
     except UnalikeError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(1)
@@ -74,9 +78,13 @@ def carry_out(task: TaskRecord, place: LearningGallery, order: Order) -> dict[st
     """Do the work of a task; its result as plain data. Raises UnalikeError."""
     options = dict(task.options)
     if task.kind == TRAIN:
-        names = ("data", "with_service", "minutes", "goal", "share", "name")
+        models = [record for record in place.store.learning.models(place.name) if record.task == task.id]
+        if models:  # of a process that ended before it could say so
+            return {"figures": models[0].facts.get("figures", {}), "model": models[0].id}
+        _remove_former_run(Path(order.work_folder))
+        names = ("with_service", "minutes", "goal", "share", "name")
         values = {name: options[name] for name in names if name in options}
-        training = TrainingOptions(**values, spec=order.spec)
+        training = TrainingOptions(order.data, **values, spec=order.spec)
         record, result = train_candidate(place, training, Path(order.work_folder), task=task.id)
         return result | {"model": record.id}
     if task.kind == COMPARE:
@@ -89,6 +97,15 @@ def carry_out(task: TaskRecord, place: LearningGallery, order: Order) -> dict[st
     else:
         promotion = roll_back(place, actor=task.actor, request_id=task.request_id, source=options.get("source"))
     return {"promotion": promotion.id}
+
+
+def _remove_former_run(folder: Path) -> None:
+    """Remove what a process left that ended in the middle of this task; its log stays."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != LOG_FILE:
+            path.unlink(missing_ok=True)
 
 
 def _end_with_service() -> None:

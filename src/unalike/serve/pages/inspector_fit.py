@@ -31,14 +31,14 @@ def inspector_fit_pages(service: Service) -> APIRouter:
             **await _values(request),
         )  # fmt: skip
 
-    @router.get("/inspect/work")
-    async def work(request: Request) -> Response:
+    @router.get("/inspect/fits")
+    async def fits(request: Request) -> Response:
         return render_page(request, "fragments/fits.html.j2", **await _values(request))
 
     async def _values(request: Request) -> dict[str, Any]:
         require_gallery(context_of(request), "page", "Inspect")
         Parameters(dict(request.query_params)).finish()
-        page = await asyncio.to_thread(service.store.work.find, KIND, None, MOST)
+        page = await asyncio.to_thread(service.store.tasks.find, (KIND,), None, MOST)
         names = list(service.resources.inspectors)
         return {
             "records": page.items, "is_busy": any(not record.is_over for record in page.items), "inspectors": names,

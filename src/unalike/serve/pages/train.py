@@ -15,9 +15,12 @@ from unalike.serve.pages.rendering import render_page
 from unalike.serve.resources import GalleryResource
 from unalike.serve.routes.candidates import plain_candidate
 from unalike.serve.routes.shadow import describe_shadow
-from unalike.serve.routes.trainings import GOALS, check_values, plain_task
+from unalike.serve.routes.tasks import plain_task
+from unalike.serve.routes.trainings import GOALS, check_values
 from unalike.serve.service import Service
-from unalike.serve.store.learning import TRAIN, TaskRecord
+from unalike.serve.store import TaskRecord
+from unalike.serve.store.learning import LEARNING_KINDS, TRAIN
+from unalike.serve.store.records import RUNNING, WAITING
 from unalike.serve.uploads import Parameters
 from unalike.spec.automl import MAX_MINUTES
 
@@ -44,7 +47,7 @@ class TaskView:
     @property
     def is_over(self) -> bool:
         """Whether it neither waits nor runs."""
-        return self.task["state"] not in ("queued", "running")
+        return self.task["state"] not in (WAITING, RUNNING)
 
 
 def train_pages(service: Service) -> APIRouter:
@@ -98,7 +101,8 @@ def _state(service: Service, resource: GalleryResource) -> dict[str, Any]:
     """Tasks and candidates of a gallery."""
     learning = service.store.learning
     network = resource.gallery.model_identity.network
-    tasks = [_task_view(service, record) for record in learning.tasks(gallery=resource.name, limit=TASKS).items]
+    page = service.store.tasks.find(LEARNING_KINDS, limit=TASKS, resource=resource.name)
+    tasks = [_task_view(service, record) for record in page.items]
     candidates = []
     for record in learning.models(resource.name):
         candidate = plain_candidate(record, network, learning.comparison(record.id, network))

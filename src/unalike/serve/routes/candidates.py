@@ -15,7 +15,8 @@ from unalike.serve.learning.promotion import missing_originals
 from unalike.serve.problems import Problem
 from unalike.serve.request_context import context_of
 from unalike.serve.resources import GalleryResource
-from unalike.serve.routes.trainings import MAX_BODY, TaskModel, begin_task
+from unalike.serve.routes.tasks import MAX_BODY, TaskModel
+from unalike.serve.routes.trainings import begin_task
 from unalike.serve.service import Service, json_response
 from unalike.serve.store.learning import COMPARE, PROMOTE, ROLL_BACK, ComparisonRecord, ModelRecord
 from unalike.serve.uploads import Parameters, parse_json, read_body

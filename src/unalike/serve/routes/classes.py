@@ -30,6 +30,7 @@ PAGE_PARAMETERS: dict[str, dict[str, Any]] = {
     "after": {"type": "string", "description": "`next` of the page before."},
     "limit": {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 100},
 }
+_LABEL: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": MAX_LABEL}
 
 
 class ClassModel(BaseModel):
@@ -54,7 +55,9 @@ def class_router(service: Service) -> APIRouter:
     """The endpoints."""
     router = APIRouter()
     _add_list(service, router)
-    _add_changes(service, router)
+    _add_rename(service, router)
+    _add_merge(service, router)
+    _add_remove(service, router)
     return router
 
 
@@ -88,28 +91,29 @@ def find_labels(labels: Iterable[str], search: str) -> list[str]:
     return sorted(label for label in labels if word in label.casefold())
 
 
-def _add_changes(service: Service, router: APIRouter) -> None:
-    async def change(
-        request: Request, name: str | None, action: str, values: dict[str, Any], label: str,
-        function: Callable[[GalleryBackend], int], is_applied: Callable[[Mapping[str, int]], bool],
-    ) -> Response:  # fmt: skip
-        """Carry out a change of a class; ``is_applied`` tells by the counts of classes whether a killed process made it."""
-        resource = service.gallery(request, name)
+async def _change(
+    service: Service, request: Request, name: str | None, action: str, values: dict[str, Any], label: str,
+    function: Callable[[GalleryBackend], int], is_applied: Callable[[Mapping[str, int]], bool],
+) -> Response:  # fmt: skip
+    """Carry out a change of a class; ``is_applied`` tells by the counts of classes whether a killed process made it."""
+    resource = service.gallery(request, name)
 
-        async def perform(change: Change) -> tuple[int, Any]:
-            def answer(count: int) -> tuple[int, Any]:
-                return 200, {"gallery": resource.name, "label": label, "images": count}
+    async def perform(change: Change) -> tuple[int, Any]:
+        def answer(count: int) -> tuple[int, Any]:
+            return 200, {"gallery": resource.name, "label": label, "images": count}
 
-            def once(gallery: GalleryBackend) -> int:
-                if change.claim is not None and change.claim.is_retry and is_applied(counts := gallery.counts()):
-                    return counts.get(label, 0)
-                return function(gallery)
+        def once(gallery: GalleryBackend) -> int:
+            if change.claim is not None and change.claim.is_retry and is_applied(counts := gallery.counts()):
+                return counts.get(label, 0)
+            return function(gallery)
 
-            details = {key: bounded(value) if isinstance(value, list) else value for key, value in values.items()}
-            return await asyncio.to_thread(apply, service, resource, change, action, details, once, answer)
+        details = {key: bounded(value) if isinstance(value, list) else value for key, value in values.items()}
+        return await asyncio.to_thread(apply, service, resource, change, action, details, once, answer)
 
-        return await carry_out(service, request, request_digest(request, values), perform)
+    return await carry_out(service, request, request_digest(request, values), perform)
 
+
+def _add_rename(service: Service, router: APIRouter) -> None:
     async def rename(request: Request, name: str | None) -> Response:
         """Rename a class; its references keep their pictures and ids."""
         parameters = await _body(request)
@@ -122,9 +126,14 @@ def _add_changes(service: Service, router: APIRouter) -> None:
             gallery.rename(label, new)
             return gallery.counts().get(new, 0)
 
-        return await change(request, name, "classes.rename", {"label": label, "new": new}, new, function,
-                            lambda counts: label not in counts and new in counts)  # fmt: skip
+        return await _change(service, request, name, "classes.rename", {"label": label, "new": new}, new, function,
+                             lambda counts: label not in counts and new in counts)  # fmt: skip
 
+    add_scoped(router, "POST", "galleries", "/classes/rename", rename, answer=ClassChange, summary="Rename a class.",
+               extra=json_body({"label": _LABEL, "new": _LABEL}, ["label", "new"]), statuses=[409])  # fmt: skip
+
+
+def _add_merge(service: Service, router: APIRouter) -> None:
     async def merge(request: Request, name: str | None) -> Response:
         """Merge several classes into one, which may be new."""
         parameters = await _body(request)
@@ -137,9 +146,15 @@ def _add_changes(service: Service, router: APIRouter) -> None:
             require_classes(gallery, [label for label in labels if label != into])
             return gallery.merge(labels, into)
 
-        return await change(request, name, "classes.merge", {"labels": labels, "into": into}, into, function,
-                            lambda counts: into in counts and not ({*labels} - {into}) & counts.keys())  # fmt: skip
+        return await _change(service, request, name, "classes.merge", {"labels": labels, "into": into}, into, function,
+                             lambda counts: into in counts and not ({*labels} - {into}) & counts.keys())  # fmt: skip
 
+    add_scoped(router, "POST", "galleries", "/classes/merge", merge, answer=ClassChange, summary="Merge several classes.",
+               extra=json_body({"labels": {"type": "array", "items": _LABEL, "minItems": 1}, "into": _LABEL}, ["labels", "into"]),
+               statuses=[409])  # fmt: skip
+
+
+def _add_remove(service: Service, router: APIRouter) -> None:
     async def remove(request: Request, name: str | None) -> Response:
         """Remove a class with all of its references."""
         parameters = Parameters(dict(request.query_params))
@@ -150,17 +165,11 @@ def _add_changes(service: Service, router: APIRouter) -> None:
             require_classes(gallery, [label])
             return gallery.remove(labels=[label])
 
-        return await change(request, name, "classes.remove", {"label": label}, label, function,
-                            lambda counts: label not in counts)  # fmt: skip
+        return await _change(service, request, name, "classes.remove", {"label": label}, label, function,
+                             lambda counts: label not in counts)  # fmt: skip
 
-    text: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": MAX_LABEL}
-    add_scoped(router, "POST", "galleries", "/classes/rename", rename, answer=ClassChange, summary="Rename a class.",
-               extra=json_body({"label": text, "new": text}, ["label", "new"]), statuses=[409])  # fmt: skip
-    add_scoped(router, "POST", "galleries", "/classes/merge", merge, answer=ClassChange, summary="Merge several classes.",
-               extra=json_body({"labels": {"type": "array", "items": text, "minItems": 1}, "into": text}, ["labels", "into"]),
-               statuses=[409])  # fmt: skip
     add_scoped(router, "DELETE", "galleries", "/classes", remove, answer=ClassChange, summary="Remove a class.",
-               extra=query_parameters(label=text), statuses=[409])  # fmt: skip
+               extra=query_parameters(label=_LABEL), statuses=[409])  # fmt: skip
 
 
 async def _body(request: Request) -> Parameters:

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import importlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -77,45 +77,6 @@ def comparison_router(service: Service) -> APIRouter:
     """The endpoint."""
     router = APIRouter(tags=["compare"])
 
-    def compare_one(
-        settings: Mapping[str, Any], context: RequestContext, reference: Upload, upload: Upload, alone: bool, with_pictures: bool
-    ) -> dict[str, Any]:  # fmt: skip
-        """The entry of one pair, recorded; with an error where several are compared and this one cannot be."""
-        names = {
-            "name": display_name(upload.name),
-            "reference": display_name(reference.name),
-            "image": display_name(upload.name),
-        }
-        try:
-            service.check_size(upload)
-            service.check_size(reference)
-            result = _comparer(settings).compare(reference.content, upload.content)
-        except DataError as error:
-            named_error = _named(service, error, (reference, upload))
-            if alone:
-                raise named_error from error
-            return {**names, "error": str(named_error)}
-        size = list(upright_size(reference.content))
-        plain = {**names, **result.to_dict(), "reference_size": size, "options": dict(settings)}
-        score = max((region.score for region in result.regions), default=0.0)
-        record = DecisionRecord(
-            "compare", RESOURCE, result.answer, score=score, image=service.kept_sha(upload), request_id=context.id,
-            actor=context.actor, result={**plain, "reference_image": service.kept_sha(reference)},
-        )  # fmt: skip
-        service.decision_log.add([record])
-        service.metrics.add_decision(RESOURCE, result.answer, None)
-        return {"id": record.id, **plain, **({"pictures": draw_pictures(result)} if with_pictures else {})}
-
-    def compare_again(record: DecisionRecord, with_pictures: bool) -> dict[str, Any]:
-        """The entry of a decision, computed anew."""
-        images = service.store.images
-        sha, settings = record.result.get("reference_image"), record.result.get("options")
-        if record.image is None or sha is None or settings is None:
-            raise Problem(404, "no-image", "the images of this decision were not kept", remedy="send them again")
-        result = _comparer(settings).compare(images.get(sha), images.get(record.image))
-        entry = {**record.result, **result.to_dict(), "id": record.id}
-        return entry | ({"pictures": draw_pictures(result)} if with_pictures else {})
-
     @router.post(
         "/v1/compare", response_class=Response, summary="Show where images differ from a reference, by pixels.",
         responses={**problems(), 200: {"model": CompareModel}},
@@ -132,24 +93,75 @@ def comparison_router(service: Service) -> APIRouter:
         boxes = read_boxes(form.values.pop("ignore_boxes", None), "ignore_boxes")
         parameters = Parameters(form.values)
         decision_id, with_pictures = parameters.text("decision", most=64), parameters.boolean("pictures")
+        calls: list[Callable[[], dict[str, Any]]]
         if decision_id is not None:
             parameters.finish()
-            record = await find_decision(service.store, context, decision_id)
-            if record.kind != "compare":
-                raise Problem(404, "no-decision", f"a decision of {record.kind}", expected="one of compare")
-            return json_response(
-                summary(await service.work_on(request, [partial(compare_again, record, with_pictures)]))
-            )
-        regions = parameters.text("regions")
-        settings = _settings(parameters)
-        reference, images = _pair(form)
-        settings["ignore_boxes"] = await _ignored(service, reference, boxes, regions)
-        _comparer(settings)  # a setting that is out of range is said before anything is compared
-        alone = len(images) == 1
-        calls = [partial(compare_one, settings, context, reference, image, alone, with_pictures) for image in images]
+            record = await _find_comparison(service, context, decision_id)
+            calls = [partial(_compare_again, service, record, with_pictures)]
+        else:
+            regions = parameters.text("regions")
+            settings = _settings(parameters)
+            reference, images = _pair(form)
+            settings["ignore_boxes"] = await _ignored(service, reference, boxes, regions)
+            _comparer(settings)  # a setting that is out of range is said before anything is compared
+            alone = len(images) == 1
+            calls = [
+                partial(_compare_one, service, settings, context, reference, image, alone, with_pictures)
+                for image in images
+            ]
         return json_response(summary(await service.work_on(request, calls)))
 
     return router
+
+
+def _compare_one(
+    service: Service, settings: Mapping[str, Any], context: RequestContext, reference: Upload, upload: Upload, alone: bool,
+    with_pictures: bool,
+) -> dict[str, Any]:  # fmt: skip
+    """The entry of one pair, recorded; with an error where several are compared and this one cannot be."""
+    names = {
+        "name": display_name(upload.name),
+        "reference": display_name(reference.name),
+        "image": display_name(upload.name),
+    }
+    try:
+        service.check_size(upload)
+        service.check_size(reference)
+        result = _comparer(settings).compare(reference.content, upload.content)
+    except DataError as error:
+        named_error = _named(service, error, (reference, upload))
+        if alone:
+            raise named_error from error
+        return {**names, "error": str(named_error)}
+    size = list(upright_size(reference.content))
+    plain = {**names, **result.to_dict(), "reference_size": size, "options": dict(settings)}
+    score = max((region.score for region in result.regions), default=0.0)
+    record = DecisionRecord(
+        "compare", RESOURCE, result.answer, score=score, image=service.kept_sha(upload), request_id=context.id,
+        actor=context.actor, result={**plain, "reference_image": service.kept_sha(reference)},
+    )  # fmt: skip
+    service.decision_log.add([record])
+    service.metrics.add_decision(RESOURCE, result.answer, None)
+    return {"id": record.id, **plain, **({"pictures": draw_pictures(result)} if with_pictures else {})}
+
+
+def _compare_again(service: Service, record: DecisionRecord, with_pictures: bool) -> dict[str, Any]:
+    """The entry of a decision, computed anew."""
+    images = service.store.images
+    sha, settings = record.result.get("reference_image"), record.result.get("options")
+    if record.image is None or sha is None or settings is None:
+        raise Problem(404, "no-image", "the images of this decision were not kept", remedy="send them again")
+    result = _comparer(settings).compare(images.get(sha), images.get(record.image))
+    entry = {**record.result, **result.to_dict(), "id": record.id}
+    return entry | ({"pictures": draw_pictures(result)} if with_pictures else {})
+
+
+async def _find_comparison(service: Service, context: RequestContext, decision_id: str) -> DecisionRecord:
+    """A decision of compare that the key of a request may see. Raises Problem (404)."""
+    record = await find_decision(service.store, context, decision_id)
+    if record.kind != "compare":
+        raise Problem(404, "no-decision", f"a decision of {record.kind}", expected="one of compare")
+    return record
 
 
 def _named(service: Service, error: DataError, uploads: Sequence[Upload]) -> DataError:

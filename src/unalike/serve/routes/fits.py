@@ -1,11 +1,12 @@
-"""Endpoints ``images``, ``fits`` and ``work``: send good images, have an inspector fitted to them, and see how far that is."""
+"""Endpoints ``images`` and ``fits``: send good images, and have an inspector fitted to them."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Path, Request
+import sqlalchemy as sa
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
@@ -13,23 +14,23 @@ from unalike.errors import UnreadableImage, closest
 from unalike.inference.model_files import PRETRAINED, is_pretrained
 from unalike.metrics.false_alarm import require_images as require_rate
 from unalike.serve.answers import UnreadableModel
-from unalike.serve.changes import Change, apply_in_store, carry_out, request_digest
-from unalike.serve.documents import image_body, json_body, problems, query_parameters
+from unalike.serve.changes import Change
+from unalike.serve.documents import image_body, json_body, problems
 from unalike.serve.inspector_fits import KIND
 from unalike.serve.problems import Problem
 from unalike.serve.request_context import context_of
 from unalike.serve.routes.inspectors import BOXES_SCHEMA
 from unalike.serve.routes.recognition import require_images, separate
+from unalike.serve.routes.tasks import TaskModel, add_task
 from unalike.serve.security import require_gallery
 from unalike.serve.service import Service, display_name, json_response
+from unalike.serve.store import TaskRecord
 from unalike.serve.store.images import check_sha
-from unalike.serve.store.records import MAX_PAGE, WORK_STATES, WorkRecord
 from unalike.serve.uploads import Parameters, Upload, parse_json, read_body, read_boxes
 
 MAX_BODY = 4 << 20
 MAX_IMAGES, MAX_DEFECTS = 5000, 500
 LIGHTS, FITS = ("as-is", "even"), ("auto", "scale", "whole")
-WorkId = Annotated[str, Path(description="Id of the work.")]
 
 
 class KeptImage(BaseModel):
@@ -43,42 +44,11 @@ class KeptImages(BaseModel):
     unreadable: list[UnreadableModel]
 
 
-class WorkModel(BaseModel):
-    id: str
-    kind: str
-    resource: str = Field(description="What becomes of it, such as the name of an inspector.")
-    actor: str
-    request_id: str
-    created: str
-    finished: str | None
-    state: str = Field(json_schema_extra={"enum": list(WORK_STATES)})
-    attempts: int
-    step: str
-    count: int = Field(description="How much of the step is done.")
-    total: int
-    error: str
-    images: int = Field(description="Number of images.")
-
-
-class WorkPage(BaseModel):
-    work: list[WorkModel]
-    next: str | None
-
-
-def plain_work(record: WorkRecord) -> dict[str, Any]:
-    """Work as JSON, without what only its process needs."""
-    plain = record.to_dict()
-    for name in ("options", "token", "result"):
-        del plain[name]
-    return {**plain, "images": len(record.options.get("images", ()))}
-
-
 def fits_router(service: Service) -> APIRouter:
     """The endpoints."""
     router = APIRouter(tags=["fits"])
     _add_images(service, router)
     _add_fits(service, router)
-    _add_work(service, router)
     return router
 
 
@@ -104,6 +74,7 @@ def _add_images(service: Service, router: APIRouter) -> None:
 
 
 def _add_fits(service: Service, router: APIRouter) -> None:
+    store = service.store
     image = {
         "type": "object", "required": ["sha256"], "additionalProperties": False,
         "properties": {"sha256": {"type": "string"}, "name": {"type": "string"}},
@@ -123,30 +94,25 @@ def _add_fits(service: Service, router: APIRouter) -> None:
     }, ["name", "images"])  # fmt: skip
 
     @router.post("/v1/fits", response_class=Response, summary="Fit an inspector to good images, beside the service's requests.",
-                 status_code=202, responses={**problems(409), 202: {"model": WorkModel}}, openapi_extra=schema)  # fmt: skip
+                 status_code=202, responses={**problems(409), 202: {"model": TaskModel}}, openapi_extra=schema)  # fmt: skip
     async def fit(request: Request) -> Response:
-        """The answer is work, of which ``GET /v1/work/ID`` says how far it is. The inspector is served when it is done."""
+        """The answer is a task, of which ``GET /v1/tasks/ID`` says how far it is. The inspector is served when it is done."""
         require_gallery(context_of(request), "endpoint", "fits")
         values = parse_json(await read_body(request, MAX_BODY))
         name, options = read_fit(service, dict(values))
-        store = service.store
+        details = {"images": len(options["images"]), "defects": len(options["defects"]), "rate": options["rate"]}
 
-        async def perform(change: Change) -> tuple[int, Any]:
+        def check() -> None:
             service.inspectors.require_free(name)
-            await asyncio.to_thread(_require_kept, service, options)
+            _require_kept(service, options)
 
-            def function(connection: Any) -> tuple[int, Any]:
-                if store.work.is_open(KIND, name, connection=connection):
-                    raise Problem(409, "name-taken", f"an inspector {name!r} is being fitted", expected="another name")
-                record = store.work.add(
-                    KIND, name, options, actor=change.context.actor, request_id=change.context.id, connection=connection
-                )
-                return 202, plain_work(record)
+        def add(change: Change, connection: sa.Connection) -> TaskRecord:
+            if store.tasks.is_open(KIND, name, connection=connection):
+                raise Problem(409, "name-taken", f"an inspector {name!r} is being fitted", expected="another name")
+            actor, request_id = change.context.actor, change.context.id
+            return store.tasks.add(KIND, name, options, actor=actor, request_id=request_id, connection=connection)
 
-            details = {"images": len(options["images"]), "defects": len(options["defects"]), "rate": options["rate"]}
-            return await asyncio.to_thread(apply_in_store, service, change, "inspectors.fit", name, details, function)
-
-        return await carry_out(service, request, request_digest(request, values), perform)
+        return await add_task(service, request, values, "inspectors.fit", name, details, add, check)
 
 
 def read_fit(service: Service, values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -203,58 +169,3 @@ def _require_kept(service: Service, options: dict[str, Any]) -> None:
             raise Problem(
                 404, "no-image", f"the image {entry['name']!r} is not kept", remedy="send it to POST /v1/images"
             )
-
-
-def _add_work(service: Service, router: APIRouter) -> None:
-    work = service.store.work
-
-    @router.get("/v1/work", response_class=Response, summary="List work of many seconds, the newest first.",
-                responses={**problems(), 200: {"model": WorkPage}},
-                openapi_extra=query_parameters(
-                    kind={"type": "string"}, resource={"type": "string"}, after={"type": "string"},
-                    limit={"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 100},
-                ))  # fmt: skip
-    async def works(request: Request) -> Response:
-        require_gallery(context_of(request), "endpoint", "work")
-        parameters = Parameters(dict(request.query_params))
-        kind, resource = parameters.text("kind", most=32), parameters.text("resource")
-        after, limit = parameters.text("after", most=64), parameters.integer("limit", 100, 1, MAX_PAGE)
-        parameters.finish()
-        page = await asyncio.to_thread(work.find, kind, after, limit, resource=resource)
-        return json_response({"work": [plain_work(record) for record in page.items], "next": page.next})
-
-    @router.get("/v1/work/{id}", response_class=Response, summary="How far work is, or how it ended.",
-                responses={**problems(), 200: {"model": WorkModel}})  # fmt: skip
-    async def one(request: Request, id: WorkId) -> Response:
-        require_gallery(context_of(request), "endpoint", "work")
-        return json_response(plain_work(_require_work(await asyncio.to_thread(work.get, id), id)))
-
-    @router.post("/v1/work/{id}/cancel", response_class=Response, summary="Cancel work that waits or runs.",
-                 responses={**problems(409), 200: {"model": WorkModel}})  # fmt: skip
-    async def cancel(request: Request, id: WorkId) -> Response:
-        require_gallery(context_of(request), "endpoint", "work")
-        record = _require_work(await asyncio.to_thread(work.get, id), id)
-
-        async def perform(change: Change) -> tuple[int, Any]:
-            def function(connection: Any) -> tuple[int, Any]:
-                if not work.cancel(id, connection=connection):
-                    raise Problem(409, "work-over", "the work is over", remedy="GET /v1/work/ID says how it ended")
-                return 200, {**plain_work(record), "state": "canceled"}
-
-            return await asyncio.to_thread(
-                apply_in_store,
-                service,
-                change,
-                "work.cancel",
-                record.resource,
-                {"id": id, "kind": record.kind},
-                function,
-            )
-
-        return await carry_out(service, request, request_digest(request, {}), perform)
-
-
-def _require_work(record: WorkRecord | None, work_id: str) -> WorkRecord:
-    if record is None:
-        raise Problem(404, "no-work", f"no work {work_id[:64]!r}", expected="an id from GET /v1/work")
-    return record

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Path, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from unalike.inspection.inspector import Inspector
 from unalike.serve.changes import Change, apply_in_store, apply_to_files, carry_out, request_digest
 from unalike.serve.documents import json_body, problems
 from unalike.serve.inspector_settings import KIND, NO_SETTINGS, InspectorSettings, fitted_threshold
@@ -20,6 +19,9 @@ from unalike.serve.resources import InspectorResource
 from unalike.serve.security import require_gallery
 from unalike.serve.service import Service, json_response
 from unalike.serve.uploads import Parameters, parse_json, read_body, read_boxes
+
+if TYPE_CHECKING:
+    from unalike.inspection.inspector import Inspector
 
 MAX_BODY = 1 << 16
 MAX_THRESHOLD = 1e9

@@ -47,7 +47,8 @@ def key_router(service: Service) -> APIRouter:
     """The endpoints."""
     router = APIRouter(tags=["keys"])
     _add_list(service, router)
-    _add_changes(service, router)
+    _add_creation(service, router)
+    _add_revocation(service, router)
     return router
 
 
@@ -60,7 +61,7 @@ def _add_list(service: Service, router: APIRouter) -> None:
         return json_response({"keys": [record.to_dict() for record in records]})
 
 
-def _add_changes(service: Service, router: APIRouter) -> None:
+def _add_creation(service: Service, router: APIRouter) -> None:
     store = service.store
 
     @router.post(
@@ -104,6 +105,10 @@ def _add_changes(service: Service, router: APIRouter) -> None:
             return 201, {**plain, "secret": secret}
 
         return await _carry_out(service, request, values, create)
+
+
+def _add_revocation(service: Service, router: APIRouter) -> None:
+    store = service.store
 
     @router.delete("/v1/keys/{id}", response_class=Response, summary="Revoke an API key for ever.", operation_id="delete_keys",
                    responses={**problems(409), 200: {"model": KeyModel}})  # fmt: skip

@@ -9,7 +9,6 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from unalike.actions.inspect import describe as describe_inspector
 from unalike.recognition.backends.protocol import GalleryBackend
 from unalike.recognition.decision import RULES
 from unalike.serve.changes import Change, apply, carry_out, request_digest
@@ -96,7 +95,7 @@ def _add_lists(service: Service, router: APIRouter) -> None:
             if names or only is None:
                 networks.append(describe_network(network, names))
         inspectors = [] if only else [
-            {**describe_inspector(entry.inspector, entry.address), "inspector": name} for name, entry in resources.inspectors.items()
+            {**entry.describe(), "inspector": name} for name, entry in resources.inspectors.items()
         ]  # fmt: skip
         assets = [] if only else [
             {"name": name, "assets": list(entry.verifier.approved.names)} for name, entry in resources.assets.items()

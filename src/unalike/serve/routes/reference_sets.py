@@ -22,12 +22,22 @@ from unalike.serve.uploads import Parameters, parse_json, read_body
 
 MAX_BODY = 1 << 20
 MAX_REFERENCES = 1000
+_LABEL: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": MAX_LABEL}
+_IDS: dict[str, Any] = {
+    "type": "array", "minItems": 1, "maxItems": MAX_REFERENCES, "uniqueItems": True,
+    "items": {"type": "integer", "minimum": 0, "maximum": MAX_ID},
+}  # fmt: skip
 
 
 def reference_set_router(service: Service) -> APIRouter:
     """The endpoints."""
     router = APIRouter()
+    _add_move(service, router)
+    _add_removal(service, router)
+    return router
 
+
+def _add_move(service: Service, router: APIRouter) -> None:
     async def move(request: Request, name: str | None) -> Response:
         """Move references to another class, which may be new. They keep vectors and pictures, and get new ids."""
         resource = service.gallery(request, name)
@@ -56,6 +66,11 @@ def reference_set_router(service: Service) -> APIRouter:
 
         return await carry_out(service, request, request_digest(request, values), perform)
 
+    add_scoped(router, "POST", "galleries", "/references/move", move, answer=Enrollment, statuses=[409],
+               summary="Move references to another class.", extra=json_body({"ids": _IDS, "label": _LABEL}, ["ids", "label"]))  # fmt: skip
+
+
+def _add_removal(service: Service, router: APIRouter) -> None:
     async def remove(request: Request, name: str | None) -> Response:
         """Remove references."""
         resource = service.gallery(request, name)
@@ -82,14 +97,8 @@ def reference_set_router(service: Service) -> APIRouter:
 
         return await carry_out(service, request, request_digest(request, values), perform)
 
-    id_list = {"type": "array", "minItems": 1, "maxItems": MAX_REFERENCES, "uniqueItems": True,
-               "items": {"type": "integer", "minimum": 0, "maximum": MAX_ID}}  # fmt: skip
-    text = {"type": "string", "minLength": 1, "maxLength": MAX_LABEL}
-    add_scoped(router, "POST", "galleries", "/references/move", move, answer=Enrollment, statuses=[409],
-               summary="Move references to another class.", extra=json_body({"ids": id_list, "label": text}, ["ids", "label"]))  # fmt: skip
     add_scoped(router, "POST", "galleries", "/references/remove", remove, answer=ReferenceRemoval, statuses=[409],
-               summary="Remove references.", extra=json_body({"ids": id_list}, ["ids"]))  # fmt: skip
-    return router
+               summary="Remove references.", extra=json_body({"ids": _IDS}, ["ids"]))  # fmt: skip
 
 
 def _ids(values: dict[str, Any]) -> tuple[list[int], Parameters]:

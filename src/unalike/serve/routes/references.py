@@ -36,6 +36,7 @@ from unalike.serve.uploads import Form, Parameters, Upload, too_many_files
 
 MAX_ID = 2**63 - 1
 ReferenceId = Annotated[int, Path(description="Id of the reference.", ge=0, le=MAX_ID)]
+_LABEL: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": MAX_LABEL}
 
 
 class ReferenceModel(BaseModel):
@@ -76,7 +77,13 @@ def _is_image_path(name: str) -> bool:
 def reference_router(service: Service) -> APIRouter:
     """The endpoints."""
     router = APIRouter()
+    _add_list(service, router)
+    _add_enrollment(service, router)
+    _add_single(service, router)
+    return router
 
+
+def _add_list(service: Service, router: APIRouter) -> None:
     async def references(request: Request, name: str | None) -> Response:
         """List references by id, those of one class with ``label``."""
         resource = service.gallery(request, name)
@@ -99,6 +106,11 @@ def reference_router(service: Service) -> APIRouter:
             "next": str(page[-1].id) if len(entries) > limit else None,
         })  # fmt: skip
 
+    add_scoped(router, "GET", "galleries", "/references", references, answer=ReferencePage, summary="List references.",
+               extra=query_parameters(label=_LABEL, **{**PAGE_PARAMETERS, "after": {"type": "integer", "minimum": -1}}))  # fmt: skip
+
+
+def _add_enrollment(service: Service, router: APIRouter) -> None:
     async def enroll(request: Request, name: str | None) -> Response:
         """Enroll images as references of a class; their pictures are kept. All are enrolled, or none.
 
@@ -113,45 +125,46 @@ def reference_router(service: Service) -> APIRouter:
         parameters.finish()
         await check_new_classes(resource, labels)
         uploads = require_images(form)
-        values = {"label": labels}
 
         async def perform(change: Change) -> tuple[int, Any]:
             vectors_ND = await embed_references(service, request, resource, uploads)
             hashes = await _keep_all(service, uploads)
             names = [reference_name(sha, change.token(number)) for number, sha in enumerate(hashes)]
-            decoding = resource.view.decoding
+            return await asyncio.to_thread(_enroll, service, resource, change, vectors_ND, labels, names)
 
-            def function(gallery: GalleryBackend) -> list[Entry]:
-                own = gallery.model_identity.decoding
-                gallery.model_identity = gallery.model_identity.with_decoding(own.completed(decoding))
-                if change.claim is not None and change.claim.is_retry and gallery.has_name(names[0]):
-                    ids = [gallery.ids_of_name(name)[0] for name in names]  # applied before the process was killed
-                else:
-                    ids = gallery.enrol(vectors_ND, labels, names)
-                return [Entry(id, label, name) for id, label, name in zip(ids, labels, names, strict=True)]
+        return await carry_out(service, request, request_digest(request, {"label": labels}, uploads), perform)
 
-            def answer(entries: list[Entry]) -> tuple[int, Any]:
-                plain = [plain_reference(resource, entry) for entry in entries]
-                return 201, {"gallery": resource.name, "references": plain, "images": len(resource.gallery)}
-
-            details = {"labels": bounded(sorted(set(labels))), "images": len(labels)}
-            return await asyncio.to_thread(
-                apply, service, resource, change, "references.add", details, function, answer
-            )
-
-        return await carry_out(service, request, request_digest(request, values, uploads), perform)
-
-    text = {"type": "string", "minLength": 1, "maxLength": MAX_LABEL}
-    labels = {"label": {**text, "description": "Class of all images."},
-              "decision": {"type": "string", "description": "Id of a decision whose image is enrolled, in place of images."},
-              "pictures": {"type": "array", "items": {"type": "string"}, "description": "Content hashes of pictures that the service "
-                           "keeps, in place of images."}}  # fmt: skip
-    add_scoped(router, "GET", "galleries", "/references", references, answer=ReferencePage, summary="List references.",
-               extra=query_parameters(label=text, **{**PAGE_PARAMETERS, "after": {"type": "integer", "minimum": -1}}))  # fmt: skip
+    parameters = {
+        "label": {**_LABEL, "description": "Class of all images."},
+        "decision": {"type": "string", "description": "Id of a decision whose image is enrolled, in place of images."},
+        "pictures": {"type": "array", "items": {"type": "string"}, "description": "Content hashes of pictures that the service "
+                     "keeps, in place of images."},
+    }  # fmt: skip
     add_scoped(router, "POST", "galleries", "/references", enroll, answer=Enrollment, status=201, statuses=[409],
-               summary="Enroll images as references of a class.", extra=image_body({"image": "Images of the class."}, labels, required=()))  # fmt: skip
-    _add_single(service, router)
-    return router
+               summary="Enroll images as references of a class.", extra=image_body({"image": "Images of the class."}, parameters, required=()))  # fmt: skip
+
+
+def _enroll(
+    service: Service, resource: GalleryResource, change: Change, vectors_ND: np.ndarray, labels: Sequence[str], names: Sequence[str]
+) -> tuple[int, Any]:  # fmt: skip
+    """Put references into a gallery, those of a repeated request once; in a thread."""
+    decoding = resource.view.decoding
+
+    def function(gallery: GalleryBackend) -> list[Entry]:
+        own = gallery.model_identity.decoding
+        gallery.model_identity = gallery.model_identity.with_decoding(own.completed(decoding))
+        if change.claim is not None and change.claim.is_retry and gallery.has_name(names[0]):
+            ids = [gallery.ids_of_name(name)[0] for name in names]  # applied before the process was killed
+        else:
+            ids = gallery.enrol(vectors_ND, labels, names)
+        return [Entry(id, label, name) for id, label, name in zip(ids, labels, names, strict=True)]
+
+    def answer(entries: list[Entry]) -> tuple[int, Any]:
+        plain = [plain_reference(resource, entry) for entry in entries]
+        return 201, {"gallery": resource.name, "references": plain, "images": len(resource.gallery)}
+
+    details = {"labels": bounded(sorted(set(labels))), "images": len(labels)}
+    return apply(service, resource, change, "references.add", details, function, answer)
 
 
 def _add_single(service: Service, router: APIRouter) -> None:

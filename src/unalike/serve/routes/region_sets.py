@@ -49,30 +49,42 @@ class RegionSetChange(BaseModel):
 def region_set_router(service: Service) -> APIRouter:
     """The endpoints."""
     router = APIRouter(tags=["region-sets"])
-    settings = service.store.settings
+    _add_list(service, router)
+    _add_keeping(service, router)
+    _add_removal(service, router)
+    return router
 
-    async def change_set(request: Request, name: str, action: str, content: dict[str, Any] | None) -> Response:
-        async def perform(change: Change) -> tuple[int, Any]:
-            if content is None:
-                await asyncio.to_thread(find_set, service.store, name)
 
-            def function(connection: Any) -> tuple[int, Any]:
-                former = settings.set(KIND, name, content, change.context.actor, connection=connection)
-                return 200, {"name": name, "frame": None, "boxes": [], **(content or {}), "former": former}
+async def _change_set(
+    service: Service, request: Request, name: str, action: str, content: dict[str, Any] | None
+) -> Response:
+    """Set the content of a set of regions, or remove it where that is None."""
 
-            details = {"boxes": None if content is None else content["boxes"]}
-            return await asyncio.to_thread(apply_in_store, service, change, action, name, details, function)
+    async def perform(change: Change) -> tuple[int, Any]:
+        if content is None:
+            await asyncio.to_thread(find_set, service.store, name)
 
-        return await carry_out(service, request, request_digest(request, {"name": name, "content": content}), perform)
+        def function(connection: Any) -> tuple[int, Any]:
+            former = service.store.settings.set(KIND, name, content, change.context.actor, connection=connection)
+            return 200, {"name": name, "frame": None, "boxes": [], **(content or {}), "former": former}
 
+        details = {"boxes": None if content is None else content["boxes"]}
+        return await asyncio.to_thread(apply_in_store, service, change, action, name, details, function)
+
+    return await carry_out(service, request, request_digest(request, {"name": name, "content": content}), perform)
+
+
+def _add_list(service: Service, router: APIRouter) -> None:
     @router.get("/v1/region-sets", response_class=Response, summary="List the sets of regions by name.",
                 responses={**problems(), 200: {"model": RegionSets}})  # fmt: skip
     async def sets(request: Request) -> Response:
         require_gallery(context_of(request), "endpoint", "region-sets")
         Parameters(dict(request.query_params)).finish()
-        contents = await asyncio.to_thread(settings.all, KIND)
+        contents = await asyncio.to_thread(service.store.settings.all, KIND)
         return json_response({"sets": [{"name": name, **content} for name, content in contents.items()]})
 
+
+def _add_keeping(service: Service, router: APIRouter) -> None:
     @router.post("/v1/region-sets", response_class=Response, summary="Keep a set of regions under a name, or replace it.",
                  responses={**problems(409), 200: {"model": RegionSetChange}},
                  openapi_extra=json_body({
@@ -90,7 +102,7 @@ def region_set_router(service: Service) -> APIRouter:
         if not boxes or any(right > frame[1] or bottom > frame[0] for _, _, right, bottom in boxes):
             raise Problem(422, "invalid-value", "boxes that do not lie in the frame" if boxes else "no boxes",
                           expected=f"boxes within {frame[1]} x {frame[0]} pixels")  # fmt: skip
-        contents = await asyncio.to_thread(settings.all, KIND)
+        contents = await asyncio.to_thread(service.store.settings.all, KIND)
         if name not in contents and len(contents) >= MAX_SETS:
             raise Problem(
                 409,
@@ -100,8 +112,10 @@ def region_set_router(service: Service) -> APIRouter:
                 remedy="remove some",
             )
         content = {"frame": list(frame), "boxes": [list(box) for box in boxes]}
-        return await change_set(request, name, "region-sets.keep", content)
+        return await _change_set(service, request, name, "region-sets.keep", content)
 
+
+def _add_removal(service: Service, router: APIRouter) -> None:
     @router.delete("/v1/region-sets", response_class=Response, summary="Remove a set of regions.",
                    responses={**problems(409), 200: {"model": RegionSetChange}},
                    openapi_extra=query_parameters(name={"type": "string", "minLength": 1, "maxLength": MAX_NAME}))  # fmt: skip
@@ -110,9 +124,7 @@ def region_set_router(service: Service) -> APIRouter:
         parameters = Parameters(dict(request.query_params))
         name = _read_name(parameters)
         parameters.finish()
-        return await change_set(request, name, "region-sets.remove", None)
-
-    return router
+        return await _change_set(service, request, name, "region-sets.remove", None)
 
 
 def _read_name(parameters: Parameters) -> str:

@@ -1,12 +1,13 @@
-"""Endpoints ``trainings``, ``training-data`` and ``tasks``: train a candidate from what the service holds, and follow what is done."""
+"""Endpoints ``trainings`` and ``training-data``: train a candidate from what the service holds, with its curves and report."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Path, Request
+import sqlalchemy as sa
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
@@ -14,48 +15,35 @@ from unalike.serve.changes import Change, carry_out, request_digest
 from unalike.serve.documents import json_body, problems, query_parameters
 from unalike.serve.learning.candidate import check_data
 from unalike.serve.problems import Problem
-from unalike.serve.request_context import context_of
 from unalike.serve.resources import GalleryResource
+from unalike.serve.routes.tasks import (
+    MAX_BODY,
+    TaskId,
+    TaskModel,
+    TaskPage,
+    add_task,
+    find_task,
+    list_tasks,
+    plain_task,
+)
 from unalike.serve.service import Service, json_response
-from unalike.serve.store.learning import COMPARE, TASK_KINDS, TRAIN, TaskRecord
+from unalike.serve.store import TaskRecord
+from unalike.serve.store.learning import TRAIN
 from unalike.serve.store.records import MAX_PAGE
 from unalike.serve.uploads import Parameters, parse_json, read_body
 from unalike.spec.automl import MAX_MINUTES
 from unalike.storage.digests import content_sha256
 
-MAX_BODY = 1 << 16
 GOALS = ("new-classes", "known-classes", "both")
 # More images than this are counted, and not decoded, by a check that somebody waits for.
 MAX_DECODED = 2000
 # A report is one file with its own styles; it has no script and may load nothing.
 REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
-TaskId = Annotated[str, Path(description="Id of the task.")]
-
-
-class TaskModel(BaseModel):
-    id: str
-    time: str
-    kind: str = Field(json_schema_extra={"enum": list(TASK_KINDS)})
-    gallery: str
-    actor: str
-    request_id: str
-    options: dict[str, Any]
-    state: str = Field(description="queued, running, done, failed, cancelled, or ended: its process is gone.")
-    started: str | None
-    finished: str | None
-    beat: str | None
-    message: str
-    result: dict[str, Any]
 
 
 class TrainingModel(TaskModel):
     curves: dict[str, list[tuple[float, float]]] = Field(description="Figure -> points (step, value).")
     report: str | None = Field(description="Address of the report; null before there is one.")
-
-
-class TaskPage(BaseModel):
-    tasks: list[TaskModel]
-    next: str | None
 
 
 class DataCheck(BaseModel):
@@ -102,19 +90,11 @@ _TRAINING = {
 }  # fmt: skip
 
 
-def plain_task(record: TaskRecord) -> dict[str, Any]:
-    """A task as JSON, without the path of its data and the process that runs it."""
-    values = record.to_dict()
-    del values["owner"]
-    return values | {"options": {name: value for name, value in record.options.items() if name != "data"}}
-
-
 def training_router(service: Service) -> APIRouter:
     """The endpoints."""
     router = APIRouter(tags=["learning"])
     _add_data(service, router)
     _add_trainings(service, router)
-    _add_tasks(service, router)
     return router
 
 
@@ -197,11 +177,7 @@ def _add_trainings(service: Service, router: APIRouter) -> None:
         gallery, after = parameters.text("gallery", most=64), parameters.text("after", most=64)
         limit = parameters.integer("limit", 100, 1, MAX_PAGE)
         parameters.finish()
-        only = context_of(request).gallery
-        if only is not None:
-            gallery = service.gallery(request, gallery or only).name
-        tasks = await asyncio.to_thread(service.store.learning.tasks, TRAIN, gallery, after, limit)
-        return json_response({"tasks": [plain_task(record) for record in tasks.items], "next": tasks.next})
+        return json_response(await list_tasks(service, request, (TRAIN,), gallery, after, limit))
 
     @router.get("/v1/trainings/{id}", response_class=Response, summary="One training with its curves.",
                 responses={**problems(), 200: {"model": TrainingModel}})  # fmt: skip
@@ -222,66 +198,16 @@ def _add_trainings(service: Service, router: APIRouter) -> None:
         return Response(content, headers=headers, media_type="text/html; charset=utf-8")
 
 
-def _add_tasks(service: Service, router: APIRouter) -> None:
-    desk = service.learning
-
-    @router.get("/v1/tasks/{id}", response_class=Response, summary="A training, comparison, promotion or return, and how far it is.",
-                responses={**problems(), 200: {"model": TaskModel}})  # fmt: skip
-    async def task(request: Request, id: TaskId) -> Response:
-        return json_response(plain_task(await find_task(service, request, id)))
-
-    @router.get("/v1/tasks/{id}/log", response_class=Response, summary="The end of the log of a task.",
-                responses={**problems(), 200: {"content": {"text/plain": {}}, "description": "The log."}})  # fmt: skip
-    async def log(request: Request, id: TaskId) -> Response:
-        record = await find_task(service, request, id)
-        return Response(await asyncio.to_thread(desk.log, record.id), media_type="text/plain; charset=utf-8")
-
-    @router.post("/v1/tasks/{id}/cancel", response_class=Response, summary="Cancel a training or a comparison.",
-                 responses={**problems(409), 200: {"model": TaskModel}})  # fmt: skip
-    async def cancel(request: Request, id: TaskId) -> Response:
-        await read_body(request, MAX_BODY)
-        record = await find_task(service, request, id)
-
-        async def perform(change: Change) -> tuple[int, Any]:
-            if record.kind not in (TRAIN, COMPARE):
-                raise Problem(409, "not-cancellable", f"a task of kind {record.kind} is not cancelled", expected="a training or a comparison",
-                              remedy="wait for it, and take it back")  # fmt: skip
-            if not await desk.tasks.cancel(record.id):
-                raise Problem(409, "task-over", f"the task is {record.state}", expected="one that waits or runs")
-            answer = plain_task(await find_task(service, request, id))
-            await complete(service, change, 200, answer)
-            return 200, answer
-
-        return await carry_out(service, request, request_digest(request, {"id": id}), perform)
-
-
-async def find_task(service: Service, request: Request, task_id: str, kind: str | None = None) -> TaskRecord:
-    """A task that the key of a request may see. Raises Problem (404)."""
-    record = await asyncio.to_thread(service.store.learning.task, task_id)
-    only = context_of(request).gallery
-    if record is None or kind not in (None, record.kind) or only not in (None, record.gallery):
-        raise Problem(
-            404,
-            "no-task",
-            f"no {kind or 'task'} {task_id[:64]!r}",
-            expected="an id from an answer or from GET /v1/trainings",
-        )
-    return record
-
-
 async def begin_task(
     service: Service, request: Request, values: Any, kind: str, resource: GalleryResource, options: dict[str, Any]
 ) -> Response:
-    """Begin a task once, and answer with it; under an Idempotency-Key a repeated request gets the same task."""
+    """Ask for a task of a gallery once, and answer with it."""
 
-    async def perform(change: Change) -> tuple[int, Any]:
+    def add(change: Change, connection: sa.Connection) -> TaskRecord:
         context = change.context
-        task = await service.learning.begin(kind, resource, options, context.actor, context.id)
-        answer = plain_task(task)
-        await complete(service, change, 202, answer)
-        return 202, answer
+        return service.learning.begin(kind, resource, options, context.actor, context.id, connection)
 
-    return await carry_out(service, request, request_digest(request, values), perform)
+    return await add_task(service, request, values, "tasks.begin", resource.name, {"kind": kind}, add)
 
 
 async def complete(service: Service, change: Change, status: int, answer: Any) -> None:

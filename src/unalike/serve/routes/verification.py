@@ -40,27 +40,14 @@ class VerifyModel(BaseModel):
 
 
 def verification_router(service: Service) -> APIRouter:
-    """The endpoint."""
+    """The endpoints."""
     router = APIRouter()
+    _add_verify(service, router)
+    _add_picture(service, router)
+    return router
 
-    def verify_one(resource: AssetsResource, context: RequestContext, asset: str | None, upload: Upload) -> Any:
-        """The answer for one image, recorded; or why it cannot be read."""
-        try:
-            service.check_size(upload)
-            result = resource.verifier.verify(upload.content, asset)
-        except UnreadableImage as error:
-            return service.named_error(error, upload)
-        plain = {"path": display_name(upload.name), **result.to_dict()}
-        shows_asset = result.answer in ANSWERS[: ANSWERS.index(DIFFERENT)]
-        record = DecisionRecord(
-            "verify", resource.name, result.answer, label=result.asset if shows_asset else None, nearest=result.asset,
-            score=result.score, threshold=result.threshold, model=resource.address, image=service.kept_sha(upload),
-            request_id=context.id, actor=context.actor, result=plain,
-        )  # fmt: skip
-        service.decision_log.add([record])
-        service.metrics.add_decision(resource.name, result.answer, result.score)
-        return {"id": record.id, **plain}
 
+def _add_verify(service: Service, router: APIRouter) -> None:
     async def verify(request: Request, name: str | None) -> Response:
         """Decide for each image whether it shows an approved asset unaltered: same, altered, different, not in the set."""
         resource = service.asset_set(request, name)
@@ -74,7 +61,7 @@ def verification_router(service: Service) -> APIRouter:
         uploads = require_images(form)
         context = context_of(request)
         results = await service.work_on(
-            request, [partial(verify_one, resource, context, asset, upload) for upload in uploads]
+            request, [partial(_verify_one, service, resource, context, asset, upload) for upload in uploads]
         )
         verdicts, unreadable = separate(uploads, results)
         counts = {answer: sum(verdict["answer"] == answer for verdict in verdicts) for answer in ANSWERS}
@@ -86,6 +73,34 @@ def verification_router(service: Service) -> APIRouter:
             "unreadable": unreadable,
         })  # fmt: skip
 
+    asset = {"type": "string", "description": "Name of the asset that each image should show; unset, any of them."}
+    add_scoped(router, "POST", "assets", "/verify", verify, answer=VerifyModel,
+               summary="Check that images show an approved asset, unaltered.",
+               extra=image_body({"image": "One or several images."}, {"asset": asset}))  # fmt: skip
+
+
+def _verify_one(
+    service: Service, resource: AssetsResource, context: RequestContext, asset: str | None, upload: Upload
+) -> Any:
+    """The answer for one image, recorded; or why it cannot be read."""
+    try:
+        service.check_size(upload)
+        result = resource.verifier.verify(upload.content, asset)
+    except UnreadableImage as error:
+        return service.named_error(error, upload)
+    plain = {"path": display_name(upload.name), **result.to_dict()}
+    shows_asset = result.answer in ANSWERS[: ANSWERS.index(DIFFERENT)]
+    record = DecisionRecord(
+        "verify", resource.name, result.answer, label=result.asset if shows_asset else None, nearest=result.asset,
+        score=result.score, threshold=result.threshold, model=resource.address, image=service.kept_sha(upload),
+        request_id=context.id, actor=context.actor, result=plain,
+    )  # fmt: skip
+    service.decision_log.add([record])
+    service.metrics.add_decision(resource.name, result.answer, result.score)
+    return {"id": record.id, **plain}
+
+
+def _add_picture(service: Service, router: APIRouter) -> None:
     async def picture(request: Request, name: str | None) -> Response:
         """An approved asset as the set holds it, without its background."""
         resource = service.asset_set(request, name)
@@ -99,17 +114,12 @@ def verification_router(service: Service) -> APIRouter:
         asset = approved.assets[resource.verifier.asset_number(wanted_name)]
         return image_response(await asyncio.to_thread(_draw, asset), "image/png")
 
-    asset = {"type": "string", "description": "Name of the asset that each image should show; unset, any of them."}
-    add_scoped(router, "POST", "assets", "/verify", verify, answer=VerifyModel,
-               summary="Check that images show an approved asset, unaltered.",
-               extra=image_body({"image": "One or several images."}, {"asset": asset}))  # fmt: skip
     content = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
     extra = query_parameters(asset={"type": "string", "minLength": 1, "description": "Name of the asset."})
     extra["responses"] = {"200": {"description": "The picture, with transparency.", "content": content}}
     add_scoped(
         router, "GET", "assets", "/asset-picture", picture, summary="The picture of an approved asset.", extra=extra
     )
-    return router
 
 
 def _draw(asset: Asset) -> bytes:

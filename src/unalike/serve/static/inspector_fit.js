@@ -10,7 +10,7 @@ const page = document.getElementById("fit");
 const known = new Set(page.dataset.suffixes.split(" "));
 const mostImages = Number(page.dataset.maxImages);
 const form = document.getElementById("fit-form");
-const place = document.getElementById("work");
+const place = document.getElementById("fits");
 let chosen = [];
 let isBusy = false;
 
@@ -59,7 +59,7 @@ async function fit() {
   });
   const words = refused.length ? `, without ${refused.length} that were refused` : "";
   say(`${name} is being fitted to ${results.length} pictures${words}.`);
-  await showWork();
+  await showFits();
 }
 
 form.addEventListener("submit", async (event) => {
@@ -76,14 +76,14 @@ form.addEventListener("submit", async (event) => {
   }
 });
 
-// ---- work ----
+// ---- fits ----
 
 let timer = null;
 
 /** Show what is being fitted, again and again while something is. */
-async function showWork() {
+async function showFits() {
   clearTimeout(timer);
-  const part = await fetchFragment("/inspect/work");
+  const part = await fetchFragment("/inspect/fits");
   const focused = place.contains(document.activeElement) ? document.activeElement : null;
   place.replaceChildren(part);
   if (focused) place.querySelector(`[data-act="${focused.dataset.act}"][data-id="${focused.dataset.id}"]`)?.focus();
@@ -92,7 +92,7 @@ async function showWork() {
 
 function keepLooking() {
   if (place.firstElementChild?.dataset.busy !== "yes") return;
-  timer = setTimeout(() => showWork().catch(keepLooking), POLL_MS);
+  timer = setTimeout(() => showFits().catch(keepLooking), POLL_MS);
 }
 
 async function remove(name) {
@@ -103,10 +103,10 @@ async function remove(name) {
   await call("DELETE", path);
   const undo = async () => {
     await call("POST", `${path}/restore`);
-    await showWork();
+    await showFits();
   };
   say(`${name} is removed.`, { undo });
-  await showWork();
+  await showFits();
 }
 
 place.addEventListener("click", async (event) => {
@@ -114,9 +114,9 @@ place.addEventListener("click", async (event) => {
   if (!button) return;
   try {
     if (button.dataset.act === "cancel") {
-      await call("POST", `/v1/work/${button.dataset.id}/cancel`);
+      await call("POST", `/v1/tasks/${encodeURIComponent(button.dataset.id)}/cancel`);
       say("The fit is canceled.");
-      await showWork();
+      await showFits();
     } else {
       await remove(button.dataset.name);
     }

@@ -50,10 +50,10 @@ async function ending(id, words) {
   for (;;) {
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     const task = await call("GET", `/v1/tasks/${encodeURIComponent(id)}`);
-    if (task.state === "queued" || task.state === "running") continue;
+    if (task.state === "waiting" || task.state === "running") continue;
     await refresh();
     if (task.state === "done") say(`${words} is done.`);
-    else say(`${words}: ${task.state}. ${task.message}`, { isBad: task.state === "failed" });
+    else say(`${words}: ${task.state}. ${task.error}`, { isBad: task.state === "failed" });
     return;
   }
 }
@@ -144,7 +144,7 @@ const acts = {
   },
   cancel: async (id) => {
     await call("POST", `/v1/tasks/${encodeURIComponent(id)}/cancel`, { json: {} });
-    say("Cancelled.");
+    say("Canceled.");
     await refresh();
   },
 };

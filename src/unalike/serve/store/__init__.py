@@ -14,12 +14,12 @@ from unalike.serve.store.records import (
     Page,
     Replay,
     SessionRecord,
-    WorkRecord,
+    TaskRecord,
     new_id,
 )
 from unalike.serve.store.store import Store, find_store, open_store
 
 __all__ = [
     "AuditEntry", "Claim", "Conflict", "DecisionFilter", "DecisionRecord", "Feedback", "ImageStore", "InProgress",
-    "KeyRecord", "New", "NoSuchImage", "Page", "Replay", "SessionRecord", "Store", "WorkRecord", "find_store", "new_id", "open_store",
+    "KeyRecord", "New", "NoSuchImage", "Page", "Replay", "SessionRecord", "Store", "TaskRecord", "find_store", "new_id", "open_store",
 ]  # fmt: skip

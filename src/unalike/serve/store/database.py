@@ -136,6 +136,9 @@ class Database:
             connection = self._appender.get(self.engine.raw_connection)
             try:
                 connection.execute(f"PRAGMA synchronous={'FULL' if sync else 'NORMAL'}")
+                if len(values) == 1:  # a transaction by itself
+                    connection.execute(statement, values[0])
+                    return
                 connection.execute("BEGIN IMMEDIATE")
                 connection.executemany(statement, values)
                 connection.execute("COMMIT")

@@ -1,24 +1,21 @@
-"""Models of galleries, tasks of learning, comparisons of models and promotions: what was trained, and what is in service."""
+"""Models of galleries, comparisons of models and promotions: what was trained, and what is in service."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from unalike.serve.store.database import Database
-from unalike.serve.store.records import Page, Record, check_choice, check_page, new_id, utc_now
-from unalike.serve.store.tables import comparisons, models, promotions, tasks
+from unalike.serve.store.records import Record, new_id, utc_now
+from unalike.serve.store.tables import comparisons, models, promotions
 
 TRAIN, COMPARE, PROMOTE, ROLL_BACK = "train", "compare", "promote", "rollback"
-TASK_KINDS = (TRAIN, COMPARE, PROMOTE, ROLL_BACK)
-QUEUED, RUNNING, DONE, FAILED, CANCELLED, ENDED = "queued", "running", "done", "failed", "cancelled", "ended"
-STATES = (QUEUED, RUNNING, DONE, FAILED, CANCELLED, ENDED)
-# The process that runs a task says so every few seconds; one that was silent for so long is gone.
-SILENCE_S = 60.0
+# Kinds of the tasks of a gallery.
+LEARNING_KINDS = (TRAIN, COMPARE, PROMOTE, ROLL_BACK)
 
 
 @dataclass(frozen=True)
@@ -46,50 +43,6 @@ class ModelRecord(Record):
     facts: Mapping[str, Any] = field(default_factory=dict)
     time: datetime = field(default_factory=utc_now)
     id: str = field(default_factory=new_id)
-
-
-@dataclass(frozen=True)
-class TaskRecord(Record):
-    """A task of learning: a training, a comparison, a promotion, a return to the former model.
-
-    Attributes:
-        kind: one of ``TASK_KINDS``.
-        gallery: name of the gallery.
-        options: what was asked for, plain data.
-        actor, request_id: who asked.
-        state: one of ``STATES``; ``ended`` says that the process that ran it is gone.
-        started, finished: times in UTC.
-        beat: when that process said last that it runs it.
-        owner: that process.
-        message: why it failed, or what it is at.
-        result: plain data.
-        time: when it was asked for.
-        id: sorts by time.
-    """
-
-    kind: str
-    gallery: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    actor: str = ""
-    request_id: str = ""
-    state: str = QUEUED
-    started: datetime | None = None
-    finished: datetime | None = None
-    beat: datetime | None = None
-    owner: Any = None
-    message: str = ""
-    result: Mapping[str, Any] = field(default_factory=dict)
-    time: datetime = field(default_factory=utc_now)
-    id: str = field(default_factory=new_id)
-
-    def __post_init__(self) -> None:
-        check_choice(self.kind, TASK_KINDS, "kind")
-        check_choice(self.state, STATES, "state")
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it neither waits nor runs."""
-        return self.state not in (QUEUED, RUNNING)
 
 
 @dataclass(frozen=True)
@@ -157,43 +110,6 @@ class Learning:
             query = query.where(models.c.gallery == gallery)
         return [ModelRecord(**row) for row in self._rows(query)]
 
-    # ---- tasks ----
-
-    def add_task(self, record: TaskRecord) -> None:
-        """Add a task."""
-        self._insert(tasks, record)
-
-    def task(self, task_id: str) -> TaskRecord | None:
-        """The task of an id; None where there is none."""
-        rows = self._rows(tasks.select().where(tasks.c.id == task_id))
-        return TaskRecord(**rows[0]) if rows else None
-
-    def tasks(
-        self, kind: str | None = None, gallery: str | None = None, after: str | None = None, limit: int = 100
-    ) -> Page[TaskRecord]:
-        """List tasks, the newest first. Raises DataError for a wrong ``after`` or ``limit``."""
-        check_page(after, limit)
-        query = tasks.select().order_by(tasks.c.id.desc()).limit(limit + 1)
-        for column, value in ((tasks.c.kind, kind), (tasks.c.gallery, gallery)):
-            query = query if value is None else query.where(column == value)
-        if after is not None:
-            query = query.where(tasks.c.id < after)
-        records = [TaskRecord(**row) for row in self._rows(query)]
-        return Page(records[:limit], records[limit - 1].id if len(records) > limit else None)
-
-    def change_task(self, task_id: str, *, only: tuple[str, ...] = STATES, **values: Any) -> bool:
-        """Change columns of a task whose state is one of ``only``; False where there is no such task."""
-        if "state" in values:
-            check_choice(values["state"], STATES, "state")
-        condition = sa.and_(tasks.c.id == task_id, tasks.c.state.in_(only))
-        with self._database.writing() as connection:
-            return connection.execute(tasks.update().where(condition).values(**values)).rowcount == 1
-
-    def unfinished(self) -> list[TaskRecord]:
-        """Tasks that wait or run, the oldest first."""
-        query = tasks.select().where(tasks.c.state.in_((QUEUED, RUNNING))).order_by(tasks.c.id)
-        return [TaskRecord(**row) for row in self._rows(query)]
-
     # ---- comparisons and promotions ----
 
     def add_comparison(self, record: ComparisonRecord) -> None:
@@ -240,9 +156,3 @@ class Learning:
     def _rows(self, query: Any) -> list[dict[str, Any]]:
         with self._database.reading() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
-
-
-def is_silent(record: TaskRecord, now: datetime) -> bool:
-    """Whether the process that runs a task has said nothing for too long."""
-    last = record.beat or record.time
-    return now - last > timedelta(seconds=SILENCE_S)

@@ -26,7 +26,7 @@ from unalike.recognition.gallery import Gallery
 from unalike.serve.model_files import remove_learning_data
 from unalike.serve.store.database import Database
 from unalike.serve.store.images import check_sha
-from unalike.serve.store.learning import CANCELLED, QUEUED, RUNNING, TRAIN
+from unalike.serve.store.learning import TRAIN
 from unalike.serve.store.records import utc_now
 from unalike.serve.store.references import hash_of_reference, hashes_of, references_of
 from unalike.serve.store.reviews import DOUBTFUL, DRIFTED, NEW_CLASS, UNDO_TIME
@@ -202,11 +202,7 @@ def _remove_learning_data(store: Store, galleries: Iterable[GalleryBackend]) -> 
     """Cancel trainings, which have copies of pictures, and remove what learning keeps beside galleries and models."""
     for gallery in galleries:
         gallery.drop_former()
-    for task in store.learning.unfinished():
-        if task.kind == TRAIN:
-            store.learning.change_task(
-                task.id, only=(QUEUED, RUNNING), state=CANCELLED, finished=utc_now(), message="pictures of its data were purged"
-            )  # fmt: skip
+    store.tasks.cancel_all(TRAIN, error="pictures of its data were purged")
     remove_learning_data(store.folder)
 
 

@@ -1,4 +1,4 @@
-"""Records of the store as plain data: decisions, feedback, API keys, audit entries, and the answers of an idempotency claim."""
+"""Records of the store as plain data: decisions, feedback, API keys, audit entries, tasks, and the answers of an idempotency claim."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ WITHDRAWN = "withdrawn"
 # Each role may do what those before it may.
 ROLES = ("view", "operate", "admin")
 OUTCOMES = ("begun", "done", "failed")
-# What becomes of work: it waits, is done by a process, and ends in one of the other ways.
-WAITING, RUNNING, DONE, FAILED, CANCELED = WORK_STATES = ("waiting", "running", "done", "failed", "canceled")
+# What becomes of a task: it waits, is done by a process, and ends in one of the other ways.
+WAITING, RUNNING, DONE, FAILED, CANCELED = TASK_STATES = ("waiting", "running", "done", "failed", "canceled")
 NO_FEEDBACK = "none"
 MAX_PAGE = 1000
 # Longest texts that a client gives; class names in columns are shortened (``tables.Name``), never refused.
@@ -286,45 +286,53 @@ class AuditEntry(Record):
 
 
 @dataclass(frozen=True)
-class WorkRecord(Record):
-    """Work of many seconds that the service does beside its requests.
+class TaskRecord(Record):
+    """A task of many seconds that the service does beside its requests.
 
     Attributes:
-        id: sorts by time and cannot be guessed.
-        kind: what is done, such as ``inspector.fit``.
-        resource: what becomes of it, such as the name of an inspector.
+        kind: what is done, such as ``train`` or ``inspector.fit``.
+        resource: what it is about: the name of a gallery, or of the inspector that becomes of it.
         options: plain data, as its kind needs them.
         actor, request_id: who asked, and the request.
-        created, finished: when it was asked for, and when it ended, in UTC.
-        state: one of ``WORK_STATES``.
-        attempts: how often it was begun; it is begun again where the process that did it ended.
+        state: one of ``TASK_STATES``.
+        attempts, max_attempts: how often it was begun, and may be; it is begun again where the process that did it ended.
         token: of the process that does it.
+        lease_end: until when that process holds it, in UTC.
         step, count, total: what is being done, and how much of it.
+        started, finished: when it was begun last, and when it ended, in UTC.
         result: plain data.
-        error: why it failed.
+        error: why it failed or was canceled.
+        created: when it was asked for, in UTC.
+        id: sorts by time and cannot be guessed.
     """
 
-    id: str
     kind: str
     resource: str
-    options: Mapping[str, Any]
-    actor: str
-    request_id: str
-    created: datetime
-    state: str
-    attempts: int
-    token: str
-    step: str
-    count: int
-    total: int
-    finished: datetime | None
-    result: Mapping[str, Any]
-    error: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    actor: str = ""
+    request_id: str = ""
+    state: str = WAITING
+    attempts: int = 0
+    max_attempts: int = 1
+    token: str = ""
+    lease_end: datetime | None = None
+    step: str = ""
+    count: int = 0
+    total: int = 0
+    started: datetime | None = None
+    finished: datetime | None = None
+    result: Mapping[str, Any] = field(default_factory=dict)
+    error: str = ""
+    created: datetime = field(default_factory=utc_now)
+    id: str = field(default_factory=new_id)
+
+    def __post_init__(self) -> None:
+        check_choice(self.state, TASK_STATES, "state")
 
     @property
     def is_over(self) -> bool:
         """Whether nothing more becomes of it."""
-        return self.state in (DONE, FAILED, CANCELED)
+        return self.state not in (WAITING, RUNNING)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from unalike.recognition.decision import AMBIGUOUS, LABEL, UNKNOWN
 from unalike.serve.store.database import Database
@@ -162,11 +161,10 @@ class Reviews:
         """Write an answer; items that somebody answered at the same moment stay his."""
         row = {column.name: getattr(review, column.name) for column in _COLUMNS}
         items = [{"resource": review.resource, "item": item, "review_id": review.id} for item in review.items]
-        insert: Any = sqlite.insert if self._database.is_sqlite else postgresql.insert
         with self._database.writing(connection) as open_connection:
             open_connection.execute(reviews.insert(), row)
             if items:
-                open_connection.execute(insert(review_items).on_conflict_do_nothing(), items)
+                open_connection.execute(self._database.insert(review_items).on_conflict_do_nothing(), items)
 
     def get(self, review_id: str) -> Review | None:
         """The answer of an id; None where there is none."""

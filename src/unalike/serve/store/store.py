@@ -25,7 +25,7 @@ from unalike.serve.store.sessions import Sessions
 from unalike.serve.store.settings import Settings
 from unalike.serve.store.shadows import Shadows
 from unalike.serve.store.statistics import Statistics
-from unalike.serve.store.work import Work
+from unalike.serve.store.tasks import Tasks
 
 IMAGES_FOLDER = "images"
 # Where ``unalike serve`` keeps its store when no folder is named, without a run and with what the demo left.
@@ -38,9 +38,9 @@ class Store:
     Attributes:
         folder: the folder of the service.
         database: the database.
-        decisions, keys, sessions, idempotency, audit, reviews, settings, service_settings, statistics, work: what it holds.
+        decisions, keys, sessions, idempotency, audit, reviews, settings, service_settings, statistics, tasks: what it holds.
         galleries: names and addresses of the galleries that are served; the references are in the galleries alone.
-        learning: models, tasks of learning, comparisons and promotions.
+        learning: models, comparisons and promotions.
         shadows: candidates that answer a share of the traffic too, and what they say.
         images: the images.
     """
@@ -52,7 +52,7 @@ class Store:
         self.keys = Keys(database, self.audit)
         self.sessions = Sessions(database, self.audit)
         self.settings, self.service_settings = Settings(database), ServiceSettings(database, self.audit)
-        self.reviews, self.work, self.learning = Reviews(database), Work(database), Learning(database)
+        self.reviews, self.tasks, self.learning = Reviews(database), Tasks(database), Learning(database)
         self.shadows = Shadows(database)
         self.galleries, self.statistics = Galleries(database), Statistics(database)
 

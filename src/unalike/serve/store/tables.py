@@ -32,6 +32,7 @@ from unalike.storage.digests import text_sha256
 
 # PostgreSQL refuses rows of an index of more than 2,704 bytes; a character has up to four.
 NAME_CHARACTERS = 500
+_encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode
 
 
 def plain_text(value: str) -> str:
@@ -47,7 +48,10 @@ def short_name(value: str) -> str:
 
 def json_text(value: Any) -> str:
     """Plain data as JSON in ASCII; numbers that are not finite, which JSON lacks, become null."""
-    return json.dumps(_finite(value), ensure_ascii=True, separators=(",", ":"))
+    try:
+        return _encode(value)
+    except ValueError:  # such a number
+        return _encode(_finite(value))
 
 
 def _finite(value: Any) -> Any:
@@ -176,8 +180,9 @@ keys = Table(
     Column("created", UtcTime, nullable=False),
     Column("last_used", UtcTime),
     Column("revoked", UtcTime),
-    # Of valid keys, no two have one name.
-    Index("keys_by_name", "name", unique=True, sqlite_where=text("revoked IS NULL"), postgresql_where=text("revoked IS NULL")),
+    # Of valid keys, no two have one name. As the migration creates it for PostgreSQL too; named here, its dialect would be loaded
+    # at every start.
+    Index("keys_by_name", "name", unique=True, sqlite_where=text("revoked IS NULL")),
 )  # fmt: skip
 
 idempotency = Table(
@@ -235,8 +240,8 @@ settings = Table(
     Column("updated", UtcTime, nullable=False),
 )  # fmt: skip
 
-work = Table(
-    "work", metadata,
+tasks = Table(
+    "tasks", metadata,
     Column("id", ID, primary_key=True),
     Column("kind", String(32), nullable=False),
     Column("resource", Name, nullable=False),
@@ -246,15 +251,17 @@ work = Table(
     Column("created", UtcTime, nullable=False),
     Column("state", String(16), nullable=False),
     Column("attempts", Integer, nullable=False),
+    Column("max_attempts", Integer, nullable=False),
     Column("token", String(32), nullable=False),  # of the process that does it
     Column("lease_end", UtcTime),
     Column("step", PlainText, nullable=False),
     Column("count", Integer, nullable=False),
     Column("total", Integer, nullable=False),
+    Column("started", UtcTime),
     Column("finished", UtcTime),
     Column("result", Json, nullable=False),
     Column("error", PlainText, nullable=False),
-    Index("work_by_state", "state", "kind"),
+    Index("tasks_by_state", "state", "kind"),
 )  # fmt: skip
 
 reviews = Table(
@@ -299,25 +306,6 @@ models = Table(
     Column("task", ID),  # the training that made it
     Column("facts", Json, nullable=False),
     Index("models_by_gallery", "gallery", "id"),
-)  # fmt: skip
-
-tasks = Table(
-    "tasks", metadata,
-    Column("id", ID, primary_key=True),
-    Column("time", UtcTime, nullable=False),
-    Column("kind", String(16), nullable=False),
-    Column("gallery", Name, nullable=False),
-    Column("actor", Name, nullable=False),
-    Column("request_id", Name, nullable=False),
-    Column("options", Json, nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("started", UtcTime),
-    Column("finished", UtcTime),
-    Column("beat", UtcTime),  # when the process that runs it said last that it does
-    Column("owner", Json),
-    Column("message", PlainText, nullable=False),
-    Column("result", Json, nullable=False),
-    Index("tasks_by_kind", "kind", "id"),
 )  # fmt: skip
 
 comparisons = Table(

@@ -11,7 +11,12 @@ from collections.abc import Sequence
 
 from unalike.progress import say
 from unalike.training.automatic.final_choice import FINE_TUNED, INTERPOLATED, Candidate
-from unalike.training.automatic.holdout_result import KIND_NAMES, HoldoutResult, describe_counts
+from unalike.training.automatic.holdout_result import (
+    EXPECTED_IMAGES,
+    KIND_NAMES,
+    HoldoutResult,
+    describe_counts,
+)
 
 RULE = "highest R@1; candidates within one standard error of it count as equal, and the highest MAP@R among these is delivered"
 
@@ -119,8 +124,8 @@ def describe_expected(result: HoldoutResult) -> str:
         return ""
     images, classes = kinds["known"]["images"], kinds["known"]["classes"]
     if interval is None:
-        return f"expected R@1 on new images of these classes: too few to say ({images} images of {classes} classes)"
-    text = f"expected R@1 on new images of these classes: {interval.low:.2f} to {interval.high:.2f}"
+        return f"expected R@1 on {EXPECTED_IMAGES} new images of these classes: too few to say ({images} images of {classes} classes)"
+    text = f"expected R@1 on {EXPECTED_IMAGES} new images of these classes: {interval.low:.2f} to {interval.high:.2f}"
     if "same" in kinds:
         text += "; low where they are taken elsewhere or on another day, high where they are taken like those here"
     return text

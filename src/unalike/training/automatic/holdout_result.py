@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from unalike.metrics.intervals import MIN_GROUPS, Interval, difference_interval, mean_interval
+from unalike.metrics.prediction import prediction_interval
 from unalike.metrics.retrieval import Ranking, evaluate_ranking
 from unalike.numerics.normalization import l2_normalize
 from unalike.training.automatic.holdout import GOALS, Split
 
 METRICS = ("R@1", "MAP@R")
+EXPECTED_IMAGES = 100  # of which training says how many will be right
 TILE_NUMBERS = 2**21  # cosines that are computed at once: 8 MB
 # What a kind of queries tells.
 KIND_NAMES = {"new": "new classes", "known": "known classes", "same": "known classes, same series"}
@@ -176,12 +178,15 @@ class HoldoutResult:
         return none_lower and any(gain[name].low > 0 for gain in gains for name in by)
 
     def expected(self) -> dict[str, Interval]:
-        """The range in which the metrics on new photographs of known classes are expected.
+        """The 95 % range in which the metrics on ``EXPECTED_IMAGES`` new photographs of known classes are expected.
 
-        It reaches from the low end of the interval for other series to the high end of that for the same series: the images
+        It reaches from the low end of the range for other series to the high end of that for the same series: the images
         do not tell how new ones will be related to them. The value is that for other series. Empty without known classes.
         """
-        metrics = self.metrics()
+        metrics = {
+            kind: {name: prediction_interval(interval, EXPECTED_IMAGES) for name, interval in row.items()}
+            for kind, row in self.metrics().items()
+        }
         kinds = [kind for kind in ("known", "same") if kind in metrics]
         if "known" not in kinds:
             return {}

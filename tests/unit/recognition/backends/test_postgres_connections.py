@@ -8,10 +8,10 @@ import sys
 import pytest
 
 from tests.support.postgres import new_database
-from unalike.errors import DataError, MissingExtra
+from unalike.errors import DatabaseUnavailable, DataError, MissingExtra
 from unalike.recognition.backends.address import open_gallery
 from unalike.recognition.backends.database_address import DatabaseAddress
-from unalike.recognition.backends.postgres_connections import MAX_IDLE, Connections
+from unalike.recognition.backends.postgres_connections import MAX_IDLE, Connections, database_errors
 
 
 def test_a_missing_package_is_one_line_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,3 +57,14 @@ def test_a_forked_process_has_connections_of_its_own() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     with connections.reading() as connection:
         assert connection.info.backend_pid == own and connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_server_that_does_not_answer_is_told_apart_from_a_wrong_request() -> None:
+    psycopg = pytest.importorskip("psycopg")
+    with pytest.raises(DatabaseUnavailable, match="check that the server runs"), database_errors("shop"):
+        psycopg.connect("host=127.0.0.1 port=1 connect_timeout=2")
+    with pytest.raises(DataError) as caught, database_errors("shop"):
+        raise psycopg.errors.UndefinedTable("relation x does not exist")
+    assert not isinstance(caught.value, DatabaseUnavailable)
+    with pytest.raises(DatabaseUnavailable), database_errors("shop"):
+        raise psycopg.errors.DiskFull("could not extend file")

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from tests.support.learning import NAME, make_scene
 from tests.support.serving import settings_for, store_in
 from unalike.errors import DataError
-from unalike.serve.learning.candidate import RUN_FOLDER
-from unalike.serve.learning.desk import LOG_FILE, MAX_POINTS, LearningDesk, plots_of
+from unalike.serve.learning.candidate import IMAGES_FOLDER, RUN_FOLDER
+from unalike.serve.learning.desk import MAX_POINTS, LearningDesk, plots_of
+from unalike.serve.model_files import LOG_FILE
 from unalike.serve.sources import Sources
-from unalike.serve.store.learning import TRAIN, TaskRecord
+from unalike.serve.store import TaskRecord
+from unalike.serve.store.learning import PROMOTE, TRAIN
+from unalike.serve.store.tasks import MAX_ATTEMPTS
 
 
 def make_desk(folder: Path, **values: object) -> LearningDesk:
@@ -44,8 +51,23 @@ def test_uploads_are_archives_that_are_named_by_an_id(tmp_path: Path) -> None:
         desk.training_options({"folder": "a", "upload": upload})
     options = desk.training_options({"upload": upload, "minutes": 2.0, "goal": "both", "name": None})
     assert (options.data, options.minutes, options.name) == (path, 2.0, "")
-    desk._forget_upload(TaskRecord(TRAIN, "shop", {"upload": upload}))
+    task = TaskRecord(TRAIN, "shop", {"upload": upload}, state="failed")
+    copies = desk.folder_of(task.id) / IMAGES_FOLDER
+    copies.mkdir(parents=True)
+    desk._clean_up(task)
+    assert Path(path).exists() and not copies.exists()
+    desk._clean_up(replace(task, state="done"))
     assert not Path(path).exists()
+
+
+def test_a_change_of_the_model_is_begun_once_alone(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path)
+    desk = LearningDesk(
+        settings_for(tmp_path), Sources(folder=scene.store.folder), scene.store, {NAME: scene.place.address}
+    )
+    resource: Any = SimpleNamespace(name=NAME, address=scene.place.address)
+    attempts = [desk.begin(kind, resource, {}, "chief", "r").max_attempts for kind in (TRAIN, PROMOTE)]
+    assert attempts == [MAX_ATTEMPTS, 1]
 
 
 def test_curves_are_loss_and_recall_as_far_as_they_are_written(tmp_path: Path) -> None:

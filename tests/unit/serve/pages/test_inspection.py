@@ -71,7 +71,7 @@ def test_a_key_for_one_gallery_gets_no_page_and_no_link(tmp_path: Path) -> None:
             secret = it.service.store.keys.add("till", "operate", "colors")[1]
             it.service.access.refresh()
             headers = {"Authorization": f"Bearer {secret}", "accept": "text/html"}
-            for path in ("/inspect", "/inspect/settings", "/inspect/fit", "/inspect/work"):
+            for path in ("/inspect", "/inspect/settings", "/inspect/fit", "/inspect/fits"):
                 assert (await it.client.get(path, headers=headers)).status_code == 403, path
             assert 'href="/inspect' not in (await it.client.get("/recognize", headers=headers)).text
 

@@ -10,19 +10,19 @@ from unalike.serve.inspector_fits import KIND
 from unalike.serve.store.records import FAILED
 
 
-def test_work_is_shown_as_it_is(tmp_path: Path) -> None:
+def test_fits_are_shown_as_they_are(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with inspecting(tmp_path) as it:
-            work = it.service.store.work
-            first = work.add(KIND, "one", {"images": [{}] * 7}, actor="<b>ann</b>")
-            record = work.claim(KIND)
+            tasks = it.service.store.tasks
+            first = tasks.add(KIND, "one", {"images": [{}] * 7}, actor="<b>ann</b>")
+            record = tasks.claim((KIND,))
             assert record is not None
-            work.report(record, "sampling patches", 3, 7)
-            text = (await it.client.get("/inspect/work")).text
+            tasks.report(record, "sampling patches", 3, 7)
+            text = (await it.client.get("/inspect/fits")).text
             assert 'data-busy="yes"' in text and "sampling patches" in text and 'max="7" value="3"' in text
             assert "7 pictures, asked by &lt;b&gt;ann" in text and f'data-id="{first.id}"' in text
-            work.finish(record, FAILED, error="<i>no</i>")
-            text = (await it.client.get("/inspect/work")).text
+            tasks.finish(record, FAILED, error="<i>no</i>")
+            text = (await it.client.get("/inspect/fits")).text
             assert 'data-busy="no"' in text and "&lt;i&gt;no" in text and "data-id" not in text
 
     run(scenario())

@@ -8,17 +8,27 @@ from pathlib import Path
 from tests.support.learning import NAME, Scene, make_scene, serving
 from tests.support.serving import run
 from unalike.serve.learning.candidate import RUN_FOLDER, compare_candidate
-from unalike.serve.store.learning import TRAIN, TaskRecord
+from unalike.serve.model_files import task_folder
+from unalike.serve.store import TaskRecord
+from unalike.serve.store.learning import TRAIN
+from unalike.serve.store.records import FAILED
 
 MARKUP = "<img src=x onerror=alert(1)>\"'&"
 BIDI = "photo\u202egnp.exe"
 
 
+def add_failed(scene: Scene, kind: str, options: dict[str, object], error: str) -> TaskRecord:
+    """A task that failed."""
+    task = scene.store.tasks.add(kind, NAME, options, actor="chief")
+    running = scene.store.tasks.claim((kind,))
+    assert running is not None and scene.store.tasks.finish(running, FAILED, error=error)
+    return task
+
+
 def add_training(scene: Scene, folder: Path, name: str = MARKUP) -> TaskRecord:
-    """A training that runs, with a curve, a log and a report."""
-    task = TaskRecord(TRAIN, NAME, {"minutes": 2.0, "name": name}, "chief", state="done", message=MARKUP)
-    scene.store.learning.add_task(task)
-    run_folder = scene.store.folder / "trainings" / task.id / RUN_FOLDER
+    """A training with a curve, a log and a report."""
+    task = add_failed(scene, TRAIN, {"minutes": 2.0, "name": name}, MARKUP)
+    run_folder = task_folder(scene.store.folder, task.id) / RUN_FOLDER
     run_folder.mkdir(parents=True)
     lines = [{"step": step, "kpi": {"train_loss": 1 / step}} for step in (1, 2, 3)]
     (run_folder / "status.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -73,7 +83,7 @@ def test_tasks_are_shown_with_curve_log_and_report(tmp_path: Path) -> None:
     scene = make_scene(tmp_path)
     task = add_training(scene, tmp_path)
     for kind in ("compare", "promote", "rollback"):
-        scene.store.learning.add_task(TaskRecord(kind, NAME, {"model": "x"}, state="failed", message="why"))
+        add_failed(scene, kind, {"model": "x"}, "why")
 
     async def scenario() -> None:
         async with serving(scene) as it:

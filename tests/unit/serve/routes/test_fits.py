@@ -1,4 +1,4 @@
-"""Fits over HTTP: images are kept, an inspector is fitted to them and served, and what cannot be is refused before the work."""
+"""Fits over HTTP: images are kept, an inspector is fitted to them and served, and what cannot be is refused before."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ async def keep(it: Any, count: int) -> list[dict[str, str]]:
     return [{"sha256": entry["sha256"], "name": f"good/{entry['path']}"} for entry in response.json()["images"]]
 
 
-async def ended(it: Any, work: dict[str, Any]) -> dict[str, Any]:
-    """Work when it is over."""
+async def ended(it: Any, task: dict[str, Any]) -> dict[str, Any]:
+    """A task when it is over."""
     async with asyncio.timeout(PATIENCE_S):
-        while work["state"] in ("waiting", "running"):
+        while task["state"] in ("waiting", "running"):
             await asyncio.sleep(0.1)
-            work = (await it.client.get(f"/v1/work/{work['id']}")).json()
-    return work
+            task = (await it.client.get(f"/v1/tasks/{task['id']}")).json()
+    return task
 
 
 def test_an_inspector_is_fitted_and_served(tmp_path: Path) -> None:
@@ -36,17 +36,17 @@ def test_an_inspector_is_fitted_and_served(tmp_path: Path) -> None:
             body = {"name": "new", "images": await keep(it, 20), "rate": 0.05}
             headers = {"Idempotency-Key": "k"}
             response = await it.client.post("/v1/fits", json=body, headers=headers)
-            work = response.json()
-            assert response.status_code == 202 and (work["state"], work["resource"], work["images"]) == (
+            task = response.json()
+            assert response.status_code == 202 and (task["state"], task["resource"], task["options"]["images"]) == (
                 "waiting",
                 "new",
                 20,
             )
-            assert (await it.client.post("/v1/fits", json=body, headers=headers)).json()["id"] == work["id"]
+            assert (await it.client.post("/v1/fits", json=body, headers=headers)).json()["id"] == task["id"]
             assert (await it.client.post("/v1/fits", json=body)).status_code == 409
-            assert "options" not in work and "token" not in work
-            work = await ended(it, work)
-            assert (work["state"], work["error"], work["attempts"]) == ("done", "", 1) and work["count"] == work[
+            assert "token" not in task and "target" not in task["options"] and task["options"]["rate"] == 0.05
+            task = await ended(it, task)
+            assert (task["state"], task["error"], task["attempts"]) == ("done", "", 1) and task["count"] == task[
                 "total"
             ] > 0
             async with asyncio.timeout(PATIENCE_S):
@@ -58,7 +58,7 @@ def test_an_inspector_is_fitted_and_served(tmp_path: Path) -> None:
             )
             answers = await inspect(it, part_picture(300), part_picture(100, is_scratched=True), name="new")
             assert answers[1]["decision"] == "defective" and answers[1]["score"] > 2 * answers[0]["score"]
-            assert (await it.client.get("/v1/work", params={"kind": KIND})).json()["work"][0] == work
+            assert (await it.client.get("/v1/tasks", params={"kind": KIND})).json()["tasks"][0] == task
             entries = (await it.client.get("/v1/audit", params={"action": "inspectors.fit"})).json()["entries"]
             assert [(e["resource"], e["details"]["images"], e["outcome"]) for e in entries] == [("new", 20, "done")]
 
@@ -75,8 +75,8 @@ def test_a_fit_that_fails_says_why_and_its_name_is_free_again(tmp_path: Path) ->
             for image in images[1:]:
                 it.service.store.images.delete(image["sha256"])
             body["images"] = [images[0], {"sha256": sha, "name": "<b>torn</b>"}, {"sha256": sha, "name": "torn too"}]
-            work = await ended(it, (await it.client.post("/v1/fits", json=body)).json())
-            assert work["state"] == "failed" and "<b>torn</b>" in work["error"] and "/tmp" not in work["error"]
+            task = await ended(it, (await it.client.post("/v1/fits", json=body)).json())
+            assert task["state"] == "failed" and "<b>torn</b>" in task["error"] and "/tmp" not in task["error"]
             assert "new" not in it.service.resources.inspectors
             assert (await it.client.post("/v1/fits", json=body)).status_code == 202
 
@@ -87,12 +87,12 @@ def test_a_fit_is_canceled(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with inspecting(tmp_path) as it:
             body = {"name": "new", "images": await keep(it, 20), "rate": 0.05}
-            work = (await it.client.post("/v1/fits", json=body)).json()
-            assert (await it.client.post(f"/v1/work/{work['id']}/cancel")).json()["state"] == "canceled"
-            assert (await ended(it, work))["state"] == "canceled"
-            assert (await it.client.post(f"/v1/work/{work['id']}/cancel")).status_code == 409
-            assert (await it.client.post("/v1/work/none/cancel")).status_code == 404
-            assert (await it.client.get("/v1/work/none")).status_code == 404
+            task = (await it.client.post("/v1/fits", json=body)).json()
+            assert (await it.client.post(f"/v1/tasks/{task['id']}/cancel")).json()["state"] == "canceled"
+            assert (await ended(it, task))["state"] == "canceled"
+            assert (await it.client.post(f"/v1/tasks/{task['id']}/cancel")).status_code == 409
+            assert (await it.client.post("/v1/tasks/none/cancel")).status_code == 404
+            assert (await it.client.get("/v1/tasks/none")).status_code == 404
 
     run(scenario())
 
@@ -111,7 +111,7 @@ def test_what_cannot_be_fitted_is_refused_at_once(
             body = {"name": "new", "images": await keep(it, 20), "rate": 0.05, **change}
             response = await it.client.post("/v1/fits", json=body)
             assert response.status_code == status and word in response.json()["detail"], response.text
-            assert it.service.store.work.find().items == []
+            assert it.service.store.tasks.find().items == []
 
     run(scenario())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from tests.support.postgres import new_database
 from unalike.errors import StoreError
 from unalike.serve.store import DecisionRecord, migration, open_store
 from unalike.serve.store.database import Database
-from unalike.serve.store.tables import metadata
+from unalike.serve.store.tables import UtcTime, metadata
+
+MOMENT = datetime(2026, 1, 2, 3, 4, 5, 600, tzinfo=UTC)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -50,6 +53,84 @@ def test_the_tables_are_those_that_sqlalchemy_describes(database: Database) -> N
         assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
 
 
+def test_fits_and_trainings_of_before_are_tasks_and_can_be_divided_again(database: Database, tmp_path: Path) -> None:
+    migration.upgrade(database)
+    migration.downgrade(database, "0006")
+    work = {"kind": "inspector.fit", "options": '{"images":[1]}', "actor": "ann", "request_id": "r", "created": MOMENT, "attempts": 2, "token": "t",
+            "lease_end": MOMENT, "step": "sampling", "count": 3, "total": 9, "finished": None, "result": "{}", "error": ""}  # fmt: skip
+    task = {"time": MOMENT, "gallery": "shop", "actor": "bob", "request_id": "q", "options": '{"minutes":2}', "started": MOMENT,
+            "finished": None, "beat": MOMENT, "owner": '["boot",7,"3"]', "message": "why", "result": '{"model":"m"}'}  # fmt: skip
+    rows = [
+        {**work, "id": f"w{state}", "resource": state, "state": state} for state in ("waiting", "running", "canceled")
+    ]
+    learning = [
+        ("train", "queued"),
+        ("train", "running"),
+        ("promote", "running"),
+        ("compare", "cancelled"),
+        ("rollback", "ended"),
+        ("train", "done"),
+    ]
+    others = [{**task, "id": f"t{kind}-{state}", "kind": kind, "state": state} for kind, state in learning]
+    others[0] |= {"started": None, "beat": None}
+    insert(database, "work", rows)
+    insert(database, "tasks", others)
+    migration.upgrade(database)
+    with open_store(address(database), tmp_path) as store:
+        records = {record.id: record for record in store.tasks.find().items}
+        fit, training = records["wrunning"], records["ttrain-running"]
+        assert (fit.resource, fit.options, fit.attempts, fit.max_attempts, fit.token) == (
+            "running",
+            {"images": [1]},
+            2,
+            3,
+            "t",
+        )
+        assert (fit.step, fit.count, fit.total, fit.created, fit.lease_end) == ("sampling", 3, 9, MOMENT, MOMENT)
+        assert (training.resource, training.options, training.result) == ("shop", {"minutes": 2}, {"model": "m"})
+        assert (training.actor, training.request_id, training.created, training.started) == ("bob", "q", MOMENT, MOMENT)
+        states = {record.id: (record.state, record.attempts, record.max_attempts) for record in records.values()}
+        assert states == {
+            "wwaiting": ("waiting", 2, 3), "wrunning": ("running", 2, 3), "wcanceled": ("canceled", 2, 3), "ttrain-queued": ("waiting", 0, 3),
+            "ttrain-running": ("running", 1, 3), "tpromote-running": ("running", 1, 1), "tcompare-cancelled": ("canceled", 1, 3),
+            "trollback-ended": ("failed", 1, 1), "ttrain-done": ("done", 1, 3),
+        }  # fmt: skip
+        assert records["trollback-ended"].error == "why"
+        # Their processes are gone: what may be begun again is, the others fail.
+        ends = {kind: store.tasks.claim((kind,)) for kind in ("inspector.fit", "promote")}
+        assert [record and record.state for record in ends.values()] == ["running", "failed"]
+    migration.downgrade(database, "0006")
+    with database.reading() as connection:
+        former = {row["id"]: row for row in connection.execute(sa.text("SELECT * FROM tasks")).mappings()}
+        fits = {row["id"]: row for row in connection.execute(sa.text("SELECT * FROM work")).mappings()}
+    assert set(fits) == {"wwaiting", "wrunning", "wcanceled"} and fits["wrunning"]["attempts"] == 3
+    assert {name: row["state"] for name, row in former.items()} == {
+        "ttrain-queued": "queued", "ttrain-running": "running", "tpromote-running": "failed", "tcompare-cancelled": "cancelled",
+        "trollback-ended": "failed", "ttrain-done": "done",
+    }  # fmt: skip
+    training = former["ttrain-running"]
+    assert (training["gallery"], training["options"], training["message"], training["owner"]) == (
+        "shop",
+        '{"minutes":2}',
+        "why",
+        "null",
+    )
+    migration.upgrade(database)
+    with open_store(address(database), tmp_path) as store:
+        assert {record.id for record in store.tasks.find().items} == set(records)
+
+
+def insert(database: Database, table: str, rows: list[dict[str, object]]) -> None:
+    """Rows of a table as an earlier version wrote them."""
+    columns = [sa.column(name, UtcTime() if isinstance(value, datetime) else None) for name, value in rows[-1].items()]
+    with database.writing() as connection:
+        connection.execute(sa.insert(sa.table(table, *columns)), rows)
+
+
+def address(database: Database) -> str | None:
+    return None if database.path else database._url.render_as_string(hide_password=False)
+
+
 def test_a_store_of_the_newest_version_opens_without_alembic(tmp_path: Path) -> None:
     open_store(None, tmp_path).close()
     program = (
@@ -77,8 +158,7 @@ def test_there_is_no_such_version(tmp_path: Path) -> None:
 
 def test_of_several_processes_that_open_a_new_store_none_fails(database: Database, tmp_path: Path) -> None:
     program = "import sys; from unalike.serve.store import open_store; open_store(sys.argv[1] or None, sys.argv[2])"
-    url = "" if database.path else database._url.render_as_string(hide_password=False)
-    command = [sys.executable, "-c", program, url, str(tmp_path)]
+    command = [sys.executable, "-c", program, address(database) or "", str(tmp_path)]
     processes = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(3)]
     messages = [process.communicate()[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 3, messages
@@ -99,6 +179,5 @@ def test_a_migration_that_fails_changes_nothing(
             migration.upgrade(database)
     assert table_names(database) == set()
     migration.upgrade(database)
-    url = None if database.path else database._url.render_as_string(hide_password=False)
-    with open_store(url, tmp_path) as store:
+    with open_store(address(database), tmp_path) as store:
         store.decisions.add([DecisionRecord("identify", "shop", "label")])

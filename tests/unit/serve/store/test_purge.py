@@ -199,7 +199,7 @@ def test_a_former_gallery_in_a_database_keeps_nothing_of_a_purged_class(sqlite_s
 
 @pytest.mark.parametrize("what", ["image", "class"])
 def test_a_purge_leaves_nothing_with_what_learning_keeps(store: Store, what: str) -> None:
-    from unalike.serve.store.learning import COMPARE, TRAIN, TaskRecord
+    from unalike.serve.store.learning import COMPARE, TRAIN
 
     sha = store.images.put(b"seen")
     decision(store, image=sha, label="pear")
@@ -207,8 +207,8 @@ def test_a_purge_leaves_nothing_with_what_learning_keeps(store: Store, what: str
         store.folder / name
         for name in (
             "models/vectors/x.gallery",
-            "trainings/t/run/report.html",
-            "trainings/t/images/a.png",
+            "tasks/t/run/report.html",
+            "tasks/t/images/a.png",
             "uploads/u.zip",
         )
     ]
@@ -216,13 +216,12 @@ def test_a_purge_leaves_nothing_with_what_learning_keeps(store: Store, what: str
     for file in (*files, model):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"picture")
-    tasks = [TaskRecord(TRAIN, "shop", state="running"), TaskRecord(COMPARE, "shop", state="running")]
-    for task in tasks:
-        store.learning.add_task(task)
+    tasks = [store.tasks.add(kind, "shop", {}) for kind in (TRAIN, COMPARE)]
+    assert [store.tasks.claim((kind,)) is not None for kind in (TRAIN, COMPARE)] == [True, True]
     if what == "image":
         purge_image(store, sha, {})
     else:
         purge_class(store, "shop", "pear", {"shop": make_gallery(("pear", reference_name(sha, "t")), ("oak", "o.jpg"))})
     assert not any(file.exists() for file in files) and model.exists()
-    states = [store.learning.task(task.id).state for task in tasks]  # type: ignore[union-attr]
-    assert states == ["cancelled", "running"]
+    states = [store.tasks.get(task.id).state for task in tasks]  # type: ignore[union-attr]
+    assert states == ["canceled", "running"]

@@ -72,7 +72,7 @@ def test_every_candidate_gets_a_reason() -> None:
 
 def test_what_to_expect_is_a_sentence() -> None:
     text = describe_expected(values("a head", 0.9, 0.5).result)
-    assert text.startswith("expected R@1 on new images of these classes: 0.8")
+    assert text.startswith("expected R@1 on 100 new images of these classes: 0.8")
     few = holdout_result(np.ones(6), np.ones(6), "known")
     assert "too few to say (6 images of 6 classes)" in describe_expected(few) or "to 1.00" in describe_expected(few)
     assert describe_expected(holdout_result(np.ones(6), np.ones(6), "new")) == ""
