@@ -75,7 +75,7 @@ class ShadowModel(BaseModel):
     ended: str | None
     sampled: int = Field(description="Decisions that the candidate answered too.")
     dropped: int = Field(
-        description="Sampled decisions that it did not, because it was not ready or the service was busy."
+        description="Sampled decisions without an answer: it was not ready, the service was busy, or the image could not be computed."
     )
     agreement: ShareModel = Field(description="The same class, both ambiguous, or both unknown.")
     corrected: CorrectedModel
