@@ -188,3 +188,67 @@ def test_a_page_for_a_viewer_has_nothing_to_press(browser, tmp_path):
             page.locator("h1", has_text="Train").wait_for(timeout=PATIENCE_MS)
             assert page.locator("#training-form, [data-act]").count() == 0
             assert not visit.faults(), "\n".join(visit.faults())
+
+
+def other_model(service: Workbench) -> str:
+    """A candidate of another network than the one in service, with a hostile name; its id."""
+    from tests.support.learning import network_bytes
+    from unalike.recognition.recognizer import Recogniser
+    from unalike.serve.model_files import keep_model, relative_file
+    from unalike.serve.store import open_store
+    from unalike.serve.store.learning import ModelRecord
+    from unalike.serve.store.records import new_id
+    from unalike.storage.digests import file_sha256
+
+    file, model_id = service.folder / "other.onnx", new_id()
+    file.write_bytes(network_bytes("color"))
+    path = keep_model(service.folder / "serve", model_id, file, frozenset())
+    network = Recogniser.load(path, runtime="onnxruntime").model_identity.network
+    name = relative_file(service.folder / "serve", str(path))
+    service.stop()
+    with open_store(None, service.folder / "serve") as store:
+        store.learning.add_model(ModelRecord("marks", MARKUP, name, file_sha256(path), network, id=model_id))
+    service.start()
+    return model_id
+
+
+def test_a_candidate_shadows_the_traffic_and_the_shadow_is_ended(browser, tmp_path):
+    with workbench(tmp_path, names=("anchor", MARKUP, BIDI)) as service, Visit(browser, 390) as visit:
+        candidate = other_model(service)
+        page = visit.page
+        page.goto(f"{service.address}/train")
+        assert page.locator("#shadow .none").count() == 1
+        page.locator('[data-act="shadow"]').click()
+        page.locator("#share").fill("0")
+        page.locator("#share-yes").click()  # refused by the field
+        assert page.locator("#share-dialog").evaluate("one => one.open")
+        assert not visit.faults(), "\n".join(visit.faults())
+        page.locator("#share").fill("100")
+        page.locator("#share-yes").click()
+        message(page, "The shadow began", PATIENCE_MS)
+        page.locator("#shadow-state", has_text="running").wait_for(timeout=PATIENCE_MS)
+        shadow = service.call("GET", "/v1/shadow")["shadow"]
+        assert (shadow["candidate"], shadow["share"], shadow["references"]) == (candidate, 1, 9)
+        pictures = [("image", (f"{n}.png", mark_picture(n % 3, 4 + 60 * n), "image/png")) for n in range(6)]
+        service.call("POST", "/v1/identify", files=pictures)
+        page.locator("#shadow-sampled", has_text="6").wait_for(timeout=PATIENCE_MS)
+        shadow = service.call("GET", "/v1/shadow")["shadow"]
+        assert shadow["sampled"] == 6 and page.locator("#shadow .changes li").count() == len(shadow["differences"])
+        same = shadow["agreement"]["count"]
+        assert page.locator("#shadow-agreement").inner_text().startswith(f"{same} of 6: ")
+        assert len(shadow["differences"]) == 6 - same > 0
+        for details in page.locator("#shadow details").all():
+            details.evaluate("one => { one.open = true }")
+        assert not visit.faults(), "\n".join(visit.faults())
+        page.goto("about:blank")  # which asks for nothing meanwhile
+        service.restart()
+        page.goto(f"{service.address}/train")
+        page.locator("#shadow-state", has_text="running").wait_for(timeout=PATIENCE_MS)
+        page.locator("#end-shadow").click()
+        message(page, "The shadow ended", PATIENCE_MS)
+        page.locator('[data-act="shadow"]').wait_for(timeout=PATIENCE_MS)
+        ended = service.call("GET", "/v1/shadow")["shadow"]
+        assert ended["state"] == "ended" and ended["sampled"] == 6 and page.locator("#end-shadow").count() == 0
+        actions = [entry["action"] for entry in service.call("GET", "/v1/audit")["entries"]]
+        assert actions[:2] == ["shadow.end", "shadow.begin"]
+        assert not visit.faults(), "\n".join(visit.faults())

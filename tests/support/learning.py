@@ -22,13 +22,16 @@ from torch import nn
 from tests.support.serving import store_in
 from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
+from unalike.recognition.backends.address import save_gallery
+from unalike.recognition.gallery import Gallery
 from unalike.recognition.recognizer import Recogniser
+from unalike.recognition.snapshot_view import SnapshotView
 from unalike.serve.app import create_app
 from unalike.serve.learning.gallery_models import LearningGallery
 from unalike.serve.model_files import keep_model, relative_file
 from unalike.serve.service import Service
 from unalike.serve.sources import Sources
-from unalike.serve.store import DecisionRecord, Feedback, Store
+from unalike.serve.store import DecisionRecord, Feedback, Store, open_store
 from unalike.serve.store.learning import ModelRecord
 from unalike.serve.store.records import new_id, utc_now
 from unalike.serve.store.references import reference_name
@@ -104,6 +107,11 @@ class Scene:
     place: LearningGallery
     folder: Path
 
+    def load(self) -> Gallery:
+        """All that the gallery holds now, in memory."""
+        with self.place.opened() as gallery, gallery.view() as view:
+            return Gallery.of_state(SnapshotView(view.snapshot(), view.calibration, view.model_identity))
+
     def correct(
         self, number: int, shade: int, verdict: str = "wrong", label: str | None = None, days: float = 1.0
     ) -> str:
@@ -133,10 +141,11 @@ class Scene:
 
 
 def make_scene(
-    folder: Path, *, kind: str = "gray", classes: int = 4, references: int = 3, calibrated: bool = False
-) -> Scene:
-    """A gallery of so many colors, whose pictures are in the image store, served with a network of a kind."""
-    store = store_in(folder)
+    folder: Path, *, kind: str = "gray", classes: int = 4, references: int = 3, calibrated: bool = False,
+    address: str | None = None, store_url: str | None = None,
+) -> Scene:  # fmt: skip
+    """A gallery of so many colors, in a file or at an address, whose pictures are in the image store, served with a network of a kind."""
+    store = store_in(folder) if store_url is None else open_store(store_url, folder / "serve")
     model = folder / "service.onnx"
     model.write_bytes(network_bytes(kind))
     recognizer = Recogniser.load(model, runtime="onnxruntime")
@@ -146,10 +155,12 @@ def make_scene(
         recognizer.enrol(contents, f"color {number}", names)
     if calibrated:
         recognizer.set_threshold()
-    address = folder / "colors.gallery"
-    recognizer.gallery.save(address)
-    store.galleries.register({NAME: str(address)})
-    return Scene(store, LearningGallery(store, NAME, str(address), runtime="onnxruntime"), folder)
+    gallery = recognizer.gallery
+    assert isinstance(gallery, Gallery)
+    address = address or str(folder / "colors.gallery")
+    save_gallery(gallery, address)
+    store.galleries.register({NAME: address})
+    return Scene(store, LearningGallery(store, NAME, address, runtime="onnxruntime"), folder)
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Conversion of a gallery to another network: its references are embedded anew, and its file is replaced in one step.
+"""Conversion of a gallery to another network: its references are embedded anew, and it is replaced in one step.
 
 Shape letters: N references, M of them that are embedded now, D width of an embedding.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ from unalike.data.decode import MAX_PIXELS
 from unalike.errors import DataError, RunError, UnreadableImage
 from unalike.inference.embedding import embed_files
 from unalike.numerics.normalization import l2_normalize
-from unalike.recognition.backends.protocol import Entry
+from unalike.recognition.backends.address import open_gallery, replace_gallery
+from unalike.recognition.backends.database_address import display_address
+from unalike.recognition.backends.protocol import Entry, GalleryView
 from unalike.recognition.decision import GalleryCalibration
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.gallery_file import write_gallery_file
@@ -23,7 +26,6 @@ from unalike.recognition.model_identity import ModelIdentity
 from unalike.recognition.recognizer import Recogniser
 from unalike.recognition.snapshot import EnrolledNames, GallerySnapshot
 from unalike.recognition.snapshot_view import SnapshotView
-from unalike.storage.file_lock import file_lock
 
 # How often a gallery that others change meanwhile is converted again; each time only what they added is embedded.
 TRIES = 5
@@ -129,21 +131,21 @@ def embed_references(
 def convert_gallery(
     address: str | Path, recognizer: Recogniser, read_original: ReadOriginal,
     calibrate: Callable[[Recogniser], GalleryCalibration | None], cache: EmbeddedReferences | None = None,
-    *, max_pixels: int = MAX_PIXELS, on_replace: Callable[[], None] | None = None,
+    *, max_pixels: int = MAX_PIXELS, on_replace: Callable[[Gallery], None] | None = None,
 ) -> Gallery:  # fmt: skip
-    """Embed the references of a gallery's file anew, calibrate them, and replace the file: whoever reads it sees the old or the new one.
+    """Embed the references of a gallery anew, calibrate them, and replace it: whoever opens it sees the old or the new one.
 
-    Ids, names and classes stay. What others change meanwhile is taken over; their changes wait while the file is replaced, and
-    those that come later are refused, since the file is then one of another network.
+    Ids, names and classes stay. What others change meanwhile is taken over; their changes wait while the gallery is replaced,
+    and those that come later are refused, since it is then one of another network.
 
     Args:
-        address: the file.
+        address: path of a file, or address of a gallery in a database.
         recognizer: of the new network; its own gallery is not used.
         read_original: reads the pictures of references.
         calibrate: calibrates a recognizer of the new gallery; None leaves it without calibration.
         cache: vectors of the new network that need not be computed.
         max_pixels: larger pictures cannot be read.
-        on_replace: called under the lock of the file, just before it is replaced.
+        on_replace: called with the gallery as it was, while nobody else can change it, just before it is replaced.
 
     Returns:
         The gallery as it was before.
@@ -154,18 +156,27 @@ def convert_gallery(
     """
     cache = cache or EmbeddedReferences({})
     for _ in range(TRIES):
-        before = Gallery.load(address)
+        view, before = _read(address)
         converted = _convert(before, recognizer, read_original, cache, max_pixels)
-        calibration = calibrate(recognizer_for(recognizer, converted))
-        with file_lock(address):
-            if _state(Gallery.load(address)) != _state(before):
-                continue
-            if on_replace is not None:
-                on_replace()
-            identity = recognizer.model_identity
-            write_gallery_file(Path(address), converted.snapshot, calibration, identity)
-        return before
-    raise RunError(f"{address} is changed again and again", remedy="try again when fewer references are enrolled")
+        converted.calibration = calibrate(recognizer_for(recognizer, converted))
+        converted.model_identity = recognizer.model_identity
+        notify = None if on_replace is None else partial(on_replace, before)
+        if replace_gallery(address, converted, view, notify):
+            return before
+    raise RunError(
+        f"{display_address(address)} is changed again and again", remedy="try again when fewer references are enrolled"
+    )
+
+
+def _read(address: str | Path) -> tuple[GalleryView, Gallery]:
+    """A view of a gallery, closed where it is one of a database, and all that it holds in memory."""
+    backend = open_gallery(address)
+    try:
+        with backend.view() as view:
+            state = SnapshotView(view.snapshot(), view.calibration, view.model_identity)
+    finally:
+        backend.close()
+    return view, Gallery.of_state(state)
 
 
 def recognizer_for(recognizer: Recogniser, gallery: Gallery) -> Recogniser:
@@ -195,9 +206,3 @@ def _convert(
         revision=snapshot.revision + 1, next_id=snapshot.next_id,
     )  # fmt: skip
     return Gallery.of_state(SnapshotView(state, None, recognizer.model_identity))
-
-
-def _state(gallery: Gallery) -> tuple[int, list[int], list[str], bool]:
-    """What a conversion depends on: the references with their classes."""
-    snapshot = gallery.snapshot
-    return snapshot.revision, snapshot.ids_N.tolist(), snapshot.labels_of(snapshot.codes_N), snapshot.half

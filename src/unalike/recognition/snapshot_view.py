@@ -70,6 +70,10 @@ class SnapshotView(GalleryView):
         """Whether this is a later state of the same gallery, or the same one."""
         return self._snapshot.continues(earlier.snapshot())
 
+    def is_unchanged_since(self, earlier: SnapshotView) -> bool:
+        """Whether references and classes are those of another view of the same gallery."""
+        return _content(self._snapshot) == _content(earlier.snapshot())
+
     def counts(self) -> dict[str, int]:
         """Number of vectors of each class."""
         snapshot = self._snapshot
@@ -171,3 +175,8 @@ class SnapshotView(GalleryView):
             ranking.margin_Q,
             self._nearest(scores_QK[:, :k], rows_QK[:, :k]),
         )
+
+
+def _content(snapshot: GallerySnapshot) -> tuple[int, list[int], list[str], bool]:
+    """What two states of one gallery differ in: the references with their classes."""
+    return snapshot.revision, snapshot.ids_N.tolist(), snapshot.labels_of(snapshot.codes_N), snapshot.half

@@ -57,6 +57,7 @@ from unalike.serve.routes.review import review_router
 from unalike.serve.routes.separation import separation_router
 from unalike.serve.routes.sessions import session_router
 from unalike.serve.routes.settings import settings_router
+from unalike.serve.routes.shadow import shadow_router
 from unalike.serve.routes.statistics import statistics_router
 from unalike.serve.routes.tasks import task_router
 from unalike.serve.routes.trainings import training_router
@@ -70,7 +71,7 @@ HUNG_UP = 499
 ROUTERS: tuple[Callable[[Service], APIRouter], ...] = (
     recognition_router, health_router, decision_router, class_router, separation_router, export_router, reference_router, reference_set_router, model_router, inspection_router, inspectors_router, fits_router,
     verification_router, comparison_router, region_set_router, explanation_router, inference_protocol_router, audit_router, review_router,
-    statistics_router, key_router, settings_router, task_router, training_router, candidate_router,
+    statistics_router, key_router, settings_router, task_router, training_router, candidate_router, shadow_router,
     session_router, static_files, sign_in_pages, recognize_pages, class_pages, class_view_pages, class_import_pages,
     inspection_pages, inspector_settings_pages, inspector_fit_pages, comparison_pages, verification_pages,
     review_pages, train_pages, monitor_pages, settings_pages,

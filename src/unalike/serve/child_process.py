@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,16 +37,13 @@ async def run_child(
     Raises:
         RunError: it did not end with code 0; with its last line on standard error.
     """
-    # Before anything else it gives back what it inherited: uvloop closes nothing, and the socket of the service is inheritable for
-    # its workers, so that a child would keep the port of a service that was killed.
-    call = f"import os; os.closerange(3, {MAX_DESCRIPTORS}); from {module} import main; main()"
     with contextlib.ExitStack() as stack:
         target: int | BinaryIO = asyncio.subprocess.PIPE if log is None else stack.enter_context(log.open("ab"))
         output: int | BinaryIO = asyncio.subprocess.PIPE
         if on_line is None:
             output = asyncio.subprocess.DEVNULL if log is None else target
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", call, *arguments, stderr=target, stdout=output,
+            sys.executable, "-c", _program(module), *arguments, stderr=target, stdout=output,
             stdin=asyncio.subprocess.DEVNULL if order is None else asyncio.subprocess.PIPE,
         )  # fmt: skip
         try:
@@ -57,17 +54,58 @@ async def run_child(
             errors, _ = await asyncio.gather(_read_all(process.stderr), _read_lines(process.stdout, on_line))
             await process.wait()
         finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
-            if process.stdin is not None:
-                process.stdin.close()
+            await _end(process)
     if process.returncode:
         text = errors if log is None else _tail(log)
         lines = text.decode("utf-8", errors="replace").strip().splitlines()
         last = lines[-1].removeprefix("error: ") if lines else f"it ended with code {process.returncode}"
         raise RunError(last if process.returncode > 0 else f"it was ended by signal {-process.returncode}; {last}")
+
+
+@contextlib.asynccontextmanager
+async def open_child(
+    module: str, order: bytes, cores: Sequence[int] | None = None
+) -> AsyncIterator[tuple[asyncio.StreamWriter, asyncio.StreamReader]]:
+    """Run the function ``main`` of a module in a process of its own as long as the block lasts; what it says on standard error is lost.
+
+    Args:
+        module: dotted name of the module.
+        order: a line that the child reads first from its standard input.
+        cores: CPU cores that it may use; all where None, or where the system has no such setting.
+
+    Yields:
+        Its standard input, whose end tells the child that this process is gone, and its standard output.
+    """
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _program(module), stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        assert process.stdin is not None and process.stdout is not None
+        _lower(process.pid, cores)
+        process.stdin.write(order + b"\n")
+        yield process.stdin, process.stdout
+    finally:
+        await _end(process)
+
+
+def _program(module: str) -> str:
+    """What the child runs; before anything else it gives back what it inherited.
+
+    uvloop closes nothing, and the socket of the service is inheritable for its workers, so that a child would keep the port of a
+    service that was killed.
+    """
+    return f"import os; os.closerange(3, {MAX_DESCRIPTORS}); from {module} import main; main()"
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill a process that runs, and wait for its end."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
 
 
 async def _read_all(stream: asyncio.StreamReader | None) -> bytes:

@@ -84,6 +84,10 @@ class Metrics:
             "unalike_unknown_share", f"Share of unknown images among the last {RECENT} identified.", ("resource",),
             multiprocess_mode="mostrecent", **settings,
         )  # fmt: skip
+        self._shadow = Counter(
+            "unalike_shadow_images", "Images sampled for the candidate that shadows a gallery: computed, dropped or failed.",
+            ("gallery", "outcome"), **settings,
+        )  # fmt: skip
         self._waiting = Gauge(
             "unalike_queue_images", "Images that wait for a network.", multiprocess_mode="livesum", **settings
         )
@@ -97,6 +101,10 @@ class Metrics:
         """Count a request."""
         self._requests.labels(route, method, str(status)).inc()
         self._request_seconds.labels(route).observe(seconds)
+
+    def add_shadow(self, gallery: str, outcome: str, count: int = 1) -> None:
+        """Count images that were sampled for a shadow: ``computed``, ``dropped`` or ``failed``."""
+        self._shadow.labels(gallery, outcome).inc(count)
 
     def add_decoding(self, seconds: float) -> None:
         """Add the decoding of one image."""

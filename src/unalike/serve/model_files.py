@@ -8,6 +8,8 @@ from pathlib import Path
 
 from unalike.errors import StoreError
 from unalike.inference.model_files import is_pretrained
+from unalike.recognition.gallery import Gallery
+from unalike.recognition.gallery_file import write_gallery_file
 from unalike.recognition.model_identity import ModelIdentity
 from unalike.storage.atomic import copy_file, write_text
 from unalike.storage.digests import text_sha256
@@ -89,10 +91,10 @@ def vectors_file(folder: Path, gallery: str, identity: ModelIdentity) -> Path:
     return folder / MODELS_FOLDER / VECTORS_FOLDER / f"{text_sha256(key)[:32]}.gallery"
 
 
-def keep_vectors(source: Path, target: Path) -> None:
-    """Keep a copy of a gallery's file for its vectors; without it they are computed again."""
+def keep_vectors(gallery: Gallery, target: Path) -> None:
+    """Keep the vectors of a gallery; without them they are computed again."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    copy_file(source, target)
+    write_gallery_file(target, gallery.snapshot, None, gallery.model_identity)
 
 
 def remove_learning_data(folder: Path) -> None:

@@ -22,7 +22,8 @@ from starlette.responses import Response
 
 from unalike.data.decode import name_of, upright_size
 from unalike.data.view import View
-from unalike.errors import ModelError, StoreError, UnreadableImage
+from unalike.errors import ModelError, StoreError, UnalikeError, UnreadableImage
+from unalike.recognition.backends.protocol import GalleryBackend
 from unalike.runs.environment import usable_cores
 from unalike.sanitize import one_line, redact_all
 from unalike.serve.batching import MIN_RETRY_S, BatchReport, Finish, Overloaded
@@ -33,6 +34,7 @@ from unalike.serve.inspector_fits import KIND as FIT
 from unalike.serve.inspector_fits import InspectorFits
 from unalike.serve.inspectors import Inspectors
 from unalike.serve.learning.desk import LearningDesk
+from unalike.serve.learning.shadow import Shadowing
 from unalike.serve.logs import Tracer, log, log_error
 from unalike.serve.metrics import Metrics
 from unalike.serve.model_files import task_folder
@@ -108,6 +110,7 @@ class Service:
         self.review = ReviewQueue(self.store, self.vectors, self.decoders, settings.max_pixels)
         addresses = {name: entry.address for name, entry in self.resources.galleries.items()}
         self.learning = LearningDesk(settings, self.sources, self.store, addresses)
+        self.shadows = Shadowing(self.store, self.metrics, self.learning.shadow_order, settings.train_cores)
         self.is_ready = False
         self._reading = 0  # bodies that are being read
         self._tasks: list[asyncio.Task[None]] = []
@@ -129,6 +132,7 @@ class Service:
             self._look_often(self.inspectors.refresh, "the settings of inspectors"),
             self._look_often(self.fits.look, "the fits that wait"),
             self._look_often(self.learning.tasks.look, "the tasks of learning that wait"),
+            self._look_often(partial(self.shadows.look, self.resources), "the shadows of galleries"),
             *(
                 self._look_often(partial(asyncio.to_thread, self._refresh_gallery, name), f"the gallery {name}")
                 for name in self.resources.galleries
@@ -146,6 +150,8 @@ class Service:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)  # what they started has ended then
+        with suppress(StoreError):  # numbers of dropped images
+            await self.shadows.stop()
         await self.explainers.close()
         await self.review.close()
         await self.urls.close()
@@ -187,16 +193,24 @@ class Service:
 
     def _replace_gallery(self, resource: GalleryResource) -> None:
         """Put a gallery with another network into service; in the loop, so that a request sees the old or the new one."""
-        if self.resources.galleries[resource.name].network is resource.network:
+        former = self.resources.galleries[resource.name]
+        if former.network is resource.network:
             return
-        former = self.resources.replace_gallery(resource)
+        network = self.resources.replace_gallery(resource)
         log(logging.INFO, f"the gallery {resource.name} is served with another model", model=resource.network.key)
-        if former is not None and self._loop is not None:
-            self._loop.call_later(self.settings.deadline + REFRESH_S, self._close_network, former)
-
-    def _close_network(self, network: Network) -> None:
         if self._loop is not None:
-            self._loop.run_in_executor(None, self.resources.close_network, network)
+            close = partial(self._close_former, former.gallery, resource.gallery, network)
+            self._loop.call_later(self.settings.deadline + REFRESH_S, self._loop.run_in_executor, None, close)
+
+    def _close_former(self, former: GalleryBackend, present: GalleryBackend, network: Network | None) -> None:
+        """Close a gallery that was replaced, and its network where nothing needs it, when no request has them any more; in a thread."""
+        if network is not None:
+            self.resources.close_network(network)
+        former.close()
+        try:
+            present.drop_former(self.settings.deadline)
+        except UnalikeError as error:  # a purge does it
+            log_error("what is kept of a gallery with its former model cannot be removed", error)
 
     async def _watch(self, name: str, watch: FileWatch) -> None:
         """Load an inspector or a set of assets again when its files change."""

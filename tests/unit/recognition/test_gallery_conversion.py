@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from tests.support.learning import hue_picture, network_bytes
+from tests.support.postgres import new_database
 from unalike.errors import ModelError, RunError
-from unalike.recognition.backends.protocol import Entry
+from unalike.recognition.backends.address import edit_gallery, open_gallery, save_gallery
+from unalike.recognition.backends.protocol import Entry, GalleryBackend
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.gallery_conversion import (
     EmbeddedReferences,
@@ -19,6 +21,7 @@ from unalike.recognition.gallery_conversion import (
     embed_references,
 )
 from unalike.recognition.recognizer import Recogniser
+from unalike.recognition.snapshot_view import SnapshotView
 
 
 @pytest.fixture
@@ -36,7 +39,21 @@ def read(entry: Entry) -> bytes | None:
     return None if entry.name == "lost" else hue_picture(int(number), int(shade))
 
 
-def make_gallery(recognizer: Recogniser, path: Path, *, half: bool = False) -> Path:
+@pytest.fixture(params=["file", "postgresql"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "file":
+        return str(tmp_path / "g.gallery")
+    pytest.importorskip("psycopg")
+    return f"{new_database()}&gallery=g"
+
+
+def load(address: str) -> Gallery:
+    """What a gallery holds, in memory."""
+    with open_gallery(address).view() as view:
+        return Gallery.of_state(SnapshotView(view.snapshot(), view.calibration, view.model_identity))
+
+
+def make_gallery(recognizer: Recogniser, address: str, *, half: bool = False) -> str:
     for number in range(3):
         names = [f"{number}-{shade}" for shade in range(3)]
         recognizer.enrol([hue_picture(number, shade) for shade in range(3)], f"c{number}", names)
@@ -45,11 +62,11 @@ def make_gallery(recognizer: Recogniser, path: Path, *, half: bool = False) -> P
     gallery.store(half=half)
     gallery.remove(names=["0-1"])
     gallery.rename("c2", "c2 <new>")
-    gallery.save(path)
-    return path
+    save_gallery(gallery, address)
+    return address
 
 
-def facts(gallery: Gallery) -> list[tuple[int, str, str]]:
+def facts(gallery: GalleryBackend) -> list[tuple[int, str, str]]:
     with gallery.view() as view:
         return [tuple(entry) for entry in view.entries(limit=1000)]
 
@@ -60,12 +77,12 @@ def do_nothing() -> Callable[[Recogniser], None]:
 
 @pytest.mark.parametrize("half", [False, True])
 def test_ids_names_and_classes_stay_and_vectors_are_those_of_the_new_network(
-    recognizers: tuple[Recogniser, Recogniser], tmp_path: Path, half: bool
+    recognizers: tuple[Recogniser, Recogniser], address: str, half: bool
 ) -> None:
-    path = make_gallery(recognizers[0], tmp_path / "g.gallery", half=half)
-    before = Gallery.load(path)
+    path = make_gallery(recognizers[0], address, half=half)
+    before = load(path)
     convert_gallery(path, recognizers[1], read, do_nothing())
-    after = Gallery.load(path, verify=True)
+    after = load(path)
     assert facts(after) == facts(before) and after.half == half and after.calibration is None
     assert after.model_identity.network == recognizers[1].model_identity.network
     entries = [Entry(*values) for values in facts(after)]
@@ -77,9 +94,11 @@ def test_ids_names_and_classes_stay_and_vectors_are_those_of_the_new_network(
     assert ids == [9]  # no id is used again
 
 
-def test_what_is_known_is_not_embedded_again(recognizers: tuple[Recogniser, Recogniser], tmp_path: Path) -> None:
-    path = make_gallery(recognizers[0], tmp_path / "g.gallery")
-    entries = [Entry(*values) for values in facts(Gallery.load(path))]
+def test_what_is_known_is_not_embedded_again(
+    recognizers: tuple[Recogniser, Recogniser], address: str, tmp_path: Path
+) -> None:
+    path = make_gallery(recognizers[0], address)
+    entries = [Entry(*values) for values in facts(load(path))]
     known = EmbeddedReferences({})
     first = embed_references(recognizers[1], entries[:3], read, known)
     asked: list[str] = []
@@ -100,22 +119,22 @@ def test_what_is_known_is_not_embedded_again(recognizers: tuple[Recogniser, Reco
 
 
 def test_references_without_a_picture_are_named_and_nothing_changes(
-    recognizers: tuple[Recogniser, Recogniser], tmp_path: Path
+    recognizers: tuple[Recogniser, Recogniser], address: str
 ) -> None:
-    path = make_gallery(recognizers[0], tmp_path / "g.gallery")
-    with Gallery.edit(path) as gallery:
+    path = make_gallery(recognizers[0], address)
+    with edit_gallery(path) as gallery:
         gallery.enrol(np.ones((1, 4)), ["bare"], ["lost"])
-    content = path.read_bytes()
+    before = facts(load(path))
     with pytest.raises(MissingOriginals, match="1 references have no picture, such as 'lost'") as caught:
         convert_gallery(path, recognizers[1], read, do_nothing())
-    assert caught.value.names == ["lost"] and path.read_bytes() == content
+    assert caught.value.names == ["lost"] and facts(load(path)) == before
 
 
 def test_changes_meanwhile_are_taken_over_and_later_ones_of_the_old_network_refused(
-    recognizers: tuple[Recogniser, Recogniser], tmp_path: Path
+    recognizers: tuple[Recogniser, Recogniser], address: str
 ) -> None:
-    path = make_gallery(recognizers[0], tmp_path / "g.gallery")
-    other = Gallery.load(path)
+    path = make_gallery(recognizers[0], address)
+    other = open_gallery(path)
     changed: list[str] = []
 
     def change_once(_: Recogniser) -> None:
@@ -127,9 +146,9 @@ def test_changes_meanwhile_are_taken_over_and_later_ones_of_the_old_network_refu
 
     replaced: list[int] = []
     before = convert_gallery(
-        path, recognizers[1], read, change_once, on_replace=lambda: replaced.append(len(Gallery.load(path)))
+        path, recognizers[1], read, change_once, on_replace=lambda former: replaced.append(len(former))
     )
-    after = Gallery.load(path)
+    after = load(path)
     names = [name for _, _, name in facts(after)]
     assert "5-5" in names and "1-1" not in names and len(after) == 8 == len(before) and replaced == [8]
     with pytest.raises(ModelError), other.change() as gallery:
@@ -137,9 +156,9 @@ def test_changes_meanwhile_are_taken_over_and_later_ones_of_the_old_network_refu
     assert facts(other) == facts(before)  # who reads the old state goes on
 
 
-def test_a_gallery_that_never_rests_is_left_alone(recognizers: tuple[Recogniser, Recogniser], tmp_path: Path) -> None:
-    path = make_gallery(recognizers[0], tmp_path / "g.gallery")
-    other = Gallery.load(path)
+def test_a_gallery_that_never_rests_is_left_alone(recognizers: tuple[Recogniser, Recogniser], address: str) -> None:
+    path = make_gallery(recognizers[0], address)
+    other = open_gallery(path)
     count = 0
 
     def change_always(_: Recogniser) -> None:
@@ -150,11 +169,11 @@ def test_a_gallery_that_never_rests_is_left_alone(recognizers: tuple[Recogniser,
 
     with pytest.raises(RunError, match="changed again and again"):
         convert_gallery(path, recognizers[1], read, change_always)
-    assert Gallery.load(path).model_identity.network == recognizers[0].model_identity.network
+    assert load(path).model_identity.network == recognizers[0].model_identity.network
 
 
-def test_a_calibration_of_the_new_gallery_is_kept(recognizers: tuple[Recogniser, Recogniser], tmp_path: Path) -> None:
-    path = make_gallery(recognizers[0], tmp_path / "g.gallery")
+def test_a_calibration_of_the_new_gallery_is_kept(recognizers: tuple[Recogniser, Recogniser], address: str) -> None:
+    path = make_gallery(recognizers[0], address)
     convert_gallery(path, recognizers[1], read, lambda recognizer: recognizer.set_threshold()[0])
-    after = Gallery.load(path)
+    after = load(path)
     assert after.calibration is not None and after.stale == ""

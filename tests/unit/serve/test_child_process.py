@@ -13,7 +13,7 @@ import pytest
 from tests.support.serving import run, until
 from unalike.errors import RunError
 from unalike.serve import child_process
-from unalike.serve.child_process import run_child
+from unalike.serve.child_process import open_child, run_child
 
 
 @pytest.fixture
@@ -92,6 +92,25 @@ def test_it_is_killed_when_its_task_is_cancelled(module: str, tmp_path: Path) ->
         with pytest.raises(asyncio.CancelledError):
             await task
         return pid
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(run(scenario()), 0)
+
+
+def test_an_open_child_is_asked_and_ends_with_its_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ["import os, sys", "def main():", "    print(os.getpid(), os.getpriority(os.PRIO_PROCESS, 0), flush=True)",
+             "    for line in sys.stdin: print(line.strip().upper(), flush=True)"]  # fmt: skip
+    (tmp_path / "standin_talk.py").write_text("\n".join(lines))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+
+    async def scenario() -> int:
+        async with open_child("standin_talk", b"order") as (requests, answers):
+            pid, _ = (await answers.readline()).split()
+            assert await answers.readline() == b"ORDER\n"
+            requests.write(b"one\ntwo\n")
+            assert [await answers.readline() for _ in range(2)] == [b"ONE\n", b"TWO\n"]
+            assert os.getpriority(os.PRIO_PROCESS, int(pid)) == child_process.LOWEST_PRIORITY
+        return int(pid)
 
     with pytest.raises(ProcessLookupError):
         os.kill(run(scenario()), 0)

@@ -19,8 +19,10 @@ def test_stages_batches_decisions_and_scores_are_counted() -> None:
     metrics.add_batch(BatchReport(3, 0.02, 0.001, (0.0, 0.001, 0.003)))
     for decision, score in (("unknown", 0.2), ("label", 0.9)):
         metrics.add_decision("shop", decision, score)
+    metrics.add_shadow("shop", "dropped", 3)
     text = metrics.render(5, {"shop": 7}).decode()
     for line in (
+        'unalike_shadow_images_total{gallery="shop",outcome="dropped"} 3.0',
         'unalike_stage_seconds_count{stage="decode"} 1.0', 'unalike_stage_seconds_count{stage="queue"} 3.0',
         'unalike_stage_seconds_sum{stage="network"} 0.02', "unalike_batch_images_sum 3.0", "unalike_queue_images 5.0",
         'unalike_score_bucket{le="0.3",resource="shop"} 1.0', 'unalike_unknown_share{resource="shop"} 1.0',

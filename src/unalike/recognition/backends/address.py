@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from unalike.recognition.backends.database_address import DatabaseAddress, is_database
 from unalike.recognition.backends.protocol import GalleryBackend
 from unalike.recognition.gallery import Gallery
+from unalike.recognition.gallery_file import write_gallery_file
 from unalike.storage.file_lock import file_lock
 
 
@@ -52,6 +54,39 @@ def save_gallery(gallery: Gallery, address: str | Path, *, overwrite: bool = Fal
         return PostgresGallery.create(DatabaseAddress.parse(str(address)), gallery, overwrite=overwrite)
     gallery.save(address, overwrite=overwrite)
     return gallery
+
+
+def replace_gallery(
+    address: str | Path, gallery: Gallery, before: Any, on_replace: Callable[[], None] | None = None
+) -> bool:  # fmt: skip
+    """Replace a gallery by one of another network in one durable step, where it was not changed since a view.
+
+    Whoever opens it sees the old or the new one. Whoever has it open goes on reading the old one, is told by ``refresh``
+    (ModelError), and can change it no more.
+
+    Args:
+        address: path of a file, or address of a gallery in a database.
+        gallery: what is kept instead, with its ids, its calibration and its network.
+        before: a view of the gallery that ``gallery`` was made from; it may be closed.
+        on_replace: called just before, while nobody else can change the gallery.
+
+    Returns:
+        False where it was changed since; nothing is replaced then.
+
+    Raises:
+        DataError: there is no such gallery, or the new one cannot be written.
+    """
+    if is_database(address):
+        from unalike.recognition.backends.pgvector import PostgresGallery
+
+        return PostgresGallery.replace(DatabaseAddress.parse(str(address)), gallery, before, on_replace)
+    with file_lock(address):
+        if not Gallery.load(address).view().is_unchanged_since(before):
+            return False
+        if on_replace is not None:
+            on_replace()
+        write_gallery_file(Path(address), gallery.snapshot, gallery.calibration, gallery.model_identity)
+    return True
 
 
 def check_new(address: str, *, overwrite: bool = False) -> None:

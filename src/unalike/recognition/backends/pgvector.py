@@ -8,7 +8,7 @@ Shape letters: M enrolled vectors, D width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -30,10 +30,13 @@ from unalike.recognition.backends.postgres_tables import (
     delete_row,
     encode_text,
     find_row,
+    find_row_of_id,
     insert_row,
+    lock_former_rows,
     prepare_database,
     read_changes,
     read_row,
+    retire_row,
     write_row,
 )
 from unalike.recognition.backends.postgres_view import PostgresView, Prototypes
@@ -96,37 +99,50 @@ class PostgresGallery(GalleryBackend):
         Raises:
             DataError: there is one, or the database cannot hold it.
         """
-        connections, view = Connections(address), source.view()
-        if view.dim > MAX_DIM:
-            raise DataError(f"vectors of width {view.dim}", expected=f"at most {MAX_DIM} in PostgreSQL")
-        snapshot, (vectors, classes) = view.snapshot(), view.size
-        row = GalleryRow(0, address.gallery, view.dim, source.half, vectors, classes, view.revision, snapshot.next_id, 0,
-                         view.model_identity, view.calibration, None)  # fmt: skip
+        connections = Connections(address)
         with connections.writing() as connection:
             old = cls._replaced(connections, connection, overwrite=overwrite)
-            row = create_tables(connection, row)
-            numbers = [
-                connection.execute(
-                    f"INSERT INTO {row.classes_table} (label, vectors) VALUES (%s, %s) RETURNING id".encode(),
-                    [encode_text(label), images],
-                ).fetchone()[0]  # type: ignore[index]
-                for label, images in view.counts().items()
-            ]
-            number_of = dict(zip(view.counts(), numbers, strict=True))
-            read_rows = snapshot.reader()
-
-            def references() -> Iterator[tuple[int, int, str, np.ndarray]]:
-                names = snapshot.names.unpack()
-                for first in range(0, len(snapshot), HALF_ROWS):
-                    last = min(first + HALF_ROWS, len(snapshot))
-                    for n, vector_D in zip(range(first, last), read_rows(first, last), strict=True):
-                        label = snapshot.classes[snapshot.codes_N[n]]
-                        yield int(snapshot.ids_N[n]), number_of[label], names[n], vector_D
-
-            copy_vectors(connection, row, references())
-            create_indexes(connection, row)
-            insert_row(connection, row, old)
+            row = _create_filled(connection, address.gallery, source)
+            if old is not None:
+                delete_row(connection, old)
+            insert_row(connection, row)
         return cls(connections, row)
+
+    @classmethod
+    def replace(
+        cls, address: DatabaseAddress, source: Gallery, before: PostgresView, on_replace: Callable[[], None] | None = None
+    ) -> bool:  # fmt: skip
+        """Put a gallery of another network in the place of one, in one transaction, where that was not changed since a view.
+
+        Whoever has the former one open goes on reading it until ``drop_former``.
+
+        Args:
+            address: of the gallery.
+            source: what is kept, with its ids and its calibration.
+            before: a view of the gallery that ``source`` was made from; it may be closed.
+            on_replace: called just before, while nobody else can change the gallery.
+
+        Returns:
+            False where it was changed since; nothing is replaced then.
+
+        Raises:
+            DataError: there is no such gallery, or the database cannot hold the new one.
+        """
+        connections = Connections(address)
+        try:
+            with connections.writing() as connection:
+                row = _create_filled(connection, address.gallery, source)  # before others have to wait
+                old = read_row(connection, address.gallery, address.shown, lock=True)
+                if not before.is_of(old):
+                    connection.rollback()
+                    return False
+                if on_replace is not None:
+                    on_replace()
+                retire_row(connection, old)
+                insert_row(connection, row)
+            return True
+        finally:
+            connections.close()
 
     @classmethod
     def delete(cls, address: DatabaseAddress) -> None:
@@ -134,6 +150,8 @@ class PostgresGallery(GalleryBackend):
         connections = Connections(address)
         with connections.writing() as connection:
             delete_row(connection, read_row(connection, address.gallery, address.shown, lock=True))
+            for row in lock_former_rows(connection, address.gallery, address.shown, 0.0):
+                delete_row(connection, row)
         connections.close()
 
     @classmethod
@@ -237,10 +255,21 @@ class PostgresGallery(GalleryBackend):
                     self._accept(read_row(connection, name, self.address))
                     continue
                 if row.id != self._row.id:
-                    self._accept(row)
-                    continue
+                    former = self._former_row(connection, row)
+                    if former is None:
+                        self._accept(row)
+                        continue
+                    row = former
                 return PostgresView(connection, row, self.address, self._prototypes, stack.pop_all().close)
         raise DataError(f"{self.address} is replaced again and again", remedy="try again")
+
+    def _former_row(self, connection: psycopg.Connection[Any], row: GalleryRow) -> GalleryRow | None:
+        """The row of this object's gallery where ``row`` of another network replaced it, and it is kept; else None."""
+        try:
+            row.model_identity.check_compatible(self._identity)
+        except ModelError:
+            return find_row_of_id(connection, self._row.id, self.address)
+        return None if row.dim == self._row.dim else find_row_of_id(connection, self._row.id, self.address)
 
     def _prototypes(self, view: PostgresView) -> Prototypes:
         cache, key = self._kept_prototypes, (view.row.id, view.row.revision)
@@ -259,6 +288,13 @@ class PostgresGallery(GalleryBackend):
                 return False
             self._accept(read_row(connection, name, self.address))
         return True
+
+    def drop_former(self, least_s: float = 0.0) -> None:
+        """Delete the galleries of another network that this one replaced so many seconds ago or earlier."""
+        address = self._connections.address
+        with self._connections.writing() as connection:
+            for row in lock_former_rows(connection, address.gallery, address.shown, least_s):
+                delete_row(connection, row)
 
     def _verify(self, connection: psycopg.Connection[Any]) -> None:
         row = self._row
@@ -363,3 +399,35 @@ class PostgresGallery(GalleryBackend):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(Connections(state["address"]), state["row"])  # type: ignore[misc]
         self._identity = state["identity"]
+
+
+def _create_filled(connection: psycopg.Connection[Any], name: str, source: Gallery) -> GalleryRow:
+    """Create the tables of a gallery with what another one holds; ``insert_row`` makes it known. Raises DataError."""
+    view = source.view()
+    if view.dim > MAX_DIM:
+        raise DataError(f"vectors of width {view.dim}", expected=f"at most {MAX_DIM} in PostgreSQL")
+    snapshot, (vectors, classes) = view.snapshot(), view.size
+    row = GalleryRow(0, name, view.dim, source.half, vectors, classes, view.revision, snapshot.next_id, 0,
+                     view.model_identity, view.calibration, None)  # fmt: skip
+    row = create_tables(connection, row)
+    numbers = [
+        connection.execute(
+            f"INSERT INTO {row.classes_table} (label, vectors) VALUES (%s, %s) RETURNING id".encode(),
+            [encode_text(label), images],
+        ).fetchone()[0]  # type: ignore[index]
+        for label, images in view.counts().items()
+    ]
+    number_of = dict(zip(view.counts(), numbers, strict=True))
+    read_rows = snapshot.reader()
+
+    def references() -> Iterator[tuple[int, int, str, np.ndarray]]:
+        names = snapshot.names.unpack()
+        for first in range(0, len(snapshot), HALF_ROWS):
+            last = min(first + HALF_ROWS, len(snapshot))
+            for n, vector_D in zip(range(first, last), read_rows(first, last), strict=True):
+                label = snapshot.classes[snapshot.codes_N[n]]
+                yield int(snapshot.ids_N[n]), number_of[label], names[n], vector_D
+
+    copy_vectors(connection, row, references())
+    create_indexes(connection, row)
+    return row

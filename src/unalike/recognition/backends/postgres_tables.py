@@ -52,6 +52,9 @@ CREATE TABLE IF NOT EXISTS unalike_galleries (
     created timestamptz NOT NULL DEFAULT now()
 )"""
 _COLUMNS = "id, name, format, dim, half, vectors, classes, revision, next_id, changes, network, probe, calibration, search_index"
+# A gallery that one of another network replaced is kept for a while under this name, which ``encode_text`` gives to no other, for
+# those who read it; ``created`` says since when.
+_FORMER = "\x1a former "
 # What PostgreSQL's text cannot hold: NUL, halves of surrogate pairs (bytes of a file name that is not UTF-8), and the escape.
 _UNSTORABLE, _ESCAPE = re.compile("[\x00\x1a\ud800-\udfff]"), re.compile("\x1a([0-9a-f]{4})")
 
@@ -148,11 +151,28 @@ def find_row(connection: psycopg.Connection[Any], name: str, display: str, *, lo
     return None if values is None else _row_of(values, display)
 
 
+def find_row_of_id(connection: psycopg.Connection[Any], id: int, display: str) -> GalleryRow | None:
+    """Read the row of a gallery by its number, under whatever name; None where there is none. Raises DataError as ``find_row``."""
+    values = connection.execute(f"SELECT {_COLUMNS} FROM unalike_galleries WHERE id = %s".encode(), [id]).fetchone()
+    return None if values is None else _row_of(values, display)
+
+
+def lock_former_rows(connection: psycopg.Connection[Any], name: str, display: str, least_s: float) -> list[GalleryRow]:
+    """The former galleries of a name that are so for at least some seconds, locked; those that another transaction has are left out."""
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM unalike_galleries WHERE starts_with(name, %s) AND created <= now() - make_interval(secs => %s) "
+        "ORDER BY id FOR UPDATE SKIP LOCKED".encode(),
+        [encode_text(name) + _FORMER, least_s],
+    ).fetchall()
+    return [_row_of(values, display) for values in rows]
+
+
 def _names_of(connection: psycopg.Connection[Any], name: str) -> str:
     import psycopg
 
     try:
-        rows = connection.execute(b"SELECT name FROM unalike_galleries ORDER BY name LIMIT 1000").fetchall()
+        statement = b"SELECT name FROM unalike_galleries WHERE strpos(name, %s) = 0 ORDER BY name LIMIT 1000"
+        rows = connection.execute(statement, [_FORMER]).fetchall()
     except psycopg.Error:
         connection.rollback()
         return ""
@@ -265,15 +285,21 @@ def create_indexes(connection: psycopg.Connection[Any], row: GalleryRow) -> None
     connection.execute(f"ANALYZE {table}, {row.classes_table}".encode())
 
 
-def insert_row(connection: psycopg.Connection[Any], row: GalleryRow, replaced: GalleryRow | None) -> None:
-    """Make a gallery known, in place of another one whose tables are dropped when those who read them have ended."""
-    if replaced is not None:
-        delete_row(connection, replaced)
+def insert_row(connection: psycopg.Connection[Any], row: GalleryRow) -> None:
+    """Make a gallery known, whose name is free."""
     connection.execute(
         b"INSERT INTO unalike_galleries (id, name, format, dim, half, network, probe) VALUES (%s, %s, %s, %s, %s, %s, %s)",
         [row.id, encode_text(row.name), FORMAT_VERSION, row.dim, row.half, *_network(row.model_identity)],
     )
     write_row(connection, row)
+
+
+def retire_row(connection: psycopg.Connection[Any], row: GalleryRow) -> None:
+    """Give the name of a gallery free, and keep it for those who read it."""
+    connection.execute(
+        b"UPDATE unalike_galleries SET name = %s, created = now() WHERE id = %s",
+        [f"{encode_text(row.name)}{_FORMER}{row.id}", row.id],
+    )
 
 
 def delete_row(connection: psycopg.Connection[Any], row: GalleryRow) -> None:

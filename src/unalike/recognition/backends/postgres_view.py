@@ -144,6 +144,14 @@ class PostgresView(GalleryView):
         """Whether this is a later state of the same gallery, or the same one."""
         return self.row.id == earlier.row.id and self.row.revision >= earlier.row.revision
 
+    def is_unchanged_since(self, earlier: PostgresView) -> bool:
+        """Whether nothing of the gallery was changed since another view of it."""
+        return earlier.is_of(self.row)
+
+    def is_of(self, row: GalleryRow) -> bool:
+        """Whether this is the state of a row; also after the view was closed."""
+        return (self.row.id, self.row.changes) == (row.id, row.changes)
+
     def fetch(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run a statement; its rows. Raises DataError where the server refuses it or is gone."""
         with database_errors(self._shown):

@@ -203,6 +203,10 @@ class GalleryView(Protocol):
         """Whether this is a later state of the gallery that another view is of, or the same state."""
         ...
 
+    def is_unchanged_since(self, earlier: Any) -> bool:
+        """Whether no reference and no class changed since another view of the same gallery, which may be closed, was made."""
+        ...
+
     @property
     def stale(self) -> str:
         """Why the calibration no longer holds for this state; empty when it holds, or when there is none."""
@@ -333,6 +337,14 @@ class GalleryBackend(Protocol):
             ModelError: it is now one of another network.
         """
         ...
+
+    def drop_former(self, least_s: float = 0.0) -> None:
+        """Remove what is kept of this gallery as it was with another network (``address.replace_gallery``), for those who read it.
+
+        Args:
+            least_s: what was replaced a shorter time ago stays, in seconds.
+        """
+        return
 
     def open_index(self) -> SearchIndex:
         """The index for approximate search, built where there is none yet; its recall is measured."""

@@ -22,8 +22,7 @@ from unalike.learning.paired_result import PairedResult, compare_models
 from unalike.learning.verdict import judge
 from unalike.learning.withholding import SHARE, TrainingFacts, withhold
 from unalike.progress import say
-from unalike.recognition.backends.protocol import Entry
-from unalike.recognition.gallery import Gallery
+from unalike.recognition.backends.protocol import Entry, GalleryBackend
 from unalike.recognition.gallery_conversion import embed_references
 from unalike.recognition.recognizer import Recogniser
 from unalike.serve.learning.collection import Originals, collect_images
@@ -78,8 +77,10 @@ def check_data(
         DataError: there is no image.
     """
     originals = Originals(place.store)
+    with place.opened() as gallery:
+        entries = entries_of(gallery)
     images, report = collect_images(
-        place.store, place.name, entries_of(place.load()), originals, folder=options.data, with_service=options.with_service
+        place.store, place.name, entries, originals, folder=options.data, with_service=options.with_service
     )  # fmt: skip
     if decode:
         images = drop_unreadable(images, originals.content, report, max_pixels=place.max_pixels)
@@ -112,9 +113,9 @@ def train_candidate(
 
     start = utc_now()
     images, report = check_data(place, options)
-    gallery = place.load()
-    facts = place.facts_of(place.model_in_service(gallery))
-    training, withheld = withhold(images, facts, share=options.share, enrolled=gallery.counts())
+    with place.opened() as gallery:
+        facts, enrolled = place.facts_of(place.model_in_service(gallery)), gallery.counts()
+    training, withheld = withhold(images, facts, share=options.share, enrolled=enrolled)
     classes = {image.label for image in training}
     if len(classes) < MIN_CLASSES:
         raise DataError(f"images of {len(classes)} classes to train on", expected=f"at least {MIN_CLASSES} classes",
@@ -181,17 +182,17 @@ def compare_candidate(place: LearningGallery, model_id: str) -> ComparisonRecord
         DataError: there is no such model, or no reference with a picture.
     """
     record = place.candidate(model_id)
-    gallery = place.load()
-    former_file, file = place.model_in_service(gallery), place.file_of(record.file)
-    facts = (place.facts_of(former_file), TrainingFacts(hashes=training_digests(place.folder, record.id)))
-    former, candidate = place.open(former_file, gallery), place.open(file)
-    originals, entries = Originals(place.store), entries_of(gallery)
-    data = record.facts.get("data")
-    folder = data if isinstance(data, str) and Path(data).exists() else None
-    images, report = collect_images(place.store, place.name, entries, originals, folder=folder)
-    queries, left_out = choose_queries(images, facts, entries, originals)
-    say(f"comparing on {len(queries)} withheld images; {facts[0].describe()}")
-    result = _compare(place, (former, candidate), gallery, entries, originals, queries)
+    with place.opened() as gallery:
+        former_file, file = place.model_in_service(gallery), place.file_of(record.file)
+        facts = (place.facts_of(former_file), TrainingFacts(hashes=training_digests(place.folder, record.id)))
+        former, candidate = place.open(former_file, gallery), place.open(file)
+        originals, entries = Originals(place.store), entries_of(gallery)
+        data = record.facts.get("data")
+        folder = data if isinstance(data, str) and Path(data).exists() else None
+        images, report = collect_images(place.store, place.name, entries, originals, folder=folder)
+        queries, left_out = choose_queries(images, facts, entries, originals)
+        say(f"comparing on {len(queries)} withheld images; {facts[0].describe()}")
+        result = _compare(place, (former, candidate), gallery, entries, originals, queries)
     verdict = judge(result)
     say(verdict.reason)
     values = {
@@ -234,7 +235,7 @@ def choose_queries(
 
 
 def _compare(
-    place: LearningGallery, recognizers: tuple[Recogniser, Recogniser], gallery: Gallery, entries: Sequence[Entry],
+    place: LearningGallery, recognizers: tuple[Recogniser, Recogniser], gallery: GalleryBackend, entries: Sequence[Entry],
     originals: Originals, queries: Sequence[LabeledImage],
 ) -> PairedResult:  # fmt: skip
     """Look up the withheld images among the references with a picture of another content, by both models."""

@@ -16,12 +16,14 @@ from unalike.runs.kpi_names import short_name
 from unalike.serve.child_process import run_child
 from unalike.serve.learning.candidate import IMAGES_FOLDER, RUN_FOLDER, TrainingOptions
 from unalike.serve.learning.gallery_models import LearningGallery
+from unalike.serve.learning.shadow_worker import ShadowOrder
 from unalike.serve.learning.worker import Order
 from unalike.serve.model_files import LOG_FILE, UPLOADS_FOLDER, read_log, task_folder
 from unalike.serve.sources import named
 from unalike.serve.store import Store, TaskRecord
 from unalike.serve.store.learning import COMPARE, LEARNING_KINDS, TRAIN
 from unalike.serve.store.records import DONE, new_id
+from unalike.serve.store.shadows import ShadowRecord
 from unalike.serve.store.tasks import MAX_ATTEMPTS
 from unalike.serve.task_runner import Progress, TaskRunner
 from unalike.serve.thread_budget import thread_budget
@@ -63,7 +65,7 @@ class LearningDesk:
         )
 
     def place(self, resource: GalleryResource) -> LearningGallery:
-        """A gallery of the service. Raises DataError for one in a database."""
+        """A gallery of the service."""
         settings = self.settings
         return LearningGallery(
             self.store, resource.name, resource.address, self.sources.model, settings.runtime, settings.precision,
@@ -130,7 +132,7 @@ class LearningDesk:
         self, kind: str, resource: GalleryResource, options: Mapping[str, Any], actor: str, request_id: str,
         connection: sa.Connection | None = None,
     ) -> TaskRecord:  # fmt: skip
-        """Ask for a task of a gallery, after those that were asked for before. Raises DataError for a gallery in a database."""
+        """Ask for a task of a gallery, after those that were asked for before."""
         self.place(resource)
         # A change of the model may have come about before its process ended: it is not made twice.
         max_attempts = MAX_ATTEMPTS if kind in (TRAIN, COMPARE) else 1
@@ -148,6 +150,14 @@ class LearningDesk:
             settings.train_spec, data, str(folder),
         )  # fmt: skip
         await run_child(MODULE, [], order=order.to_line(), cores=settings.train_cores, log=folder / LOG_FILE)
+
+    def shadow_order(self, resource: GalleryResource, record: ShadowRecord) -> ShadowOrder:
+        """What the process of a shadow needs to know; it computes with one thread."""
+        settings = self.settings
+        return ShadowOrder(
+            record.model, str(self.store.folder), settings.store, settings.images, resource.name, resource.address, self.sources.model,
+            settings.runtime, settings.precision, 1, settings.max_pixels,
+        )  # fmt: skip
 
     # ---- what a task says ----
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,8 +13,8 @@ from unalike.data.decode import MAX_PIXELS
 from unalike.errors import DataError, SpecError, closest
 from unalike.inference.model_files import is_pretrained
 from unalike.learning.withholding import TrainingFacts
-from unalike.recognition.backends.database_address import is_database
-from unalike.recognition.backends.protocol import Entry, pages
+from unalike.recognition.backends.address import open_gallery
+from unalike.recognition.backends.protocol import Entry, GalleryBackend, pages
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.gallery_conversion import EmbeddedReferences
 from unalike.recognition.model_identity import ModelIdentity
@@ -29,7 +31,7 @@ class LearningGallery:
     Attributes:
         store: the store of the service.
         name: name of the gallery.
-        address: its file.
+        address: its file, or its address in a database.
         model: the model that the service was started with; None where the gallery names it.
         runtime, precision, threads: of the networks.
         max_pixels: larger images cannot be read.
@@ -44,26 +46,26 @@ class LearningGallery:
     threads: int | None = None
     max_pixels: int = MAX_PIXELS
 
-    def __post_init__(self) -> None:
-        if is_database(self.address):
-            raise DataError(f"the gallery {self.name} is in a database", expected="a gallery in a file: others cannot get another model yet",
-                            remedy="build a gallery with the new model, and start the service with it")  # fmt: skip
-
     @property
     def folder(self) -> Path:
         """The folder of the service."""
         return self.store.folder
 
-    def load(self) -> Gallery:
-        """The gallery. Raises DataError."""
-        return Gallery.load(self.address)
+    @contextmanager
+    def opened(self) -> Iterator[GalleryBackend]:
+        """The gallery, closed at the end. Raises DataError."""
+        gallery = open_gallery(self.address)
+        try:
+            yield gallery
+        finally:
+            gallery.close()
 
-    def model_in_service(self, gallery: Gallery) -> str:
+    def model_in_service(self, gallery: GalleryBackend) -> str:
         """File of the model that the gallery is served with. Raises ModelError."""
         own = own_model(self.folder, gallery.model_identity.file)
         return str(own or self.model or find_model(gallery, self.address, None))
 
-    def open(self, model: str, gallery: Gallery | None = None) -> Recogniser:
+    def open(self, model: str, gallery: GalleryBackend | None = None) -> Recogniser:
         """A recognizer of a model. Raises ModelError, DataError, MissingExtra."""
         return Recogniser.load(model, gallery, self.runtime, self.precision, self.threads)
 
@@ -110,7 +112,7 @@ class LearningGallery:
             return EmbeddedReferences({})
 
 
-def entries_of(gallery: Gallery) -> list[Entry]:
+def entries_of(gallery: GalleryBackend) -> list[Entry]:
     """All references of a gallery."""
     with gallery.view() as view:
         return list(pages(view))

@@ -1,6 +1,6 @@
 """Promotion of a candidate, and the return to the former model: the gallery is embedded anew and replaced in one step.
 
-The gallery's file says which model it is served with; services that run take both over within a second, and one that starts
+The gallery says which model it is served with; services that run take both over within a second, and one that starts
 takes what it finds. The store keeps who promoted what, with which verdict.
 """
 
@@ -20,7 +20,7 @@ from unalike.recognition.gallery_conversion import convert_gallery
 from unalike.recognition.recognizer import Recogniser
 from unalike.serve.learning.candidate import compare_candidate
 from unalike.serve.learning.collection import Originals
-from unalike.serve.learning.gallery_models import LearningGallery
+from unalike.serve.learning.gallery_models import LearningGallery, entries_of
 from unalike.serve.model_files import keep_vectors, vectors_file
 from unalike.serve.store.learning import PROMOTE, ROLL_BACK, ComparisonRecord, PromotionRecord
 
@@ -31,7 +31,8 @@ class PromotionRefused(DataError):
 
 def current_comparison(place: LearningGallery, model_id: str) -> ComparisonRecord | None:
     """The latest comparison of a candidate with the network that is in service now; None where there is none."""
-    return place.store.learning.comparison(model_id, place.load().model_identity.network)
+    with place.opened() as gallery:
+        return place.store.learning.comparison(model_id, gallery.model_identity.network)
 
 
 def require_verdict(comparison: ComparisonRecord, *, override: bool, reason: str) -> None:
@@ -79,17 +80,17 @@ def promote(
         DataError: there is no such candidate, or it is in service already.
     """
     record = place.candidate(model_id)
-    gallery = place.load()
-    if gallery.model_identity.network == record.network:
+    with place.opened() as gallery:
+        network, former = gallery.model_identity.network, place.stored_file(place.model_in_service(gallery))
+    if network == record.network:
         raise DataError(f"the model {record.name!r} is in service already", expected="another candidate")
     comparison = current_comparison(place, model_id) or compare_candidate(place, model_id)
     verdict = comparison.result["verdict"]
     details = {"model": record.id, "name": record.name, "verdict": verdict, "override": override, "reason": reason}
     with _audited(place, actor, "model.promote", details, request_id) as outcome:
         require_verdict(comparison, override=override, reason=reason)
-        former = place.stored_file(place.model_in_service(gallery))
         promotion = PromotionRecord(PROMOTE, place.name, record.id, record.file, former, actor, details)
-        outcome |= _switch(place, gallery, place.file_of(record.file), promotion, source)
+        outcome |= _switch(place, place.file_of(record.file), promotion, source)
     return promotion
 
 
@@ -110,8 +111,8 @@ def roll_back(
         raise DataError(
             f"no model of the gallery {place.name} was promoted", expected="a promotion that can be taken back"
         )
-    gallery = place.load()
-    former = place.stored_file(place.model_in_service(gallery))
+    with place.opened() as gallery:
+        former = place.stored_file(place.model_in_service(gallery))
     parts = Path(standing.former).parts
     is_own = not Path(standing.former).is_absolute() and len(parts) == 3
     details = {"taken back": standing.id, "model": standing.model}
@@ -119,33 +120,33 @@ def roll_back(
         promotion = PromotionRecord(
             ROLL_BACK, place.name, parts[1] if is_own else None, standing.former, former, actor, details
         )
-        outcome |= _switch(place, gallery, place.file_of(standing.former), promotion, source)
+        outcome |= _switch(place, place.file_of(standing.former), promotion, source)
     return promotion
 
 
 def missing_originals(place: LearningGallery, source: str | None = None) -> list[str]:
     """Names of the references of a gallery that no other model could embed, since they have no picture."""
     originals = Originals(place.store, None if source is None else Path(source))
-    with place.load().view() as view:
-        entries = view.entries(limit=max(1, view.size[0]))
+    with place.opened() as gallery:
+        entries = entries_of(gallery)
     return [entry.name for entry in entries if not originals.exists(entry)]
 
 
-def _switch(
-    place: LearningGallery, gallery: Gallery, file: str, promotion: PromotionRecord, source: str | None
-) -> dict[str, Any]:
+def _switch(place: LearningGallery, file: str, promotion: PromotionRecord, source: str | None) -> dict[str, Any]:
     """Embed the gallery by another model and replace it; what is worth a line in the audit log."""
     if source is not None and not Path(source).is_dir():
         raise DataError(f"there is no folder {source}", expected="a folder with pictures of references")
     originals = Originals(place.store, None if source is None else Path(source))
     recognizer = place.open(file)
     notes: dict[str, Any] = {}
+    with place.opened() as gallery:
+        calibration = gallery.calibration
 
     def calibrate(converted: Recogniser) -> GalleryCalibration | None:
-        return _calibrate(converted, gallery.calibration, notes)
+        return calibrate_alike(converted, calibration, notes)
 
-    def before_replacing() -> None:
-        keep_vectors(Path(place.address), vectors_file(place.folder, place.name, gallery.model_identity))
+    def before_replacing(former: Gallery) -> None:
+        keep_vectors(former, vectors_file(place.folder, place.name, former.model_identity))
         place.store.learning.add_promotion(promotion)
 
     try:
@@ -160,7 +161,7 @@ def _switch(
     return notes
 
 
-def _calibrate(
+def calibrate_alike(
     recognizer: Recogniser, before: GalleryCalibration | None, notes: dict[str, Any]
 ) -> GalleryCalibration | None:
     """The calibration of a converted gallery, as its former one was asked for; None where there was none or none is possible."""

@@ -27,7 +27,7 @@ class Order:
     Attributes:
         task: id of the task.
         folder, store, images: of the service.
-        gallery, address: name and file of the gallery.
+        gallery, address: name of the gallery, and its file or its address in a database.
         model: the model that the service was started with.
         runtime, precision, threads, max_pixels: of its networks.
         spec: spec file of trainings.

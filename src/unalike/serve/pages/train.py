@@ -9,12 +9,12 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from unalike.recognition.backends.database_address import is_database
 from unalike.report.plots import LinePlot
 from unalike.serve.learning.desk import plots_of
 from unalike.serve.pages.rendering import render_page
 from unalike.serve.resources import GalleryResource
 from unalike.serve.routes.candidates import plain_candidate
+from unalike.serve.routes.shadow import describe_shadow
 from unalike.serve.routes.tasks import plain_task
 from unalike.serve.routes.trainings import GOALS, check_values
 from unalike.serve.service import Service
@@ -69,6 +69,12 @@ def train_pages(service: Service) -> APIRouter:
         values = await asyncio.to_thread(_state, service, resource)
         return render_page(request, "fragments/train_state.html.j2", gallery=resource.name, **values)
 
+    @router.get("/train/shadow")
+    async def shadow(request: Request) -> Response:
+        resource = _resource(service, request)
+        values = await asyncio.to_thread(_shadow, service, resource)
+        return render_page(request, "fragments/shadow.html.j2", gallery=resource.name, **values)
+
     @router.get("/train/checks")
     async def checks(request: Request) -> Response:
         parameters = Parameters(dict(request.query_params))
@@ -104,8 +110,15 @@ def _state(service: Service, resource: GalleryResource) -> dict[str, Any]:
         candidates.append(candidate)
     return {
         "tasks": tasks, "candidates": candidates, "can_roll_back": learning.standing_promotion(resource.name) is not None,
-        "is_busy": any(not view.is_over for view in tasks), "network": network, "can_learn": not is_database(resource.address),
+        "is_busy": any(not view.is_over for view in tasks), "network": network, **_shadow(service, resource),
     }  # fmt: skip
+
+
+def _shadow(service: Service, resource: GalleryResource) -> dict[str, Any]:
+    """The shadow of a gallery that was begun last, with what became of it."""
+    record = service.store.shadows.latest(resource.name)
+    shadow = None if record is None else describe_shadow(service.store, record)
+    return {"shadow": shadow, "has_shadow": shadow is not None and shadow["ended"] is None}
 
 
 def _task_view(service: Service, record: TaskRecord) -> TaskView:

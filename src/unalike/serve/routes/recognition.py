@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request
+from starlette.background import BackgroundTask
 from starlette.responses import Response
 
 from unalike.errors import UnreadableImage
@@ -19,6 +20,7 @@ from unalike.serve.answers import EmbedModel, IdentifyModel, plain_identificatio
 from unalike.serve.batching import EmbedFinish
 from unalike.serve.decision_log import DecisionLog
 from unalike.serve.documents import add_scoped, image_body
+from unalike.serve.learning.shadow import SampledImage
 from unalike.serve.metrics import Metrics
 from unalike.serve.problems import Problem
 from unalike.serve.request_context import RequestContext, context_of
@@ -116,10 +118,14 @@ def recognition_router(service: Service) -> APIRouter:
             request, uploads, resource.network, resource.view, finish, contexts, keep=service.settings.keep_images
         )
         answers, unreadable = separate(uploads, results)
-        return json_response({
+        response = json_response({
             "gallery": resource.name, "engine": resource.network.description, "index": resource.index_description,
             "answers": answers, "unreadable": unreadable,
         })  # fmt: skip
+        if service.shadows.has_shadow(resource.name):
+            images = [SampledImage(answer["id"], uploads[answer["index"]].content, rule) for answer in answers]
+            response.background = BackgroundTask(service.shadows.offer, resource, images)  # after it is sent
+        return response
 
     async def embed(request: Request, name: str | None) -> Response:
         """Compute the vectors of images."""

@@ -3,6 +3,7 @@ import { ApiError, call, galleryPath, say, sayProblem } from "./api.js";
 import { confirmChange } from "./confirm_dialog.js";
 import { fetchFragment } from "./fragments.js";
 import { bindKeys } from "./keys.js";
+import { beginShadow, watchShadow } from "./shadow.js";
 
 const POLL_MS = 1500;
 const { gallery } = document.getElementById("train").dataset;
@@ -138,6 +139,9 @@ const acts = {
     if (!(await confirmChange({ title: "Roll back to the former model?", content: text, verb: "Roll back" }))) return;
     await begin(galleryPath(gallery, "/rollback"), {}, "The return to the former model");
   },
+  shadow: async (id, article) => {
+    if (await beginShadow(gallery, id, article.querySelector("h3").textContent)) await refresh();
+  },
   cancel: async (id) => {
     await call("POST", `/v1/tasks/${encodeURIComponent(id)}/cancel`, { json: {} });
     say("Canceled.");
@@ -173,3 +177,4 @@ if (form) {
 }
 
 follow();
+watchShadow(gallery, refresh);

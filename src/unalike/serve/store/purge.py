@@ -31,13 +31,15 @@ from unalike.serve.store.records import utc_now
 from unalike.serve.store.references import hash_of_reference, hashes_of, references_of
 from unalike.serve.store.reviews import DOUBTFUL, DRIFTED, NEW_CLASS, UNDO_TIME
 from unalike.serve.store.store import Store
-from unalike.serve.store.tables import decisions, idempotency, json_text, plain_text, reviews
+from unalike.serve.store.tables import decisions, idempotency, json_text, plain_text, reviews, shadow_answers, shadows
 from unalike.storage.atomic import copy_file
 from unalike.storage.file_lock import file_lock
 
 CHUNK = 500  # rows a transaction: other writers wait no longer than for these
 ANSWERS_KEPT = timedelta(hours=24)
 LOCK_FILE = ".purge.lock"
+# A gallery that another one replaced is kept so long for those who read it.
+FORMER_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,10 @@ def purge_expired(
     Raises:
         StoreError: something cannot be read or removed.
     """
-    now = now or utc_now()
+    now, galleries = now or utc_now(), list(galleries)
     with purge_lock(store):
+        for gallery in galleries:
+            gallery.drop_former(FORMER_S)
         answers = _delete(store.database, idempotency, idempotency.c.created < now - ANSWERS_KEPT)
         _forget_undo(store.database, now - UNDO_TIME)
         rows = 0
@@ -127,7 +131,7 @@ def purge_image(
         for gallery in galleries.values():
             ids = [one.id for one in references_of(gallery) if hash_of_reference(one.name) == sha]
             report = replace(report, references=report.references + _remove_references(gallery, ids))
-        _remove_learning_data(store)
+        _remove_learning_data(store, galleries.values())
         rows = _delete(store.database, decisions, decisions.c.image == sha)
         answers = _delete(store.database, idempotency, _contains(store.database, idempotency.c.body, sha))
         _delete(store.database, reviews, _contains(store.database, reviews.c.undo, sha))
@@ -164,7 +168,11 @@ def purge_class(
     with purge_lock(store), _audited(store, actor, "purge.class", resource, details, request_id) as entry:
         own = list(references_of(gallery, label)) if label in gallery.counts() else []
         names_it = _names_class(database, resource, label)
-        if not own and not _images_of(database, names_it) and not _exists(database, names_it):
+        is_shadow = _shadow_names_class(resource, label)
+        is_named = _exists(database, decisions.c.id, names_it) or _exists(
+            database, shadow_answers.c.shadow_id, is_shadow
+        )
+        if not own and not is_named:
             raise DataError(f"no class {label!r} in gallery {resource!r}", expected="a class, or one that decisions name",
                             remedy=closest(label, gallery.counts()))  # fmt: skip
         candidates = hashes_of(own) | _images_of(database, names_it)
@@ -177,20 +185,23 @@ def purge_class(
         images = sum(store.images.delete(sha) for sha in sorted(candidates))
         is_answer = sa.or_(reviews.c.label == label, _mentions(database, reviews.c.undo, label))
         _delete(database, reviews, sa.and_(reviews.c.resource == resource, sa.func.coalesce(is_answer, sa.false())))
+        _delete(database, shadow_answers, is_shadow)
         report = PurgeReport(
             images=images,
             decisions=_delete(database, decisions, names_it),
             answers=_delete(database, idempotency, _mentions(database, idempotency.c.body, label)),
             references=_remove_references(gallery, sorted(own_ids)),
         )
-        _remove_learning_data(store)
+        _remove_learning_data(store, galleries.values())
         entry.update(report.to_dict())
     _empty_journal(database)
     return report
 
 
-def _remove_learning_data(store: Store) -> None:
+def _remove_learning_data(store: Store, galleries: Iterable[GalleryBackend]) -> None:
     """Cancel trainings, which have copies of pictures, and remove what learning keeps beside galleries and models."""
+    for gallery in galleries:
+        gallery.drop_former()
     store.tasks.cancel_all(TRAIN, error="pictures of its data were purged")
     remove_learning_data(store.folder)
 
@@ -221,7 +232,7 @@ def _audited(
 
 
 def _delete(database: Database, table: sa.Table, condition: sa.ColumnElement[bool]) -> int:
-    """Delete rows, some at a time; their feedback goes with decisions."""
+    """Delete rows, some at a time; feedback and answers of shadows go with their decisions."""
     columns = list(table.primary_key.columns)
     count = 0
     while True:
@@ -284,9 +295,15 @@ def _names_class(database: Database, resource: str, label: str) -> sa.ColumnElem
     return sa.and_(columns.resource == resource, is_named)
 
 
-def _exists(database: Database, condition: sa.ColumnElement[bool]) -> bool:
+def _shadow_names_class(resource: str, label: str) -> sa.ColumnElement[bool]:
+    """Which answers of candidates name a class."""
+    of_gallery = shadow_answers.c.shadow_id.in_(sa.select(shadows.c.id).where(shadows.c.gallery == resource))
+    return sa.and_(of_gallery, sa.or_(shadow_answers.c.label == label, shadow_answers.c.nearest == label))
+
+
+def _exists(database: Database, column: sa.ColumnElement[Any], condition: sa.ColumnElement[bool]) -> bool:
     with database.reading() as connection:
-        return connection.execute(sa.select(decisions.c.id).where(condition).limit(1)).first() is not None
+        return connection.execute(sa.select(column).where(condition).limit(1)).first() is not None
 
 
 def _images_of(database: Database, condition: sa.ColumnElement[bool]) -> set[str]:

@@ -23,6 +23,7 @@ from unalike.serve.store.reviews import Reviews
 from unalike.serve.store.service_settings import ServiceSettings
 from unalike.serve.store.sessions import Sessions
 from unalike.serve.store.settings import Settings
+from unalike.serve.store.shadows import Shadows
 from unalike.serve.store.statistics import Statistics
 from unalike.serve.store.tasks import Tasks
 
@@ -40,6 +41,7 @@ class Store:
         decisions, keys, sessions, idempotency, audit, reviews, settings, service_settings, statistics, tasks: what it holds.
         galleries: names and addresses of the galleries that are served; the references are in the galleries alone.
         learning: models, comparisons and promotions.
+        shadows: candidates that answer a share of the traffic too, and what they say.
         images: the images.
     """
 
@@ -51,6 +53,7 @@ class Store:
         self.sessions = Sessions(database, self.audit)
         self.settings, self.service_settings = Settings(database), ServiceSettings(database, self.audit)
         self.reviews, self.tasks, self.learning = Reviews(database), Tasks(database), Learning(database)
+        self.shadows = Shadows(database)
         self.galleries, self.statistics = Galleries(database), Statistics(database)
 
     def transaction(self) -> AbstractContextManager[sa.Connection]:

@@ -331,3 +331,38 @@ promotions = Table(
     Column("details", Json, nullable=False),
     Index("promotions_by_gallery", "gallery", "id"),
 )  # fmt: skip
+
+shadows = Table(
+    "shadows", metadata,
+    Column("id", ID, primary_key=True),
+    Column("time", UtcTime, nullable=False),
+    Column("gallery", Name, nullable=False),
+    Column("model", ID, ForeignKey("models.id", ondelete="CASCADE"), nullable=False),
+    Column("share", Finite, nullable=False),
+    Column("former", Name, nullable=False),  # key of the network in service
+    Column("actor", Name, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("message", PlainText, nullable=False),
+    Column("reference_count", Integer),
+    Column("left_out", Integer, nullable=False),
+    Column("dropped", Integer, nullable=False),
+    Column("ended", UtcTime),  # NULL while it runs
+    Index("shadows_by_gallery", "gallery", "id"),
+    # Of a gallery, one runs at most.
+    Index("shadows_that_run", "gallery", unique=True, sqlite_where=text("ended IS NULL"), postgresql_where=text("ended IS NULL")),
+)  # fmt: skip
+
+# What a candidate would have answered; it goes with its decision.
+shadow_answers = Table(
+    "shadow_answers", metadata,
+    Column("shadow_id", ID, ForeignKey("shadows.id", ondelete="CASCADE"), primary_key=True),
+    Column("decision_id", ID, ForeignKey("decisions.id", ondelete="CASCADE"), primary_key=True),
+    Column("time", UtcTime, nullable=False),
+    Column("decision", String(16), nullable=False),
+    Column("label", Name),
+    Column("nearest", Name, nullable=False),
+    Column("score", Finite),
+    Column("threshold", Finite),
+    Column("agrees", Boolean, nullable=False),
+    Index("shadow_answers_by_decision", "decision_id"),
+)  # fmt: skip

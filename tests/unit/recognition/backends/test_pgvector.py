@@ -12,8 +12,9 @@ import pytest
 
 from tests.support.postgres import new_database
 from unalike.errors import DataError, ModelError
-from unalike.recognition.backends.address import edit_gallery, open_gallery, save_gallery
+from unalike.recognition.backends.address import edit_gallery, open_gallery, replace_gallery, save_gallery
 from unalike.recognition.backends.conformance import LAWS
+from unalike.recognition.backends.conformance_networks import NETWORK_LAWS, conversion_to, identity_of
 from unalike.recognition.backends.conformance_oracle import DIM, create, enrol, random_vectors
 from unalike.recognition.backends.conformance_processes import PROCESS_LAWS
 from unalike.recognition.backends.pgvector import PostgresGallery
@@ -33,7 +34,7 @@ def address(database: str, request: pytest.FixtureRequest) -> str:
     return f"{database}&gallery={request.node.name.replace('[', '.').replace(']', '')}"
 
 
-@pytest.mark.parametrize("law", [*LAWS, *PROCESS_LAWS], ids=lambda law: law.__name__)
+@pytest.mark.parametrize("law", [*LAWS, *PROCESS_LAWS, *NETWORK_LAWS], ids=lambda law: law.__name__)
 def test_postgresql_keeps_the_law(law: Callable[[str], None], address: str) -> None:
     law(address)
 
@@ -197,3 +198,34 @@ def test_wide_vectors_are_searched_exactly(database: str) -> None:
             )
         assert found.label_Q == expected.label_Q and found.nearest.ids_QK.tolist() == expected.nearest.ids_QK.tolist()
         assert np.allclose(found.nearest.scores_QK, expected.nearest.scores_QK, atol=1e-5)
+
+
+def test_a_former_gallery_is_read_until_it_is_removed_and_leaves_no_table(address: str) -> None:
+    """Its name is one that nobody can give, and is proposed to nobody; its readers are told when it is gone."""
+    gallery = create(address, identity=identity_of(1))
+    enrol(gallery, random_vectors(4), list("aabb"))
+    with gallery.view() as view:
+        pass
+    assert replace_gallery(address, conversion_to(2, seed=50), view)
+    with pytest.raises(DataError) as caught:
+        open_gallery(address[:-1])
+    assert " former " not in str(caught.value)
+    assert gallery.counts() == {"a": 2, "b": 2}
+    open_gallery(address).drop_former()
+    with pytest.raises(ModelError):
+        gallery.counts()
+    with psycopg.connect(address.partition("&gallery=")[0]) as connection:
+        row = gallery._row  # its tables
+        statement = "SELECT count(*) FROM pg_tables WHERE tablename IN (%s, %s)"
+        assert connection.execute(statement, [row.vectors_table, row.classes_table]).fetchone() == (0,)
+
+
+def test_a_reader_of_the_former_gallery_goes_on_when_the_network_comes_back(address: str) -> None:
+    gallery = create(address, identity=identity_of(1))
+    enrol(gallery, random_vectors(4), list("aabb"))
+    for number in (2, 1):
+        with open_gallery(address).view() as view:
+            pass
+        assert replace_gallery(address, conversion_to(number, seed=number, labels="xyz"), view)
+        assert gallery.counts() == ({"a": 2, "b": 2} if number == 2 else {"x": 1, "y": 1, "z": 1})
+    assert enrol(gallery, random_vectors(1), ["n"]) == [3]

@@ -94,7 +94,7 @@ def test_a_better_candidate_is_told_from_a_worse_one(tmp_path: Path) -> None:
     assert result["after"] == 1.0 and result["before"] < 0.7 and result["verdict"]["decision"] == PROMOTE
     assert result["gains"] == len(result["changes"]) > 0 and all(change["gain"] for change in result["changes"])
     assert result["left_out"]["seen by the model in service"] == 12  # the references, whose time is not known
-    assert scene.store.learning.comparison(better.id, scene.place.load().model_identity.network) == comparison
+    assert scene.store.learning.comparison(better.id, scene.load().model_identity.network) == comparison
     equal = compare_candidate(scene.place, same.id).result
     assert equal["verdict"]["decision"] == TOO_FEW and equal["verdict"]["missing"] > 100 and equal["changes"] == []
 

@@ -32,7 +32,7 @@ def test_references_and_corrections_are_collected(tmp_path: Path) -> None:
     scene.store.decisions.add([withdrawn])
     for verdict in ("confirmed", "withdrawn"):
         scene.store.decisions.give_feedback(withdrawn.id, Feedback(verdict))
-    images, report = collect_images(scene.store, NAME, entries_of(scene.place.load()), Originals(scene.store))
+    images, report = collect_images(scene.store, NAME, entries_of(scene.load()), Originals(scene.store))
     taught = {image.sha256: image.label for image in images if image.source == CORRECTION}
     assert taught == {wrong: "color 1", new: "fresh", confirmed: "color 0"}
     assert sum(image.source == REFERENCE for image in images) == 9 and report.missing == []
@@ -45,7 +45,7 @@ def test_a_correction_that_was_enrolled_counts_once(tmp_path: Path) -> None:
     record = DecisionRecord("identify", NAME, "label", label="color 1", image=enrolled)
     scene.store.decisions.add([record])
     scene.store.decisions.give_feedback(record.id, Feedback("wrong", "color 0"))
-    images, report = collect_images(scene.store, NAME, entries_of(scene.place.load()), Originals(scene.store))
+    images, report = collect_images(scene.store, NAME, entries_of(scene.load()), Originals(scene.store))
     assert [image.source for image in images if image.sha256 == enrolled] == [CORRECTION] and report.duplicates == 1
     assert report.conflicts == []
 
@@ -55,7 +55,7 @@ def test_a_folder_adds_images_and_the_service_may_be_left_out(tmp_path: Path) ->
     (tmp_path / "old" / "red").mkdir(parents=True)
     (tmp_path / "old/red/1.png").write_bytes(picture("red"))
     (tmp_path / "old/red/2.png").write_bytes(hue_picture(0, 1000))  # enrolled as color 0
-    entries = entries_of(scene.place.load())
+    entries = entries_of(scene.load())
     folder = str(tmp_path / "old")
     images, report = collect_images(scene.store, NAME, entries, Originals(scene.store), folder=folder)
     assert report.sources == {REFERENCE: 6, FOLDER: 1} and len(report.conflicts) == 1

@@ -11,13 +11,13 @@ import pytest
 
 from tests.support.learning import NAME, make_scene
 from unalike.errors import DataError, SpecError
-from unalike.serve.learning.gallery_models import LearningGallery, choose_gallery, entries_of
+from unalike.serve.learning.gallery_models import choose_gallery, entries_of
 from unalike.serve.model_files import model_file
 
 
 def test_the_model_in_service_is_the_promoted_one_else_that_of_the_options_else_the_gallerys(tmp_path: Path) -> None:
     scene = make_scene(tmp_path)
-    gallery = scene.place.load()
+    gallery = scene.load()
     assert scene.place.model_in_service(gallery) == str(tmp_path / "service.onnx")
     named = replace(scene.place, model="other.onnx")
     assert named.model_in_service(gallery) == "other.onnx"
@@ -63,10 +63,4 @@ def test_the_only_gallery_need_not_be_named(tmp_path: Path) -> None:
     scene.store.galleries.register({"second": str(tmp_path / "second.gallery")})
     with pytest.raises(SpecError, match="2 galleries"):
         choose_gallery(scene.store, None)
-    assert len(entries_of(scene.place.load())) == 12
-
-
-def test_a_gallery_in_a_database_is_refused(tmp_path: Path) -> None:
-    scene = make_scene(tmp_path)
-    with pytest.raises(DataError, match="is in a database"):
-        LearningGallery(scene.store, "shop", "postgresql://host/db?gallery=shop")
+    assert len(entries_of(scene.load())) == 12

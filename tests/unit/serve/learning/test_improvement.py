@@ -50,10 +50,10 @@ def test_a_good_candidate_is_promoted_and_taken_back(tmp_path: Path, kind: dict[
     answer = improve(settings(scene), actor="me")
     assert answer["comparison"]["result"]["verdict"]["decision"] == "promote"
     assert answer["promotion"]["model"] == answer["model"]["id"]
-    assert scene.place.load().model_identity.network == answer["model"]["network"]
+    assert scene.load().model_identity.network == answer["model"]["network"]
     back = improve(settings(scene, roll_back=True), actor="me")
     assert back["promotion"]["former"] == answer["model"]["file"]
-    assert scene.place.load().model_identity.file == str(tmp_path / "service.onnx")
+    assert scene.load().model_identity.file == str(tmp_path / "service.onnx")
 
 
 def test_a_bad_candidate_is_refused_and_stays_in_the_store(tmp_path: Path, kind: dict[str, str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 
 from tests.support.learning import NAME, TASK_PATIENCE_S, finished, hue_picture, make_scene, run_tasks, serving
+from tests.support.postgres import new_database
 from tests.support.serving import files
 from unalike.recognition.gallery import Gallery
+from unalike.serve.store import open_store
 
 MARKUP = "<img src=x onerror=alert(1)>"
 
@@ -133,6 +136,44 @@ def test_references_without_a_picture_are_listed_and_a_folder_is_named(tmp_path:
             assert (await it.client.post(address, json={**body, "folder": str(tmp_path)})).status_code == 422
             await finished(it, await it.client.post(address, json={**body, "folder": "pictures"}))
             await until_network(it, candidate.network)
+
+    run_tasks(scenario())
+
+
+def test_replicas_of_one_database_take_a_promoted_model_over_without_a_failed_request(tmp_path: Path) -> None:
+    """Two services, one store and one gallery in PostgreSQL: each answer is of the old or the new model, none is refused."""
+    pytest.importorskip("psycopg")
+    url = new_database()
+    scene = make_scene(tmp_path, address=f"{url}&gallery=colors", store_url=url)
+    candidate = scene.add_candidate("color")
+    right = [f"color {number}" for number in range(4)]
+    other = replace(scene, store=open_store(url, scene.store.folder))
+    statuses: list[int] = []
+
+    async def ask(it: SimpleNamespace) -> None:
+        while True:
+            response = await it.client.post("/v1/identify", files=files(*(hue_picture(n, 77) for n in range(4))))
+            statuses.append(response.status_code)
+
+    async def scenario() -> None:
+        async with serving(scene, store=url) as one, serving(other, store=url) as two:
+            first = await network(one)
+            asking = [asyncio.create_task(ask(it)) for it in (one, two)]
+            body = {"override": True, "reason": "x"}
+            await finished(one, await one.client.post(f"/v1/candidates/{candidate.id}/promotion", json=body))
+            await asyncio.gather(*(until_network(it, candidate.network) for it in (one, two)))
+            assert await labels(one) == await labels(two) == right
+            enrolled = await two.client.post("/v1/references", files=files(hue_picture(6, 6)), data={"label": MARKUP})
+            assert enrolled.status_code == 201
+            await finished(two, await two.client.post("/v1/rollback", json={}))
+            await asyncio.gather(*(until_network(it, first) for it in (one, two)))
+            for it in (one, two):
+                classes = {entry["label"] for entry in (await it.client.get("/v1/classes")).json()["classes"]}
+                assert MARKUP in classes
+            for task in asking:
+                task.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
+            assert set(statuses) == {200}
 
     run_tasks(scenario())
 

@@ -12,7 +12,7 @@ import pytest
 from tests.support.postgres import new_database
 from tests.support.reference_galleries import make_gallery
 from unalike.errors import DataError
-from unalike.recognition.backends.address import save_gallery
+from unalike.recognition.backends.address import open_gallery, replace_gallery, save_gallery
 from unalike.recognition.gallery import Gallery
 from unalike.serve.store import DecisionFilter, DecisionRecord, Feedback, New, NoSuchImage, Store
 from unalike.serve.store import purge as module
@@ -182,6 +182,19 @@ def test_a_class_of_a_gallery_in_a_database(sqlite_store: Store) -> None:
     gallery.refresh()
     assert gallery.counts() == {"apple": 1}
     gallery.close()
+
+
+def test_a_former_gallery_in_a_database_keeps_nothing_of_a_purged_class(sqlite_store: Store) -> None:
+    address = f"{new_database()}&gallery=shop"
+    memory = make_gallery(("pear", "a.jpg"), ("apple", "b.jpg"))
+    former = save_gallery(memory, address)
+    with former.view() as view:
+        pass
+    assert replace_gallery(address, memory, view)
+    purge_class(sqlite_store, "shop", "pear", {"shop": open_gallery(address)})
+    psycopg = pytest.importorskip("psycopg")
+    with psycopg.connect(address.partition("&gallery=")[0]) as connection:
+        assert connection.execute("SELECT count(*) FROM unalike_galleries").fetchone() == (1,)
 
 
 @pytest.mark.parametrize("what", ["image", "class"])

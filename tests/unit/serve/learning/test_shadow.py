@@ -1,0 +1,171 @@
+"""Which decisions are sampled; images without a place are dropped and counted; a process that ends is started again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.learning import NAME, Scene, make_scene
+from tests.support.serving import run, until
+from unalike.serve.learning import shadow as module
+from unalike.serve.learning.shadow import SampledImage, ShadowRunner, is_sampled
+from unalike.serve.learning.shadow_worker import ShadowOrder
+from unalike.serve.metrics import Metrics
+from unalike.serve.store import DecisionRecord, new_id
+from unalike.serve.store.shadows import ShadowRecord
+
+# A process that answers each image with its length; one of four bytes ends it.
+STANDIN = """
+import json, os, sys
+def main():
+    sys.stdin.buffer.readline()
+    print(json.dumps({"ready": {"references": 3, "left_out": 1}}), flush=True)
+    while line := sys.stdin.buffer.readline():
+        content = sys.stdin.buffer.read(json.loads(line)["bytes"])
+        if len(content) == 4:
+            os._exit(1)
+        if len(content) == 5:
+            print(json.dumps({"error": "no picture", "references": 3, "left_out": 1}), flush=True)
+            continue
+        answer = {"decision": "label", "label": "a", "nearest": "a", "score": float(len(content)), "threshold": None}
+        print(json.dumps({"answer": answer, "references": 4, "left_out": 1}), flush=True)
+"""
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    (tmp_path / "standin_shadow.py").write_text(STANDIN)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    monkeypatch.setattr(module, "MODULE", "standin_shadow")
+    monkeypatch.setattr(module, "RETRY_S", 0.05)
+    return make_scene(tmp_path)
+
+
+def begin(scene: Scene, share: float = 1.0) -> ShadowRecord:
+    record = ShadowRecord(NAME, scene.add_candidate("color").id, share, "weights 1")
+    assert scene.store.shadows.begin(record)
+    return record
+
+
+def make_runner(scene: Scene, record: ShadowRecord, metrics: Metrics) -> ShadowRunner:
+    order = ShadowOrder(record.model, "x", None, None, NAME, "x", None, "auto", "auto", 1, 1)
+    return ShadowRunner(record, order, scene.store, metrics)
+
+
+def decided(scene: Scene, content: bytes) -> SampledImage:
+    record = DecisionRecord("identify", NAME, "label", label="a")
+    scene.store.decisions.add([record])
+    return SampledImage(record.id, content)
+
+
+def counted(metrics: Metrics, outcome: str) -> float:
+    value = metrics.registry.get_sample_value("unalike_shadow_images_total", {"gallery": NAME, "outcome": outcome})
+    return value or 0.0
+
+
+def test_a_share_of_the_decisions_is_sampled_and_always_the_same() -> None:
+    ids = [new_id() for _ in range(4000)]
+    chosen = [id for id in ids if is_sampled(id, 0.25)]
+    assert 850 < len(chosen) < 1150  # 6 standard deviations
+    assert chosen == [id for id in ids if is_sampled(id, 0.25)]
+    assert set(chosen) < {id for id in ids if is_sampled(id, 0.5)}, "a larger share holds the smaller one"
+    assert all(is_sampled(id, 1.0) for id in ids) and not any(is_sampled(id, 0.0) for id in ids)
+    assert [is_sampled(f"decision {number}", 0.3) for number in range(6)] == [True, False, False, True, True, True]
+
+
+def test_sampled_images_are_answered_and_those_without_a_place_counted(scene: Scene) -> None:
+    record, metrics = begin(scene), Metrics()
+
+    async def scenario() -> None:
+        runner = make_runner(scene, record, metrics)
+        runner.offer([decided(scene, b"early")], is_busy=False)  # the candidate is not ready yet
+        await until(lambda: runner._is_ready)
+        runner.offer([decided(scene, b"x")], is_busy=True)
+        runner.offer([decided(scene, b"x" * 7), decided(scene, b"wrong"), decided(scene, b"x" * 9)], is_busy=False)
+        await until(lambda: counted(metrics, "computed") == 2)
+        runner.offer([decided(scene, b"x" * 8) for _ in range(module.MAX_WAITING + 5)], is_busy=False)
+        assert counted(metrics, "dropped") == 7
+        await runner.stop()
+
+    run(scenario())
+    final = scene.store.shadows.get(record.id)
+    assert final is not None and (final.state, final.reference_count, final.left_out) == ("running", 4, 1)
+    summary = scene.store.shadows.summary(record.id)
+    assert summary.sampled == summary.same >= 2
+    assert counted(metrics, "failed") == 1
+    assert final.dropped == counted(metrics, "dropped") + counted(metrics, "failed")
+
+
+def test_large_images_that_wait_are_bounded_by_their_bytes(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_BYTES", 20)
+    record, metrics = begin(scene), Metrics()
+
+    async def scenario() -> None:
+        runner = make_runner(scene, record, metrics)
+        await until(lambda: runner._is_ready)
+        runner.offer([decided(scene, b"x" * 9) for _ in range(3)], is_busy=False)
+        assert counted(metrics, "dropped") == 1
+        await until(lambda: counted(metrics, "computed") == 2)
+        runner.offer([decided(scene, b"x" * 9)], is_busy=False)
+        await until(lambda: counted(metrics, "computed") == 3)
+        await runner.stop()
+
+    run(scenario())
+
+
+def test_only_the_share_is_taken(scene: Scene) -> None:
+    record, metrics = begin(scene, 0.5), Metrics()
+
+    async def scenario() -> None:
+        runner = make_runner(scene, record, metrics)
+        images = [decided(scene, b"x") for _ in range(40)]
+        runner.offer(images, is_busy=True)
+        assert counted(metrics, "dropped") == sum(is_sampled(image.decision_id, 0.5) for image in images)
+        await runner.stop()
+
+    run(scenario())
+
+
+def test_a_process_that_ends_is_started_again(scene: Scene) -> None:
+    record, metrics = begin(scene), Metrics()
+
+    async def scenario() -> None:
+        runner = make_runner(scene, record, metrics)
+        await until(lambda: runner._is_ready)
+        runner.offer([decided(scene, b"quit")], is_busy=False)
+        await until(lambda: counted(metrics, "failed") == 1)
+        await until(lambda: not runner._is_ready)
+        await until(lambda: runner._is_ready)
+        runner.offer([decided(scene, b"x")], is_busy=False)
+        await until(lambda: counted(metrics, "computed") == 1)
+        await runner.stop()
+
+    run(scenario())
+    final = scene.store.shadows.get(record.id)
+    assert final is not None and final.state == "running" and final.message == ""
+
+
+def test_a_candidate_that_cannot_be_loaded_is_said_on_the_shadow(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MODULE", "unalike.serve.learning.shadow_worker")
+    record, metrics = begin(scene), Metrics()
+    order = ShadowOrder(
+        "none", str(scene.folder / "y"), None, None, NAME, "/none/x.gallery", None, "onnxruntime", "auto", 1, 1
+    )
+
+    def message() -> str:
+        state = scene.store.shadows.get(record.id)
+        return "" if state is None else state.message
+
+    async def scenario() -> None:
+        runner = ShadowRunner(record, order, scene.store, metrics)
+        async with asyncio.timeout(60):
+            while not message():
+                await asyncio.sleep(0.05)
+        await runner.stop()
+
+    run(scenario())
+    assert "/none/x.gallery" in message() and "Traceback" not in message()
