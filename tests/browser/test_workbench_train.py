@@ -97,8 +97,10 @@ def test_from_corrections_to_a_promoted_model_and_back(browser, service):
         page.locator("#minutes").fill("0.2")
         page.locator("#goal").select_option("known-classes")
         page.locator("#name").fill(MARKUP)
-        page.locator("#start").click()
+        before = len(service.call("GET", "/v1/trainings")["tasks"])
+        page.locator("#start").dblclick()
         message(page, "The training began", PATIENCE_MS)
+        assert len(service.call("GET", "/v1/trainings")["tasks"]) == before + 1, "a double click begins one"
         page.reload()  # nothing is lost
         page.locator(".task .kind", has_text="running").or_(
             page.locator(".task .kind", has_text="done")

@@ -40,7 +40,11 @@ function follow() {
 
 /** Begin a task, say so, and say how it ended. */
 async function begin(path, json, words) {
-  const task = await call("POST", path, { json });
+  await attend(await call("POST", path, { json }), words);
+}
+
+/** Say that a task began, and how it ended. */
+async function attend(task, words) {
   say(`${words} began.`);
   await refresh();
   await ending(task.id, words);
@@ -87,16 +91,25 @@ async function check() {
   }
 }
 
+let isStarting = false; // the second click of a double click begins no second training
+
 async function start() {
-  if (!form.reportValidity()) return;
-  const name = document.getElementById("name").value.trim();
-  const json = {
-    ...(await data()),
-    minutes: Number(document.getElementById("minutes").value),
-    goal: document.getElementById("goal").value,
-    ...(name ? { name } : {}),
-  };
-  await begin("/v1/trainings", json, "The training");
+  if (isStarting || !form.reportValidity()) return;
+  isStarting = true;
+  let task;
+  try {
+    const name = document.getElementById("name").value.trim();
+    const json = {
+      ...(await data()),
+      minutes: Number(document.getElementById("minutes").value),
+      goal: document.getElementById("goal").value,
+      ...(name ? { name } : {}),
+    };
+    task = await call("POST", "/v1/trainings", { json });
+  } finally {
+    isStarting = false;
+  }
+  await attend(task, "The training");
 }
 
 // ---- candidates ----
