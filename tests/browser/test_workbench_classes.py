@@ -497,3 +497,17 @@ def test_a_key_that_may_only_look_sees_no_buttons_of_changes(browser, tmp_path):
 def test_the_service_writes_no_traceback(service, large):
     for running in (service, large):
         assert "Traceback" not in (Path(running.folder) / "log.txt").read_text()
+
+
+def test_a_threshold_is_set_anew_on_the_page_and_holds_after_a_restart(service: Workbench, browser: Any) -> None:
+    with Visit(browser, 390) as visit:
+        page = visit.page
+        page.goto(f"{service.address}/classes")
+        page.locator("#calibrate").click()
+        message(page, "The threshold is set")
+        assert "a picture is called unknown" in page.locator("#calibration").inner_text()
+        assert not visit.faults()
+    calibration = service.call("GET", "/v1/calibration")
+    assert calibration["calibration"] is not None and not calibration["stale"]
+    service.restart()
+    assert service.call("GET", "/v1/calibration")["calibration"] == calibration["calibration"]

@@ -112,7 +112,9 @@ class LinePlot:
 
 def _span(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    if high > low:
+        return low, high
+    return low - 0.5 if low < 0 else max(0.0, low - 0.5), high + 0.5  # of numbers that cannot be negative, no axis is
 
 
 def ticks(low: float, high: float, count: int = TICKS) -> list[tuple[float, str]]:

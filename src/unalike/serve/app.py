@@ -25,7 +25,7 @@ from unalike.serve.pages.inspection import inspection_pages
 from unalike.serve.pages.inspector_fit import inspector_fit_pages
 from unalike.serve.pages.inspector_settings import inspector_settings_pages
 from unalike.serve.pages.monitor import monitor_pages
-from unalike.serve.pages.problem_page import answer_problem
+from unalike.serve.pages.problem_page import answer_problem, asks_for_page
 from unalike.serve.pages.recognize import recognize_pages
 from unalike.serve.pages.review import review_pages
 from unalike.serve.pages.settings import settings_pages
@@ -113,7 +113,8 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path[:200]
     text = {404: f"there is no {path}", 405: f"{request.method} {path}"}.get(error.status_code, str(error.detail))
-    remedy = "see /openapi.json" if error.status_code in (404, 405) else ""
+    is_for_program = error.status_code in (404, 405) and not asks_for_page(request.scope)
+    remedy = "see /openapi.json" if is_for_program else ""
     problem = Problem(error.status_code, title_of(error.status_code).lower().replace(" ", "-"), text, remedy=remedy,
                       headers=dict(error.headers or {}))  # fmt: skip
     return answer_problem(request.scope, problem)

@@ -122,6 +122,10 @@ class LearningDesk:
         """The options of a training, from those of a request. Raises DataError."""
         if values.get("folder") and values.get("upload"):
             raise DataError("a folder and an upload", expected="one of them")
+        if values.get("with_service") is False and not values.get("folder") and not values.get("upload"):
+            raise DataError(
+                "no images to train on", expected="the references and corrections of the service, a folder or an upload"
+            )
         data = self.folder(values.get("folder")) or self.upload(values.get("upload"))
         names = ("with_service", "minutes", "goal", "share", "name")
         return TrainingOptions(data, **{name: values[name] for name in names if values.get(name) is not None})

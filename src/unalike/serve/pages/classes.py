@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from unalike.serve.pages.rendering import render_page
+from unalike.serve.resources import GalleryResource
 from unalike.serve.routes.classes import MAX_LABEL, find_labels
 from unalike.serve.routes.references import plain_reference
 from unalike.serve.service import Service
@@ -41,13 +42,33 @@ def class_pages(service: Service) -> APIRouter:
     @router.get("/classes")
     async def classes(request: Request) -> Response:
         values = await _cells(service, request, is_whole=True)
-        return render_page(request, "classes.html.j2", service=service, max_label=MAX_LABEL, **values)
+        state = await _calibration(service.gallery(request, values["gallery"]))
+        return render_page(request, "classes.html.j2", service=service, max_label=MAX_LABEL, **values, **state)
 
     @router.get("/classes/cells")
     async def cells(request: Request) -> Response:
         return render_page(request, "fragments/class_cells.html.j2", **await _cells(service, request))
 
+    @router.get("/classes/calibration")
+    async def calibration(request: Request) -> Response:
+        parameters = Parameters(dict(request.query_params))
+        resource = service.gallery(request, parameters.text("gallery"))
+        parameters.finish()
+        return render_page(request, "fragments/calibration.html.j2", **await _calibration(resource))
+
     return router
+
+
+async def _calibration(resource: GalleryResource) -> dict[str, Any]:
+    """When an image is unknown, as the page says it."""
+
+    def find() -> dict[str, Any]:
+        with resource.gallery.view() as view:
+            return {"calibration": view.calibration, "stale": view.stale}
+
+    state = await asyncio.to_thread(find)
+    needs = "" if state["calibration"] is None else state["calibration"].needs
+    return {**state, "needs_sentence": f"{needs[:1].upper()}{needs[1:]}"}
 
 
 async def _cells(service: Service, request: Request, *, is_whole: bool = False) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 // The page Classes: the grid, and its search.
-import { sayProblem } from "./api.js";
+import { call, galleryPath, say, sayProblem } from "./api.js";
 import { fetchFragment } from "./fragments.js";
 import { bindKeys } from "./keys.js";
 import { askName } from "./name_dialog.js";
@@ -63,6 +63,27 @@ field.addEventListener("keydown", (event) => {
   if (event.key !== "ArrowDown" || !grid.total) return;
   event.preventDefault();
   grid.focus(0);
+});
+
+// ---- the threshold below which a picture is unknown ----
+
+async function showCalibration() {
+  const part = await fetchFragment(`/classes/calibration?${new URLSearchParams({ gallery })}`);
+  document.getElementById("calibration").replaceWith(part);
+}
+
+document.getElementById("classes").addEventListener("click", async ({ target }) => {
+  if (target.id !== "calibrate" || target.disabled) return;
+  target.disabled = true;
+  try {
+    await call("POST", galleryPath(gallery, "/calibration"), { json: {} });
+    await showCalibration();
+    say("The threshold is set from the references as they are now.");
+    document.getElementById("calibrate").focus();
+  } catch (error) {
+    target.disabled = false;
+    sayProblem(error);
+  }
 });
 
 // ---- a new class ----

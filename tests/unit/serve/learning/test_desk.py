@@ -49,6 +49,8 @@ def test_uploads_are_archives_that_are_named_by_an_id(tmp_path: Path) -> None:
         desk.keep_upload(b"GIF89a")
     with pytest.raises(DataError, match="a folder and an upload"):
         desk.training_options({"folder": "a", "upload": upload})
+    with pytest.raises(DataError, match="no images to train on"):
+        desk.training_options({"with_service": False})
     options = desk.training_options({"upload": upload, "minutes": 2.0, "goal": "both", "name": None})
     assert (options.data, options.minutes, options.name) == (path, 2.0, "")
     task = TaskRecord(TRAIN, "shop", {"upload": upload}, state="failed")

@@ -88,3 +88,22 @@ def test_the_page_offers_what_the_role_may_do(tmp_path: Path) -> None:
             assert names_in((await it.client.get("/classes")).text) == []
 
     run(scenario())
+
+
+def test_the_page_says_when_a_picture_is_unknown_and_what_stands_behind_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            assert "No threshold is set" in (await it.client.get("/classes")).text
+            for color in range(3):
+                await it.client.post(
+                    "/v1/references", files=files(picture((9 * color, 9, 9)), picture((8 * color, 8, 8))),
+                    data={"label": f"class {color}"},
+                )  # fmt: skip
+            assert (await it.client.post("/v1/calibration", json={})).status_code == 200
+            text = (await it.client.get("/classes/calibration")).text
+            assert "a picture is called unknown" in text and "provisional" in text and "Set it anew" in text
+            await it.client.post("/v1/references", files=files(picture((1, 2, 3))), data={"label": "class 1"})
+            text = (await it.client.get("/classes")).text
+            assert "set before the gallery changed" in text and "<html" in text
+
+    run(scenario())

@@ -17,6 +17,7 @@ def test_a_browser_gets_a_page_and_a_program_a_document(tmp_path: Path) -> None:
             response = await it.client.get("/no<b>", headers=PAGE)
             assert response.status_code == 404 and response.headers["content-type"].startswith("text/html")
             assert "there is no /no&lt;b&gt;" in response.text and "<b>" not in response.text
+            assert "openapi" not in response.text  # that is for programs
             assert "script-src 'self'" in response.headers["content-security-policy"]
             assert response.headers["x-request-id"] in response.text
             for path, headers in (
