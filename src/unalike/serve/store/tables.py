@@ -349,7 +349,7 @@ shadows = Table(
     Column("ended", UtcTime),  # NULL while it runs
     Index("shadows_by_gallery", "gallery", "id"),
     # Of a gallery, one runs at most.
-    Index("shadows_that_run", "gallery", unique=True, sqlite_where=text("ended IS NULL"), postgresql_where=text("ended IS NULL")),
+    Index("shadows_that_run", "gallery", unique=True, sqlite_where=text("ended IS NULL")),
 )  # fmt: skip
 
 # What a candidate would have answered; it goes with its decision.
