@@ -22,7 +22,7 @@ from starlette.responses import Response
 
 from unalike.data.decode import name_of, upright_size
 from unalike.data.view import View
-from unalike.errors import ModelError, StoreError, UnalikeError, UnreadableImage
+from unalike.errors import ModelError, StoreError, UnreadableImage
 from unalike.recognition.backends.protocol import GalleryBackend
 from unalike.runs.environment import usable_cores
 from unalike.sanitize import one_line, redact_all
@@ -199,18 +199,17 @@ class Service:
         network = self.resources.replace_gallery(resource)
         log(logging.INFO, f"the gallery {resource.name} is served with another model", model=resource.network.key)
         if self._loop is not None:
-            close = partial(self._close_former, former.gallery, resource.gallery, network)
+            close = partial(self._close_former, former.gallery, network)
             self._loop.call_later(self.settings.deadline + REFRESH_S, self._loop.run_in_executor, None, close)
 
-    def _close_former(self, former: GalleryBackend, present: GalleryBackend, network: Network | None) -> None:
-        """Close a gallery that was replaced, and its network where nothing needs it, when no request has them any more; in a thread."""
+    def _close_former(self, former: GalleryBackend, network: Network | None) -> None:
+        """Close a gallery that was replaced, and its network where nothing needs it, when no request has them any more; in a thread.
+
+        Other processes may still read it, as one that cannot load the new model does; a purge removes it.
+        """
         if network is not None:
             self.resources.close_network(network)
         former.close()
-        try:
-            present.drop_former(self.settings.deadline)
-        except UnalikeError as error:  # a purge does it
-            log_error("what is kept of a gallery with its former model cannot be removed", error)
 
     async def _watch(self, name: str, watch: FileWatch) -> None:
         """Load an inspector or a set of assets again when its files change."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from unalike.errors import StoreError, UnalikeError
 from unalike.serve.logs import log_error
-from unalike.serve.store.records import DONE, FAILED, TaskRecord
+from unalike.serve.store.records import DONE, FAILED, RUNNING, TaskRecord
 from unalike.serve.store.tasks import Tasks
 
 REPORT_S, RENEW_S = 0.5, 2.0
@@ -77,7 +77,7 @@ class TaskRunner:
 
     async def _do(self, record: TaskRecord) -> None:
         """Do one task."""
-        progress, end = Progress(), record
+        progress, end, is_stopped = Progress(), record, False
         work = asyncio.create_task(self._work(record, progress))
         try:
             if await self._follow(record, work, progress):
@@ -85,12 +85,24 @@ class TaskRunner:
                 if await asyncio.to_thread(lambda: self.tasks.finish(record, state, error=error)):
                     end = replace(record, state=state, error=error)
         except asyncio.CancelledError:
-            self.tasks.release(record)  # in the event loop, which ends
+            is_stopped = True
             raise
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
-            await asyncio.to_thread(self._on_end, end)
+            await asyncio.to_thread(self._clean_up, end)
+            if is_stopped:  # no other process begins it before nothing here works on it
+                self.tasks.release(record)
+
+    def _clean_up(self, end: TaskRecord) -> None:
+        """Call ``on_end``, unless another process does the task by now: what there is to clean up is that one's."""
+        try:
+            current = self.tasks.get(end.id)
+        except StoreError as error:
+            log_error(f"whose the task {end.id} is cannot be read", error)
+            return
+        if current is None or current.state != RUNNING or current.token == end.token:
+            self._on_end(end)
 
     async def _work(self, record: TaskRecord, progress: Progress) -> tuple[str, str]:
         """State and error of a task when its work is over."""

@@ -164,9 +164,23 @@ def test_a_task_of_a_killed_service_is_begun_again_until_it_is_given_up(tmp_path
             assert store.tasks.claim([TRAIN], now=later) is not None
             await until(lambda: runner.running is None)
             assert work.stopped == [task.id] and get(store, task).state == RUNNING
-        over.clear()
+            assert over == []  # what is in its folder is the other's by now
         assert store.tasks.claim([TRAIN], now=later + timedelta(seconds=2 * LEASE_S)).state == FAILED  # type: ignore[union-attr]
         assert get(store, task).attempts == MAX_ATTEMPTS
+
+    run(scenario())
+
+
+def test_a_stop_cleans_up_before_another_process_may_begin(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store, work, states = store_in(tmp_path), Work(), list[str]()
+        task = store.tasks.add(TRAIN, "shop", {})
+        runner = TaskRunner(store.tasks, {TRAIN: work}, on_end=lambda _: states.append(get(store, task).state))
+        look = asyncio.create_task(runner.look())
+        await until(lambda: work.begun == [task.id])
+        look.cancel()
+        await asyncio.gather(look, return_exceptions=True)
+        assert states == [RUNNING] and get(store, task).state == WAITING
 
     run(scenario())
 

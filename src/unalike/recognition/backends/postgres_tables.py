@@ -295,9 +295,9 @@ def insert_row(connection: psycopg.Connection[Any], row: GalleryRow) -> None:
 
 
 def retire_row(connection: psycopg.Connection[Any], row: GalleryRow) -> None:
-    """Give the name of a gallery free, and keep it for those who read it."""
+    """Give the name of a gallery free, and keep it for those who read it, from now on: the transaction may have begun long before."""
     connection.execute(
-        b"UPDATE unalike_galleries SET name = %s, created = now() WHERE id = %s",
+        b"UPDATE unalike_galleries SET name = %s, created = clock_timestamp() WHERE id = %s",
         [f"{encode_text(row.name)}{_FORMER}{row.id}", row.id],
     )
 

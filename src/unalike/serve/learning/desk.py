@@ -137,7 +137,6 @@ class LearningDesk:
         connection: sa.Connection | None = None,
     ) -> TaskRecord:  # fmt: skip
         """Ask for a task of a gallery, after those that were asked for before."""
-        self.place(resource)
         # A change of the model may have come about before its process ended: it is not made twice.
         max_attempts = MAX_ATTEMPTS if kind in (TRAIN, COMPARE) else 1
         return self.store.tasks.add(

@@ -64,7 +64,10 @@ async def _calibration(resource: GalleryResource) -> dict[str, Any]:
 
     def find() -> dict[str, Any]:
         with resource.gallery.view() as view:
-            return {"calibration": view.calibration, "stale": view.stale}
+            calibration = view.calibration
+            # It rises with the gallery, as that of the answers.
+            threshold = None if calibration is None else calibration.threshold_for(*view.size)
+            return {"calibration": calibration, "threshold": threshold, "stale": view.stale}
 
     state = await asyncio.to_thread(find)
     needs = "" if state["calibration"] is None else state["calibration"].needs

@@ -38,8 +38,8 @@ from unalike.storage.file_lock import file_lock
 CHUNK = 500  # rows a transaction: other writers wait no longer than for these
 ANSWERS_KEPT = timedelta(hours=24)
 LOCK_FILE = ".purge.lock"
-# A gallery that another one replaced is kept so long for those who read it.
-FORMER_S = 60.0
+# A gallery that another one replaced is kept so long for those who read it, as a service that cannot load the new model does.
+FORMER_S = 3600.0
 
 
 @dataclass(frozen=True)
