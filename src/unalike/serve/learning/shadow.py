@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from unalike.errors import RunError, StoreError
+from unalike.errors import RunError, StoreError, UnalikeError
+from unalike.recognition.backends.address import open_gallery
 from unalike.serve.child_process import open_child
 from unalike.serve.learning.shadow_worker import ANSWER, ERROR, READY, ShadowOrder
 from unalike.serve.logs import log_error
@@ -210,17 +211,22 @@ class Shadowing:
                 if record.id not in self._runners:
                     order = self._order_for(resource, record)
                     self._runners[record.id] = ShadowRunner(record, order, self.store, self.metrics, self.cores)
-            elif await asyncio.to_thread(self._end_superseded, record):
+            elif await asyncio.to_thread(self._end_superseded, record, resource.address):
                 records = {id: other for id, other in records.items() if id != record.id}
         for shadow_id in [id for id in self._runners if id not in records]:
             await self._runners.pop(shadow_id).stop()
         for runner in self._runners.values():
             await runner.flush()
 
-    def _end_superseded(self, record: ShadowRecord) -> bool:
-        """End a shadow whose gallery got another model since it was begun; this process may not have taken over an earlier one yet."""
-        promotions = self.store.learning.promotions(record.gallery)
-        if not promotions or promotions[0].time < record.time:
+    def _end_superseded(self, record: ShadowRecord, address: str) -> bool:
+        """End a shadow whose gallery is one of another model by now; this process may serve an earlier one yet, which ends nothing."""
+        try:
+            gallery = open_gallery(address)
+        except UnalikeError:  # the service reports it, and this looks again
+            return False
+        network = gallery.model_identity.network
+        gallery.close()
+        if network == record.former:
             return False
         self.store.shadows.end(record.id, "another model is in service")
         return True

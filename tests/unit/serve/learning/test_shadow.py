@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from tests.support.learning import NAME, Scene, make_scene
 from tests.support.serving import run, until
 from unalike.serve.learning import shadow as module
-from unalike.serve.learning.shadow import SampledImage, ShadowRunner, is_sampled
+from unalike.serve.learning.shadow import SampledImage, Shadowing, ShadowRunner, is_sampled
 from unalike.serve.learning.shadow_worker import ShadowOrder
 from unalike.serve.metrics import Metrics
 from unalike.serve.store import DecisionRecord, new_id
+from unalike.serve.store.learning import PromotionRecord
 from unalike.serve.store.shadows import ShadowRecord
 
 # A process that answers each image with its length; one of four bytes ends it.
@@ -169,3 +173,37 @@ def test_a_candidate_that_cannot_be_loaded_is_said_on_the_shadow(scene: Scene, m
 
     run(scenario())
     assert "/none/x.gallery" in message() and "Traceback" not in message()
+
+
+def shadowing_of(scene: Scene, network: str) -> tuple[Shadowing, Any]:
+    """The shadows of a process that serves the gallery with a network."""
+    identity = SimpleNamespace(network=network)
+    resource = SimpleNamespace(name=NAME, address=scene.place.address, gallery=SimpleNamespace(model_identity=identity))
+    order = ShadowOrder("none", "x", None, None, NAME, "x", None, "auto", "auto", 1, 1)
+    shadowing = Shadowing(scene.store, Metrics(), lambda resource, record: order)
+    return shadowing, SimpleNamespace(galleries={NAME: resource})
+
+
+def test_a_shadow_ends_where_the_gallery_is_one_of_another_model_whatever_the_times(scene: Scene) -> None:
+    network = scene.load().model_identity.network
+    record = begin(scene)  # of a network that the gallery had before; no promotion is later than the shadow
+    shadowing, resources = shadowing_of(scene, network)
+    run(shadowing.look(resources))
+    final = scene.store.shadows.latest(NAME)
+    assert final is not None and (final.id, final.state) == (record.id, "ended")
+    assert final.message == "another model is in service"
+
+
+def test_a_process_that_serves_an_earlier_model_ends_no_shadow(scene: Scene) -> None:
+    candidate = scene.add_candidate("color").id
+    record = ShadowRecord(NAME, candidate, 1.0, scene.load().model_identity.network)
+    assert scene.store.shadows.begin(record)
+    time = record.time + timedelta(hours=1)  # by the clock of another machine
+    promotion = PromotionRecord("promote", NAME, candidate, "x", "y", "chief", {}, time=time)
+    scene.store.learning.add_promotion(promotion)
+    shadowing, resources = shadowing_of(scene, "the earlier network")
+    run(shadowing.look(resources))
+    assert scene.store.shadows.active() == [record]
+    Path(scene.place.address).unlink()  # what cannot be read says nothing
+    run(shadowing.look(resources))
+    assert scene.store.shadows.active() == [record]
