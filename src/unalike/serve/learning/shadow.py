@@ -31,6 +31,8 @@ MAX_WAITING, MAX_BYTES = 64, 64 * 2**20
 # Above this share of the places of the service nothing is sampled.
 BUSY_SHARE = 0.5
 RETRY_S = 10.0  # after a failure of the process
+# All that those who may only look are told: errors name files and addresses.
+UNPREPARED = "the candidate cannot be prepared; the service's log says why"
 COMPUTED, DROPPED, FAILED = "computed", "dropped", "failed"
 
 
@@ -113,21 +115,26 @@ class ShadowRunner:
 
     async def _run(self) -> None:
         """Let the candidate answer; after a failure its process is started again."""
-        last = ""
+        last: str | None = None
+        is_said = False
         while True:
             try:
                 await self._converse()
             except Exception as error:  # noqa: BLE001  one shadow's failure ends nothing else
-                is_known = isinstance(error, RunError | StoreError | OSError)
-                message = str(error) if is_known else "it failed; the service's log says more"
-                if message != last:  # once, not every few seconds
+                if self._is_ready or str(error) != last:  # once, not every few seconds
                     log_error(f"the shadow of the gallery {self.record.gallery} is interrupted", error)
-                last = message
+                last = str(error)
+            # Once too: other processes of the service, which may be well, write the same shadow.
+            is_said = is_said and not self._is_ready
             self._is_ready = False
-            try:
-                await asyncio.to_thread(self.store.shadows.change, self.record.id, state=PREPARING, message=message)
-            except StoreError as error:
-                log_error("the state of a shadow cannot be written", error)
+            if not is_said:
+                try:
+                    await asyncio.to_thread(
+                        self.store.shadows.change, self.record.id, state=PREPARING, message=UNPREPARED
+                    )
+                    is_said = True
+                except StoreError as error:
+                    log_error("the state of a shadow cannot be written", error)
             await asyncio.sleep(RETRY_S)
 
     async def _converse(self) -> None:

@@ -176,15 +176,17 @@ class Shadows:
             connection.execute(change)
 
     def add_answer(self, answer: ShadowAnswer) -> bool:
-        """Keep an answer of a candidate; False where its decision or its shadow is gone, or has ended."""
+        """Keep an answer of a candidate, which therefore runs; False where its decision or its shadow is gone, or has ended."""
         with self._database.writing(sync=False) as connection:
             # Locked, so that a purge cannot take it away in between.
             query = sa.select(decisions.c.decision, decisions.c.label).where(decisions.c.id == answer.decision_id)
             decision = connection.execute(query.with_for_update(read=True)).first()
-            if decision is None or not self._read(
-                connection, sa.and_(shadows.c.id == answer.shadow_id, shadows.c.ended.is_(None))
-            ):
+            is_one = sa.and_(shadows.c.id == answer.shadow_id, shadows.c.ended.is_(None))
+            active = self._read(connection, is_one)
+            if decision is None or not active:
                 return False
+            if active[0].state != RUNNING:  # another process of the service failed meanwhile
+                self.change(answer.shadow_id, state=RUNNING, message="", connection=connection)
             agrees = answer.decision == decision.decision and (
                 answer.decision != LABEL or answer.label == decision.label
             )

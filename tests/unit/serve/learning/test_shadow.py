@@ -153,7 +153,9 @@ def test_a_process_that_ends_is_started_again(scene: Scene) -> None:
     assert final is not None and final.state == "running" and final.message == ""
 
 
-def test_a_candidate_that_cannot_be_loaded_is_said_on_the_shadow(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_candidate_that_cannot_be_loaded_is_said_on_the_shadow_and_explained_in_the_log(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(module, "MODULE", "unalike.serve.learning.shadow_worker")
     record, metrics = begin(scene), Metrics()
     order = ShadowOrder(
@@ -172,7 +174,41 @@ def test_a_candidate_that_cannot_be_loaded_is_said_on_the_shadow(scene: Scene, m
         await runner.stop()
 
     run(scenario())
-    assert "/none/x.gallery" in message() and "Traceback" not in message()
+    assert message() == "the candidate cannot be prepared; the service's log says why"
+    assert "/none/x.gallery" in caplog.text and "Traceback" not in caplog.text
+
+
+def test_one_process_that_fails_hides_no_other_that_answers(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_shadow.py").write_text("import sys\n\n\ndef main():\n    sys.exit(1)\n")
+    record, metrics = begin(scene), Metrics()
+    changes: list[dict[str, Any]] = []
+    change = scene.store.shadows.change
+
+    def note(*values: Any, **options: Any) -> bool:
+        changes.append(options)
+        return change(*values, **options)
+
+    def state() -> str:
+        final = scene.store.shadows.latest(NAME)
+        return "" if final is None else final.state + final.message
+
+    async def scenario() -> None:
+        runner = make_runner(scene, record, metrics)
+        await until(lambda: runner._is_ready)
+        monkeypatch.setattr(module, "MODULE", "broken_shadow")
+        monkeypatch.setattr(scene.store.shadows, "change", note)
+        broken = make_runner(scene, record, metrics)
+        await until(lambda: state() == f"preparing{module.UNPREPARED}")
+        runner.offer([decided(scene, b"x")], is_busy=False)
+        await until(lambda: state() == "running")
+        await asyncio.sleep(0.5)  # the other one tries again and again
+        assert state() == "running"
+        assert sum(options.get("state") == "preparing" for options in changes) == 1
+        await asyncio.gather(runner.stop(), broken.stop())
+
+    run(scenario())
 
 
 def shadowing_of(scene: Scene, network: str) -> tuple[Shadowing, Any]:
