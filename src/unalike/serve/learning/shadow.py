@@ -145,15 +145,32 @@ class ShadowRunner:
             while True:
                 image = await self._queue.get()
                 self._bytes -= len(image.content)
-                head = json.dumps({"bytes": len(image.content), "rule": image.rule}).encode("ascii")
-                requests.write(head + b"\n" + image.content)
+                outcome = DROPPED  # where this is stopped meanwhile
                 try:
-                    await requests.drain()
-                    value = await _read(answers)
-                except (RunError, OSError):
-                    self._drop(FAILED)
+                    outcome = await self._ask(image, requests, answers)
+                except Exception:
+                    outcome = FAILED
                     raise
-                await self._keep(image, value)
+                finally:
+                    self._count(outcome)
+
+    async def _ask(self, image: SampledImage, requests: asyncio.StreamWriter, answers: asyncio.StreamReader) -> str:
+        """Let the candidate answer an image; what became of it. Raises RunError where the process ended."""
+        head = json.dumps({"bytes": len(image.content), "rule": image.rule}).encode("ascii")
+        requests.write(head + b"\n" + image.content)
+        await requests.drain()
+        value = await _read(answers)
+        try:
+            return await self._keep(image, value)
+        except StoreError as error:
+            log_error("an answer of a candidate cannot be written", error)
+            return FAILED
+
+    def _count(self, outcome: str) -> None:
+        if outcome == COMPUTED:
+            self.metrics.add_shadow(self.record.gallery, COMPUTED)
+        else:
+            self._drop(outcome)
 
     async def _note(self, value: dict[str, Any]) -> None:
         """Write down that the candidate is ready. Raises RunError where it is not."""
@@ -164,21 +181,18 @@ class ShadowRunner:
         values: dict[str, Any] = {"reference_count": self._counts[0], "left_out": self._counts[1]}
         await asyncio.to_thread(lambda: self.store.shadows.change(self.record.id, state=RUNNING, message="", **values))
 
-    async def _keep(self, image: SampledImage, value: dict[str, Any]) -> None:
-        """Write an answer into the store."""
-        answer = value.get(ANSWER)
-        if answer is None:
-            self._drop(FAILED)
-            return
-        await asyncio.to_thread(
-            self.store.shadows.add_answer, ShadowAnswer(self.record.id, image.decision_id, **answer)
-        )
-        self.metrics.add_shadow(self.record.gallery, COMPUTED)
+    async def _keep(self, image: SampledImage, value: dict[str, Any]) -> str:
+        """Write an answer into the store; what became of the image. Raises StoreError."""
         counts = value["references"], value["left_out"]
         if counts != self._counts:
-            self._counts = counts
             values: dict[str, Any] = {"reference_count": counts[0], "left_out": counts[1]}
             await asyncio.to_thread(lambda: self.store.shadows.change(self.record.id, **values))
+            self._counts = counts
+        answer = value.get(ANSWER)
+        if answer is None:
+            return FAILED
+        record = ShadowAnswer(self.record.id, image.decision_id, **answer)
+        return COMPUTED if await asyncio.to_thread(self.store.shadows.add_answer, record) else DROPPED
 
 
 async def _read(answers: asyncio.StreamReader) -> dict[str, Any]:
@@ -220,8 +234,7 @@ class Shadowing:
                     self._runners[record.id] = ShadowRunner(record, order, self.store, self.metrics, self.cores)
             elif await asyncio.to_thread(self._end_superseded, record, resource.address):
                 records = {id: other for id, other in records.items() if id != record.id}
-        for shadow_id in [id for id in self._runners if id not in records]:
-            await self._runners.pop(shadow_id).stop()
+        await self._stop([id for id in self._runners if id not in records])
         for runner in self._runners.values():
             await runner.flush()
 
@@ -253,9 +266,15 @@ class Shadowing:
 
     async def stop(self) -> None:
         """End all processes; the shadows go on when a service starts again."""
-        for runner in self._runners.values():
-            await runner.stop()
-        self._runners.clear()
+        await self._stop(list(self._runners))
+
+    async def _stop(self, ids: Sequence[str]) -> None:
+        """End the processes of some shadows; a failure of one is written to the log, and keeps no other."""
+        runners = [self._runners.pop(id) for id in ids]
+        results = await asyncio.gather(*(runner.stop() for runner in runners), return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                log_error("the number of dropped images of a shadow cannot be written", result)
 
 
 def describe_answer(answer: ShadowAnswer) -> dict[str, Any]:

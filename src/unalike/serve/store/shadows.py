@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -12,13 +13,11 @@ import sqlalchemy as sa
 from unalike.data.folders import normalize_class_name
 from unalike.recognition.decision import LABEL
 from unalike.serve.store.database import Database
-from unalike.serve.store.records import Page, Record, check_choice, check_page, new_id, utc_now
+from unalike.serve.store.records import TEACHING, Page, Record, check_choice, check_page, new_id, utc_now
 from unalike.serve.store.tables import decisions, shadow_answers, shadows
 
 PREPARING, RUNNING, ENDED = "preparing", "running", "ended"
 SHADOW_STATES = (PREPARING, RUNNING, ENDED)
-# Verdicts that say which class an image has.
-_TEACHING = ("confirmed", "wrong", "new class")
 
 
 @dataclass(frozen=True)
@@ -136,20 +135,19 @@ class Shadows:
     def begin(self, record: ShadowRecord, *, connection: sa.Connection | None = None) -> bool:
         """Add a shadow; False where one of the gallery runs."""
         with self._database.writing(connection) as open_connection:
-            if self._read(open_connection, _is_active(record.gallery)):
-                return False
-            open_connection.execute(shadows.insert(), {c.name: getattr(record, c.name) for c in shadows.columns})
-            return True
+            values = {column.name: getattr(record, column.name) for column in shadows.columns}
+            insert = self._database.insert(shadows).values(values).on_conflict_do_nothing().returning(shadows.c.id)
+            return open_connection.execute(insert).first() is not None
 
     def active(self, gallery: str | None = None) -> list[ShadowRecord]:
         """The shadows that run, of one gallery or of all."""
         with self._database.reading() as connection:
             return self._read(connection, _is_active(gallery))
 
-    def get(self, shadow_id: str) -> ShadowRecord | None:
+    def get(self, shadow_id: str, *, connection: sa.Connection | None = None) -> ShadowRecord | None:
         """The shadow of an id; None where there is none."""
-        with self._database.reading() as connection:
-            records = self._read(connection, shadows.c.id == shadow_id)
+        with nullcontext(connection) if connection is not None else self._database.reading() as open_connection:
+            records = self._read(open_connection, shadows.c.id == shadow_id)
         return records[0] if records else None
 
     def latest(self, gallery: str) -> ShadowRecord | None:
@@ -202,7 +200,7 @@ class Shadows:
         count = sa.select(sa.func.count(), sa.func.sum(sa.cast(shadow_answers.c.agrees, sa.Integer))).where(of_shadow)
         correction_query = sa.select(
             decisions.c.verdict, decisions.c.right_label, decisions.c.label, shadow_answers.c.label.label("candidate_label")
-        ).select_from(_joined()).where(of_shadow, decisions.c.verdict.in_(_TEACHING))  # fmt: skip
+        ).select_from(_joined()).where(of_shadow, decisions.c.verdict.in_(TEACHING))  # fmt: skip
         with self._database.reading() as connection:
             sampled, same = connection.execute(count).one()
             rows = connection.execute(correction_query).all()

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.learning import NAME, Scene, make_scene
 from tests.support.serving import run, until
+from unalike.errors import StoreError
 from unalike.serve.learning import shadow as module
 from unalike.serve.learning.shadow import SampledImage, Shadowing, ShadowRunner, is_sampled
 from unalike.serve.learning.shadow_worker import ShadowOrder
@@ -243,3 +244,46 @@ def test_a_process_that_serves_an_earlier_model_ends_no_shadow(scene: Scene) -> 
     Path(scene.place.address).unlink()  # what cannot be read says nothing
     run(shadowing.look(resources))
     assert scene.store.shadows.active() == [record]
+
+
+def test_an_answer_that_cannot_be_written_is_counted_and_ends_nothing(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, metrics = begin(scene), Metrics()
+    add = scene.store.shadows.add_answer
+    starts: list[Any] = []
+
+    def refuse(*values: Any) -> bool:
+        monkeypatch.setattr(scene.store.shadows, "add_answer", add)
+        raise StoreError("the disk is full")
+
+    async def scenario() -> None:
+        runner = make_runner(scene, record, metrics)
+        await until(lambda: runner._is_ready)
+        monkeypatch.setattr(runner, "_note", starts.append)  # of another process
+        monkeypatch.setattr(scene.store.shadows, "add_answer", refuse)
+        gone = SampledImage("gone", b"x")
+        runner.offer([decided(scene, b"x"), gone, decided(scene, b"x")], is_busy=False)
+        for _ in range(1000):
+            if counted(metrics, "computed"):
+                break
+            await asyncio.sleep(0.01)
+        await runner.stop()
+
+    run(scenario())
+    assert [counted(metrics, outcome) for outcome in ("failed", "dropped", "computed")] == [1, 1, 1] and not starts
+    final = scene.store.shadows.latest(NAME)
+    assert final is not None and final.dropped == 2 and scene.store.shadows.summary(record.id).sampled == 1
+
+
+def test_all_processes_end_whatever_one_raises(scene: Scene) -> None:
+    shadowing, _ = shadowing_of(scene, "x")
+    ended: list[str] = []
+
+    async def stop() -> None:
+        ended.append("one")
+        raise StoreError("the disk is full")
+
+    shadowing._runners = {name: SimpleNamespace(stop=stop) for name in ("a", "b")}  # type: ignore[misc]
+    run(shadowing.stop())
+    assert len(ended) == 2 and not shadowing._runners

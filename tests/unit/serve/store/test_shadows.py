@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -125,3 +127,16 @@ def test_a_purge_removes_what_a_candidate_says_while_it_runs(store: Store, monke
     monkeypatch.setattr(purge, "_remove_references", remove_slowly)
     purge_class(store, "shop", "plum", {"shop": gallery})
     assert store.shadows.summary(shadow.id).sampled == 0 and store.decisions.count() == 2
+
+
+def test_of_two_that_begin_at_once_one_is_refused(store: Store) -> None:
+    first = begin(store)
+    store.shadows.end(first.id)
+    second, third = (ShadowRecord("shop", first.model, 1.0, "weights 1") for _ in range(2))
+    with ThreadPoolExecutor(1) as pool:
+        with store.transaction() as connection:
+            assert store.shadows.begin(second, connection=connection)
+            other = pool.submit(store.shadows.begin, third)
+            time.sleep(0.3)
+        assert other.result(30) is False
+    assert store.shadows.active("shop") == [second]
