@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from unalike.errors import RunError, StoreError, UnalikeError
 from unalike.recognition.backends.address import open_gallery
-from unalike.serve.child_process import open_child
+from unalike.serve.child_process import open_child, read_tail
 from unalike.serve.learning.shadow_worker import ANSWER, ERROR, READY, ShadowOrder
-from unalike.serve.logs import log_error
+from unalike.serve.logs import log, log_error
 from unalike.serve.metrics import Metrics
 from unalike.serve.store import Store
 from unalike.serve.store.shadows import PREPARING, RUNNING, ShadowAnswer, ShadowRecord
@@ -76,6 +78,7 @@ class ShadowRunner:
         self._bytes = 0  # of the images in the queue
         self._dropped = 0  # not yet in the store
         self._counts = (0, 0)  # references of the candidate, and those without a picture
+        self._reason = ""  # why it could not answer the last image that it could not answer
         self._is_ready = False
         self._task = asyncio.create_task(self._run())
 
@@ -138,8 +141,17 @@ class ShadowRunner:
             await asyncio.sleep(RETRY_S)
 
     async def _converse(self) -> None:
-        """Start the process, and give it one image after the other. Raises RunError where it ends."""
-        async with open_child(MODULE, self.order.to_line(), self.cores) as (requests, answers):
+        """Start the process, and let it answer; what it says on standard error goes to the log. Raises RunError where it ends."""
+        with tempfile.TemporaryFile() as errors:
+            try:
+                await self._answer_all(errors)
+            except RunError as error:
+                text = read_tail(errors).decode("utf-8", errors="replace").strip()
+                raise RunError(f"{error}: {text}" if text else str(error)) from error
+
+    async def _answer_all(self, errors: BinaryIO) -> None:
+        """Give the process one image after the other."""
+        async with open_child(MODULE, self.order.to_line(), self.cores, errors) as (requests, answers):
             await self._note(await _read(answers))
             self._is_ready = True
             while True:
@@ -183,6 +195,8 @@ class ShadowRunner:
 
     async def _keep(self, image: SampledImage, value: dict[str, Any]) -> str:
         """Write an answer into the store; what became of the image. Raises StoreError."""
+        if "references" not in value:
+            raise RunError(str(value.get(ERROR, "the process of the candidate said nothing")))
         counts = value["references"], value["left_out"]
         if counts != self._counts:
             values: dict[str, Any] = {"reference_count": counts[0], "left_out": counts[1]}
@@ -190,6 +204,13 @@ class ShadowRunner:
             self._counts = counts
         answer = value.get(ANSWER)
         if answer is None:
+            reason = str(value.get(ERROR))
+            if reason != self._reason:  # once, not for each image
+                log(
+                    logging.WARNING,
+                    f"the candidate of the gallery {self.record.gallery} cannot answer an image: {reason}",
+                )
+            self._reason = reason
             return FAILED
         record = ShadowAnswer(self.record.id, image.decision_id, **answer)
         return COMPUTED if await asyncio.to_thread(self.store.shadows.add_answer, record) else DROPPED

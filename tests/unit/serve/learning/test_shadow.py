@@ -32,7 +32,10 @@ def main():
     while line := sys.stdin.buffer.readline():
         content = sys.stdin.buffer.read(json.loads(line)["bytes"])
         if len(content) == 4:
+            print("why it ended", file=sys.stderr, flush=True)
             os._exit(1)
+        if len(content) == 6:
+            sys.stdin.buffer.read()
         if len(content) == 5:
             print(json.dumps({"error": "no picture", "references": 3, "left_out": 1}), flush=True)
             continue
@@ -135,7 +138,7 @@ def test_only_the_share_is_taken(scene: Scene) -> None:
     run(scenario())
 
 
-def test_a_process_that_ends_is_started_again(scene: Scene) -> None:
+def test_a_process_that_ends_is_started_again(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     record, metrics = begin(scene), Metrics()
 
     async def scenario() -> None:
@@ -152,6 +155,21 @@ def test_a_process_that_ends_is_started_again(scene: Scene) -> None:
     run(scenario())
     final = scene.store.shadows.get(record.id)
     assert final is not None and final.state == "running" and final.message == ""
+    assert "the process of the candidate ended: why it ended" in caplog.text
+
+
+def test_the_image_in_hand_is_counted_when_the_service_stops(scene: Scene) -> None:
+    record, metrics = begin(scene), Metrics()
+
+    async def scenario() -> None:
+        runner = make_runner(scene, record, metrics)
+        await until(lambda: runner._is_ready)
+        runner.offer([decided(scene, b"x" * 6)], is_busy=False)  # the candidate does not come to an end with it
+        await until(lambda: runner._queue.empty())
+        await runner.stop()
+
+    run(scenario())
+    assert counted(metrics, "dropped") == 1
 
 
 def test_a_candidate_that_cannot_be_loaded_is_said_on_the_shadow_and_explained_in_the_log(
