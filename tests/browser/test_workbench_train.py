@@ -242,6 +242,10 @@ def test_a_candidate_shadows_the_traffic_and_the_shadow_is_ended(browser, tmp_pa
         for details in page.locator("#shadow details").all():
             details.evaluate("one => { one.open = true }")
         assert not visit.faults(), "\n".join(visit.faults())
+        page.locator("#shadow-differences summary").focus()
+        service.call("POST", "/v1/identify", files=pictures[:1])
+        page.locator("#shadow-sampled", has_text="7").wait_for(timeout=PATIENCE_MS)
+        assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
         page.goto("about:blank")  # which asks for nothing meanwhile
         service.restart()
         page.goto(f"{service.address}/train")
@@ -250,7 +254,13 @@ def test_a_candidate_shadows_the_traffic_and_the_shadow_is_ended(browser, tmp_pa
         message(page, "The shadow ended", PATIENCE_MS)
         page.locator('[data-act="shadow"]').wait_for(timeout=PATIENCE_MS)
         ended = service.call("GET", "/v1/shadow")["shadow"]
-        assert ended["state"] == "ended" and ended["sampled"] == 6 and page.locator("#end-shadow").count() == 0
+        assert ended["state"] == "ended" and ended["sampled"] == 7 and page.locator("#end-shadow").count() == 0
         actions = [entry["action"] for entry in service.call("GET", "/v1/audit")["entries"]]
         assert actions[:2] == ["shadow.end", "shadow.begin"]
+        service.call("POST", "/v1/shadow", json={"candidate": candidate, "share": 1})
+        page.reload()
+        page.locator("#end-shadow").wait_for(timeout=PATIENCE_MS)
+        assert page.locator('[data-act="shadow"]').count() == 0
+        service.call("DELETE", "/v1/shadow")  # by somebody else
+        page.locator('[data-act="shadow"]').wait_for(timeout=PATIENCE_MS)
         assert not visit.faults(), "\n".join(visit.faults())

@@ -56,7 +56,10 @@ async def run_child(
         finally:
             await _end(process)
     if process.returncode:
-        text = errors if log is None else _tail(log)
+        text = errors
+        if log is not None:
+            with log.open("rb") as file:
+                text = read_tail(file)
         lines = text.decode("utf-8", errors="replace").strip().splitlines()
         last = lines[-1].removeprefix("error: ") if lines else f"it ended with code {process.returncode}"
         raise RunError(last if process.returncode > 0 else f"it was ended by signal {-process.returncode}; {last}")
@@ -64,22 +67,24 @@ async def run_child(
 
 @contextlib.asynccontextmanager
 async def open_child(
-    module: str, order: bytes, cores: Sequence[int] | None = None
+    module: str, order: bytes, cores: Sequence[int] | None = None, errors: BinaryIO | None = None
 ) -> AsyncIterator[tuple[asyncio.StreamWriter, asyncio.StreamReader]]:
-    """Run the function ``main`` of a module in a process of its own as long as the block lasts; what it says on standard error is lost.
+    """Run the function ``main`` of a module in a process of its own as long as the block lasts.
 
     Args:
         module: dotted name of the module.
         order: a line that the child reads first from its standard input.
         cores: CPU cores that it may use; all where None, or where the system has no such setting.
+        errors: open file that gets its standard error, which is lost where None.
 
     Yields:
         Its standard input, whose end tells the child that this process is gone, and its standard output.
     """
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _program(module), stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL
-    )
+        sys.executable, "-c", _program(module), stdin=pipe, stdout=pipe,
+        stderr=asyncio.subprocess.DEVNULL if errors is None else errors,
+    )  # fmt: skip
     try:
         assert process.stdin is not None and process.stdout is not None
         _lower(process.pid, cores)
@@ -119,10 +124,10 @@ async def _read_lines(stream: asyncio.StreamReader | None, on_line: Callable[[st
         await on_line(line.decode("utf-8", errors="replace").rstrip("\n"))
 
 
-def _tail(log: Path) -> bytes:
-    with log.open("rb") as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
-        return file.read()
+def read_tail(file: BinaryIO) -> bytes:
+    """The end of an open file."""
+    file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
+    return file.read()
 
 
 def _lower(pid: int, cores: Sequence[int] | None = None) -> None:

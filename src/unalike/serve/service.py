@@ -150,8 +150,7 @@ class Service:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)  # what they started has ended then
-        with suppress(StoreError):  # numbers of dropped images
-            await self.shadows.stop()
+        await self.shadows.stop()
         await self.explainers.close()
         await self.review.close()
         await self.urls.close()

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,16 @@ def test_with_a_log_its_lines_are_told_and_its_errors_are_kept(module: str, tmp_
     with pytest.raises(RunError, match="^too late$"):
         run(run_child(module, ["tell", ""], note, log=log))
     assert lines == ["one", "", "zwei ä"] and log.read_text() == "error: too late\n"
+
+
+def test_the_errors_of_an_open_child_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "standin_fault.py").write_text("import sys\ndef main(): sys.exit('why')")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+
+    async def scenario() -> bytes:
+        with tempfile.TemporaryFile() as errors:
+            async with open_child("standin_fault", b"order", errors=errors) as (_, answers):
+                assert await answers.readline() == b""
+            return child_process.read_tail(errors)
+
+    assert run(scenario()) == b"why\n"

@@ -18,12 +18,9 @@ from unalike.learning.labeled_images import (
 )
 from unalike.recognition.backends.protocol import Entry
 from unalike.serve.store import DecisionFilter, DecisionRecord, NoSuchImage, Store
-from unalike.serve.store.records import MAX_PAGE
+from unalike.serve.store.records import MAX_PAGE, TEACHING
 from unalike.serve.store.references import hash_of_reference
 from unalike.storage.digests import file_sha256
-
-# Verdicts that say which class an image has.
-TEACHING = ("confirmed", "wrong", "new class")
 
 
 @dataclass

@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from unalike.errors import RunError, StoreError
-from unalike.serve.child_process import open_child
+from unalike.errors import RunError, StoreError, UnalikeError
+from unalike.recognition.backends.address import open_gallery
+from unalike.serve.child_process import open_child, read_tail
 from unalike.serve.learning.shadow_worker import ANSWER, ERROR, READY, ShadowOrder
-from unalike.serve.logs import log_error
+from unalike.serve.logs import log, log_error
 from unalike.serve.metrics import Metrics
 from unalike.serve.store import Store
 from unalike.serve.store.shadows import PREPARING, RUNNING, ShadowAnswer, ShadowRecord
@@ -30,6 +33,8 @@ MAX_WAITING, MAX_BYTES = 64, 64 * 2**20
 # Above this share of the places of the service nothing is sampled.
 BUSY_SHARE = 0.5
 RETRY_S = 10.0  # after a failure of the process
+# All that those who may only look are told: errors name files and addresses.
+UNPREPARED = "the candidate cannot be prepared; the service's log says why"
 COMPUTED, DROPPED, FAILED = "computed", "dropped", "failed"
 
 
@@ -73,6 +78,7 @@ class ShadowRunner:
         self._bytes = 0  # of the images in the queue
         self._dropped = 0  # not yet in the store
         self._counts = (0, 0)  # references of the candidate, and those without a picture
+        self._reason = ""  # why it could not answer the last image that it could not answer
         self._is_ready = False
         self._task = asyncio.create_task(self._run())
 
@@ -112,40 +118,71 @@ class ShadowRunner:
 
     async def _run(self) -> None:
         """Let the candidate answer; after a failure its process is started again."""
-        last = ""
+        last: str | None = None
+        is_said = False
         while True:
             try:
                 await self._converse()
             except Exception as error:  # noqa: BLE001  one shadow's failure ends nothing else
-                is_known = isinstance(error, RunError | StoreError | OSError)
-                message = str(error) if is_known else "it failed; the service's log says more"
-                if message != last:  # once, not every few seconds
+                if self._is_ready or str(error) != last:  # once, not every few seconds
                     log_error(f"the shadow of the gallery {self.record.gallery} is interrupted", error)
-                last = message
+                last = str(error)
+            # Once too: other processes of the service, which may be well, write the same shadow.
+            is_said = is_said and not self._is_ready
             self._is_ready = False
-            try:
-                await asyncio.to_thread(self.store.shadows.change, self.record.id, state=PREPARING, message=message)
-            except StoreError as error:
-                log_error("the state of a shadow cannot be written", error)
+            if not is_said:
+                try:
+                    await asyncio.to_thread(
+                        self.store.shadows.change, self.record.id, state=PREPARING, message=UNPREPARED
+                    )
+                    is_said = True
+                except StoreError as error:
+                    log_error("the state of a shadow cannot be written", error)
             await asyncio.sleep(RETRY_S)
 
     async def _converse(self) -> None:
-        """Start the process, and give it one image after the other. Raises RunError where it ends."""
-        async with open_child(MODULE, self.order.to_line(), self.cores) as (requests, answers):
+        """Start the process, and let it answer; what it says on standard error goes to the log. Raises RunError where it ends."""
+        with tempfile.TemporaryFile() as errors:
+            try:
+                await self._answer_all(errors)
+            except RunError as error:
+                text = read_tail(errors).decode("utf-8", errors="replace").strip()
+                raise RunError(f"{error}: {text}" if text else str(error)) from error
+
+    async def _answer_all(self, errors: BinaryIO) -> None:
+        """Give the process one image after the other."""
+        async with open_child(MODULE, self.order.to_line(), self.cores, errors) as (requests, answers):
             await self._note(await _read(answers))
             self._is_ready = True
             while True:
                 image = await self._queue.get()
                 self._bytes -= len(image.content)
-                head = json.dumps({"bytes": len(image.content), "rule": image.rule}).encode("ascii")
-                requests.write(head + b"\n" + image.content)
+                outcome = DROPPED  # where this is stopped meanwhile
                 try:
-                    await requests.drain()
-                    value = await _read(answers)
-                except (RunError, OSError):
-                    self._drop(FAILED)
+                    outcome = await self._ask(image, requests, answers)
+                except Exception:
+                    outcome = FAILED
                     raise
-                await self._keep(image, value)
+                finally:
+                    self._count(outcome)
+
+    async def _ask(self, image: SampledImage, requests: asyncio.StreamWriter, answers: asyncio.StreamReader) -> str:
+        """Let the candidate answer an image; what became of it. Raises RunError where the process ended."""
+        head = json.dumps({"bytes": len(image.content), "rule": image.rule}).encode("ascii")
+        requests.write(head + b"\n" + image.content)
+        await requests.drain()
+        value = await _read(answers)
+        try:
+            return await self._keep(image, value)
+        except StoreError as error:
+            log_error("an answer of a candidate cannot be written", error)
+            return FAILED
+
+    def _count(self, outcome: str) -> None:
+        if outcome == COMPUTED:
+            self.metrics.add_shadow(self.record.gallery, COMPUTED)
+        else:
+            self._drop(outcome)
 
     async def _note(self, value: dict[str, Any]) -> None:
         """Write down that the candidate is ready. Raises RunError where it is not."""
@@ -156,21 +193,27 @@ class ShadowRunner:
         values: dict[str, Any] = {"reference_count": self._counts[0], "left_out": self._counts[1]}
         await asyncio.to_thread(lambda: self.store.shadows.change(self.record.id, state=RUNNING, message="", **values))
 
-    async def _keep(self, image: SampledImage, value: dict[str, Any]) -> None:
-        """Write an answer into the store."""
-        answer = value.get(ANSWER)
-        if answer is None:
-            self._drop(FAILED)
-            return
-        await asyncio.to_thread(
-            self.store.shadows.add_answer, ShadowAnswer(self.record.id, image.decision_id, **answer)
-        )
-        self.metrics.add_shadow(self.record.gallery, COMPUTED)
+    async def _keep(self, image: SampledImage, value: dict[str, Any]) -> str:
+        """Write an answer into the store; what became of the image. Raises StoreError."""
+        if "references" not in value:
+            raise RunError(str(value.get(ERROR, "the process of the candidate said nothing")))
         counts = value["references"], value["left_out"]
         if counts != self._counts:
-            self._counts = counts
             values: dict[str, Any] = {"reference_count": counts[0], "left_out": counts[1]}
             await asyncio.to_thread(lambda: self.store.shadows.change(self.record.id, **values))
+            self._counts = counts
+        answer = value.get(ANSWER)
+        if answer is None:
+            reason = str(value.get(ERROR))
+            if reason != self._reason:  # once, not for each image
+                log(
+                    logging.WARNING,
+                    f"the candidate of the gallery {self.record.gallery} cannot answer an image: {reason}",
+                )
+            self._reason = reason
+            return FAILED
+        record = ShadowAnswer(self.record.id, image.decision_id, **answer)
+        return COMPUTED if await asyncio.to_thread(self.store.shadows.add_answer, record) else DROPPED
 
 
 async def _read(answers: asyncio.StreamReader) -> dict[str, Any]:
@@ -210,17 +253,21 @@ class Shadowing:
                 if record.id not in self._runners:
                     order = self._order_for(resource, record)
                     self._runners[record.id] = ShadowRunner(record, order, self.store, self.metrics, self.cores)
-            elif await asyncio.to_thread(self._end_superseded, record):
+            elif await asyncio.to_thread(self._end_superseded, record, resource.address):
                 records = {id: other for id, other in records.items() if id != record.id}
-        for shadow_id in [id for id in self._runners if id not in records]:
-            await self._runners.pop(shadow_id).stop()
+        await self._stop([id for id in self._runners if id not in records])
         for runner in self._runners.values():
             await runner.flush()
 
-    def _end_superseded(self, record: ShadowRecord) -> bool:
-        """End a shadow whose gallery got another model since it was begun; this process may not have taken over an earlier one yet."""
-        promotions = self.store.learning.promotions(record.gallery)
-        if not promotions or promotions[0].time < record.time:
+    def _end_superseded(self, record: ShadowRecord, address: str) -> bool:
+        """End a shadow whose gallery is one of another model by now; this process may serve an earlier one yet, which ends nothing."""
+        try:
+            gallery = open_gallery(address)
+        except UnalikeError:  # the service reports it, and this looks again
+            return False
+        network = gallery.model_identity.network
+        gallery.close()
+        if network == record.former:
             return False
         self.store.shadows.end(record.id, "another model is in service")
         return True
@@ -240,9 +287,15 @@ class Shadowing:
 
     async def stop(self) -> None:
         """End all processes; the shadows go on when a service starts again."""
-        for runner in self._runners.values():
-            await runner.stop()
-        self._runners.clear()
+        await self._stop(list(self._runners))
+
+    async def _stop(self, ids: Sequence[str]) -> None:
+        """End the processes of some shadows; a failure of one is written to the log, and keeps no other."""
+        runners = [self._runners.pop(id) for id in ids]
+        results = await asyncio.gather(*(runner.stop() for runner in runners), return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                log_error("the number of dropped images of a shadow cannot be written", result)
 
 
 def describe_answer(answer: ShadowAnswer) -> dict[str, Any]:

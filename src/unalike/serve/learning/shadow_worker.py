@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
@@ -84,6 +85,9 @@ def serve(order: ShadowOrder, requests: BinaryIO, answers: BinaryIO) -> None:
                         reply({ANSWER: asdict(shadow.identify(content, request["rule"])), **_state(shadow)})
                     except UnalikeError as error:
                         reply({ERROR: str(error), **_state(shadow)})
+                    except Exception as error:  # noqa: BLE001  one image ends no others
+                        traceback.print_exc()
+                        reply({ERROR: f"{type(error).__name__}: {error}", **_state(shadow)})
     except UnalikeError as error:
         reply({ERROR: str(error)})
 

@@ -57,7 +57,7 @@ def train_pages(service: Service) -> APIRouter:
     @router.get("/train")
     async def train(request: Request) -> Response:
         resource = _resource(service, request)
-        values = await asyncio.to_thread(_state, service, resource)
+        values = await asyncio.to_thread(lambda: _state(service, resource) | _shadow(service, resource))
         return render_page(
             request, "train.html.j2", service=service, gallery=resource.name, folders=list(service.learning.folders), goals=GOALS,
             max_minutes=MAX_MINUTES, max_bytes=service.limits.max_bytes, **values,
@@ -110,7 +110,8 @@ def _state(service: Service, resource: GalleryResource) -> dict[str, Any]:
         candidates.append(candidate)
     return {
         "tasks": tasks, "candidates": candidates, "can_roll_back": learning.standing_promotion(resource.name) is not None,
-        "is_busy": any(not view.is_over for view in tasks), "network": network, **_shadow(service, resource),
+        "is_busy": any(not view.is_over for view in tasks), "network": network,
+        "has_shadow": bool(service.store.shadows.active(resource.name)),
     }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from unalike.serve.resources import GalleryResource
 from unalike.serve.service import Service, json_response
 from unalike.serve.store import Store
 from unalike.serve.store.records import MAX_PAGE
-from unalike.serve.store.shadows import ENDED, SHADOW_STATES, ShadowDifference, ShadowRecord, ShadowSummary
+from unalike.serve.store.shadows import SHADOW_STATES, ShadowDifference, ShadowRecord, ShadowSummary
 from unalike.serve.uploads import Parameters, parse_json, read_body
 
 MAX_BODY = 1 << 12
@@ -220,11 +220,17 @@ def _end(service: Service, resource: GalleryResource, change: Change) -> tuple[i
     if not active:
         raise Problem(409, "no-shadow", f"no shadow of the gallery {resource.name} runs", expected="one that was begun")
     (record,) = active
-    summary = describe_shadow(store, record)
+    model, summary = store.learning.model(record.model), store.shadows.summary(record.id)
 
     def write(connection: sa.Connection) -> tuple[int, Any]:
-        store.shadows.end(record.id, connection=connection)
-        return 200, {"gallery": resource.name, "shadow": summary | {"state": ENDED, "differences": [], "next": None}}
+        is_ended = store.shadows.end(record.id, connection=connection)
+        final = store.shadows.get(record.id, connection=connection)
+        if not is_ended or final is None:  # somebody else did
+            raise Problem(409, "no-shadow", f"the shadow of the gallery {resource.name} has ended already", expected="one that runs")  # fmt: skip
+        return 200, {
+            "gallery": resource.name,
+            "shadow": _plain_shadow(final, "" if model is None else model.name, summary),
+        }
 
-    details = {"model": record.model, "shadow": record.id, "sampled": summary["sampled"]}
+    details = {"model": record.model, "shadow": record.id, "sampled": summary.sampled}
     return apply_in_store(service, change, "shadow.end", resource.name, details, write)

@@ -6,6 +6,7 @@ const POLL_MS = 1500;
 const place = document.getElementById("shadow-place");
 const dialog = document.getElementById("share-dialog");
 let timer = 0;
+let ended = async () => {};
 
 /** Show the numbers as they are now; what is open stays open, and the focus stays where it is. */
 async function refresh(gallery) {
@@ -18,6 +19,7 @@ async function refresh(gallery) {
       const focused = before.contains(document.activeElement) ? document.activeElement.id : "";
       place.replaceChildren(part);
       if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+      if (before.dataset.runs === "yes" && part.dataset.runs === "no") await ended();
     }
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
@@ -58,15 +60,15 @@ export async function beginShadow(gallery, candidate, name) {
   return true;
 }
 
-/** Follow the shadow of a gallery; `onEnd` is called when it was ended here. */
+/** Follow the shadow of a gallery; `onEnd` is called when it was ended, here or by somebody else. */
 export function watchShadow(gallery, onEnd) {
+  ended = onEnd;
   place.addEventListener("click", async (event) => {
     if (!event.target.closest("#end-shadow")) return;
     try {
       await call("DELETE", galleryPath(gallery, "/shadow"));
       say("The shadow ended.");
       await refresh(gallery);
-      await onEnd();
     } catch (error) {
       sayProblem(error);
     }

@@ -185,13 +185,14 @@ def purge_class(
         images = sum(store.images.delete(sha) for sha in sorted(candidates))
         is_answer = sa.or_(reviews.c.label == label, _mentions(database, reviews.c.undo, label))
         _delete(database, reviews, sa.and_(reviews.c.resource == resource, sa.func.coalesce(is_answer, sa.false())))
-        _delete(database, shadow_answers, is_shadow)
         report = PurgeReport(
             images=images,
             decisions=_delete(database, decisions, names_it),
             answers=_delete(database, idempotency, _mentions(database, idempotency.c.body, label)),
             references=_remove_references(gallery, sorted(own_ids)),
         )
+        # After the references: until these are gone a candidate may name the class.
+        _delete(database, shadow_answers, is_shadow)
         _remove_learning_data(store, galleries.values())
         entry.update(report.to_dict())
     _empty_journal(database)

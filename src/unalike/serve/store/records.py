@@ -14,6 +14,8 @@ from unalike.errors import DataError, closest
 
 KINDS = ("identify", "inspect", "verify", "compare")
 VERDICTS = ("confirmed", "wrong", "new class", "unusable")
+# Those that say which class an image has.
+TEACHING = ("confirmed", "wrong", "new class")
 # Feedback that takes back what was said before: the decision counts as one without feedback.
 WITHDRAWN = "withdrawn"
 # Each role may do what those before it may.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -12,13 +13,11 @@ import sqlalchemy as sa
 from unalike.data.folders import normalize_class_name
 from unalike.recognition.decision import LABEL
 from unalike.serve.store.database import Database
-from unalike.serve.store.records import Page, Record, check_choice, check_page, new_id, utc_now
+from unalike.serve.store.records import TEACHING, Page, Record, check_choice, check_page, new_id, utc_now
 from unalike.serve.store.tables import decisions, shadow_answers, shadows
 
 PREPARING, RUNNING, ENDED = "preparing", "running", "ended"
 SHADOW_STATES = (PREPARING, RUNNING, ENDED)
-# Verdicts that say which class an image has.
-_TEACHING = ("confirmed", "wrong", "new class")
 
 
 @dataclass(frozen=True)
@@ -136,20 +135,19 @@ class Shadows:
     def begin(self, record: ShadowRecord, *, connection: sa.Connection | None = None) -> bool:
         """Add a shadow; False where one of the gallery runs."""
         with self._database.writing(connection) as open_connection:
-            if self._read(open_connection, _is_active(record.gallery)):
-                return False
-            open_connection.execute(shadows.insert(), {c.name: getattr(record, c.name) for c in shadows.columns})
-            return True
+            values = {column.name: getattr(record, column.name) for column in shadows.columns}
+            insert = self._database.insert(shadows).values(values).on_conflict_do_nothing().returning(shadows.c.id)
+            return open_connection.execute(insert).first() is not None
 
     def active(self, gallery: str | None = None) -> list[ShadowRecord]:
         """The shadows that run, of one gallery or of all."""
         with self._database.reading() as connection:
             return self._read(connection, _is_active(gallery))
 
-    def get(self, shadow_id: str) -> ShadowRecord | None:
+    def get(self, shadow_id: str, *, connection: sa.Connection | None = None) -> ShadowRecord | None:
         """The shadow of an id; None where there is none."""
-        with self._database.reading() as connection:
-            records = self._read(connection, shadows.c.id == shadow_id)
+        with nullcontext(connection) if connection is not None else self._database.reading() as open_connection:
+            records = self._read(open_connection, shadows.c.id == shadow_id)
         return records[0] if records else None
 
     def latest(self, gallery: str) -> ShadowRecord | None:
@@ -176,15 +174,17 @@ class Shadows:
             connection.execute(change)
 
     def add_answer(self, answer: ShadowAnswer) -> bool:
-        """Keep an answer of a candidate; False where its decision or its shadow is gone, or has ended."""
+        """Keep an answer of a candidate, which therefore runs; False where its decision or its shadow is gone, or has ended."""
         with self._database.writing(sync=False) as connection:
             # Locked, so that a purge cannot take it away in between.
             query = sa.select(decisions.c.decision, decisions.c.label).where(decisions.c.id == answer.decision_id)
             decision = connection.execute(query.with_for_update(read=True)).first()
-            if decision is None or not self._read(
-                connection, sa.and_(shadows.c.id == answer.shadow_id, shadows.c.ended.is_(None))
-            ):
+            is_one = sa.and_(shadows.c.id == answer.shadow_id, shadows.c.ended.is_(None))
+            active = self._read(connection, is_one)
+            if decision is None or not active:
                 return False
+            if active[0].state != RUNNING:  # another process of the service failed meanwhile
+                self.change(answer.shadow_id, state=RUNNING, message="", connection=connection)
             agrees = answer.decision == decision.decision and (
                 answer.decision != LABEL or answer.label == decision.label
             )
@@ -200,7 +200,7 @@ class Shadows:
         count = sa.select(sa.func.count(), sa.func.sum(sa.cast(shadow_answers.c.agrees, sa.Integer))).where(of_shadow)
         correction_query = sa.select(
             decisions.c.verdict, decisions.c.right_label, decisions.c.label, shadow_answers.c.label.label("candidate_label")
-        ).select_from(_joined()).where(of_shadow, decisions.c.verdict.in_(_TEACHING))  # fmt: skip
+        ).select_from(_joined()).where(of_shadow, decisions.c.verdict.in_(TEACHING))  # fmt: skip
         with self._database.reading() as connection:
             sampled, same = connection.execute(count).one()
             rows = connection.execute(correction_query).all()

@@ -87,6 +87,7 @@ def test_a_candidate_is_shadowed_read_and_ended(tmp_path: Path) -> None:
             assert f'unalike_shadow_images_total{{gallery="{NAME}",outcome="computed"}} 4.0' in metrics
             ended = await it.client.delete("/v1/shadow")
             assert ended.status_code == 200 and ended.json()["shadow"]["state"] == "ended"
+            assert ended.json()["shadow"]["ended"] == (await read(it))["ended"] is not None
             assert (await it.client.delete("/v1/shadow")).json()["type"].endswith("no-shadow")
             async with asyncio.timeout(TASK_PATIENCE_S):
                 while it.service.shadows.has_shadow(NAME):
@@ -196,5 +197,31 @@ def test_the_page_shows_numbers_and_hostile_names_as_text(tmp_path: Path) -> Non
             it.service.access.refresh()
             part = (await it.client.get("/train/shadow", headers={"x-api-key": viewer})).text
             assert 'id="shadow-sampled"' in part and "end-shadow" not in part
+
+    run_tasks(scenario())
+
+
+def test_one_that_somebody_else_ended_is_not_ended_twice_and_the_state_needs_no_summary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = make_scene(tmp_path)
+    candidate = scene.add_candidate("color")
+    shadows = scene.store.shadows
+
+    async def scenario() -> None:
+        async with serving(scene) as it:
+            await it.client.post("/v1/shadow", json={"candidate": candidate.id, "share": 1})
+            active = shadows.active(NAME)
+            with monkeypatch.context() as patch:
+                patch.delattr(type(shadows), "summary")
+                part = await it.client.get("/train/state")
+                assert part.status_code == 200 and 'data-act="shadow"' not in part.text
+            assert (await it.client.delete("/v1/shadow")).status_code == 200
+            with monkeypatch.context() as patch:
+                patch.setattr(shadows, "active", lambda gallery=None: active if gallery else [])
+                again = await it.client.delete("/v1/shadow")
+            assert again.status_code == 409 and again.json()["type"].endswith("no-shadow")
+            entries = (await it.client.get("/v1/audit")).json()["entries"]
+            assert [entry["action"] for entry in entries].count("shadow.end") == 1
 
     run_tasks(scenario())

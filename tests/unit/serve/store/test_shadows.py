@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from tests.support.reference_galleries import make_gallery
 from unalike.errors import DataError
-from unalike.serve.store import DecisionRecord, Feedback, Store
+from unalike.serve.store import DecisionRecord, Feedback, Store, purge
 from unalike.serve.store.learning import ModelRecord
 from unalike.serve.store.purge import Retention, purge_class, purge_expired, purge_image
 from unalike.serve.store.records import utc_now
@@ -109,3 +112,31 @@ def test_purges_remove_what_a_candidate_said(store: Store) -> None:
     assert store.shadows.summary(shadow.id).sampled == 0 and store.decisions.count() == 1
     with pytest.raises(DataError, match="no class 'plum'"):
         purge_class(store, "shop", "plum", {"shop": gallery})
+
+
+def test_a_purge_removes_what_a_candidate_says_while_it_runs(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    shadow = begin(store)
+    answer(store, shadow, "pear", "plum")
+    gallery = make_gallery(("plum", "a.jpg"), ("pear", "b.jpg"))
+    remove = purge._remove_references
+
+    def remove_slowly(*values: Any) -> int:
+        answer(store, shadow, "pear", "plum")  # by the references that are still there
+        return remove(*values)
+
+    monkeypatch.setattr(purge, "_remove_references", remove_slowly)
+    purge_class(store, "shop", "plum", {"shop": gallery})
+    assert store.shadows.summary(shadow.id).sampled == 0 and store.decisions.count() == 2
+
+
+def test_of_two_that_begin_at_once_one_is_refused(store: Store) -> None:
+    first = begin(store)
+    store.shadows.end(first.id)
+    second, third = (ShadowRecord("shop", first.model, 1.0, "weights 1") for _ in range(2))
+    with ThreadPoolExecutor(1) as pool:
+        with store.transaction() as connection:
+            assert store.shadows.begin(second, connection=connection)
+            other = pool.submit(store.shadows.begin, third)
+            time.sleep(0.3)
+        assert other.result(30) is False
+    assert store.shadows.active("shop") == [second]
