@@ -185,13 +185,14 @@ def purge_class(
         images = sum(store.images.delete(sha) for sha in sorted(candidates))
         is_answer = sa.or_(reviews.c.label == label, _mentions(database, reviews.c.undo, label))
         _delete(database, reviews, sa.and_(reviews.c.resource == resource, sa.func.coalesce(is_answer, sa.false())))
+        # First the references: until these are gone an answer, also of a candidate, may name the class.
+        references = _remove_references(gallery, sorted(own_ids))
         report = PurgeReport(
             images=images,
             decisions=_delete(database, decisions, names_it),
             answers=_delete(database, idempotency, _mentions(database, idempotency.c.body, label)),
-            references=_remove_references(gallery, sorted(own_ids)),
+            references=references,
         )
-        # After the references: until these are gone a candidate may name the class.
         _delete(database, shadow_answers, is_shadow)
         _remove_learning_data(store, galleries.values())
         entry.update(report.to_dict())

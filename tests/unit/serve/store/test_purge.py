@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -147,6 +148,21 @@ def test_an_interrupted_purge_is_completed_by_another(store: Store, monkeypatch:
             purge_class(store, "shop", "pear", {"shop": gallery})
     assert purge_class(store, "shop", "pear", {"shop": gallery}) == PurgeReport(references=1, decisions=1)
     assert not ids(store) and not len(gallery) and not store.images.exists(sha)
+
+
+def test_a_decision_that_was_written_while_the_references_were_removed_goes_too(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery = make_gallery(("pear", reference_name(store.images.put(b"content"), "1")))
+    remove = module._remove_references
+
+    def remove_slowly(*arguments: Any) -> int:
+        decision(store, label="pear")  # its search saw the class
+        return remove(*arguments)
+
+    monkeypatch.setattr(module, "_remove_references", remove_slowly)
+    assert purge_class(store, "shop", "pear", {"shop": gallery}) == PurgeReport(images=1, references=1, decisions=1)
+    assert not ids(store)
 
 
 def test_nothing_of_a_purged_decision_stays_in_the_files(sqlite_store: Store) -> None:
