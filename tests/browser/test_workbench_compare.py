@@ -103,7 +103,7 @@ def test_pictures_are_dropped_and_pasted_and_options_count(browser, service):
         until(lambda: page.locator("#slot-reference .chosen").inner_text() == "paste-0.png", page)
         page.get_by_text("Options").click()
         page.get_by_label("Smallest area, in pixels").fill("3000")
-        page.get_by_label("Kind of motion").select_option("none")
+        page.get_by_label("Alignment").select_option("none")
         page.get_by_label("Correct small deformations").uncheck()
         compare(page)
         record = latest(service)

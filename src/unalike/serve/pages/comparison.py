@@ -23,7 +23,7 @@ from unalike.serve.uploads import Parameters
 LATEST = 10
 # What the options are called on the page; those of motion and lighting stand in selects.
 TEXTS = {
-    "align": "Kind of motion", "lighting": "Lighting that does not count", "tolerance": "Tolerated displacement of edges, in pixels",
+    "align": "Alignment", "lighting": "Lighting that does not count", "tolerance": "Tolerated displacement of edges, in pixels",
     "contrast": "Smallest difference, in gray levels", "min_area": "Smallest area, in pixels", "margin": "Margin of a box, in pixels",
     "min_compared": "Least share that must be compared", "max_rotation": "Largest rotation, in degrees",
     "max_scale": "Largest enlargement or reduction", "max_shift": "Largest shift, as a share of the diagonal",
