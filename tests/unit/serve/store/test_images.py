@@ -15,8 +15,8 @@ from PIL import Image
 pytest.importorskip("moto")
 
 from tests.support.stores import call, s3_server
-from unalike.errors import StoreError, UnreadableImage
-from unalike.serve.store.images import SIDES, ImageStore, NoSuchImage, media_type_of
+from unalike.errors import NoSuchImage, StoreError, UnreadableImage
+from unalike.serve.store.images import SIDES, ImageStore, media_type_of
 from unalike.serve.store.records import utc_now
 from unalike.storage.digests import content_sha256
 

@@ -12,10 +12,10 @@ import pytest
 
 from tests.support.postgres import new_database
 from tests.support.reference_galleries import make_gallery
-from unalike.errors import DataError
+from unalike.errors import DataError, NoSuchImage
 from unalike.recognition.backends.address import open_gallery, replace_gallery, save_gallery
 from unalike.recognition.gallery import Gallery
-from unalike.serve.store import DecisionFilter, DecisionRecord, Feedback, New, NoSuchImage, Store
+from unalike.serve.store import DecisionFilter, DecisionRecord, Feedback, New, Store
 from unalike.serve.store import purge as module
 from unalike.serve.store.purge import PurgeReport, Retention, purge_class, purge_expired, purge_image
 from unalike.serve.store.records import utc_now
