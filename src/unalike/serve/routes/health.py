@@ -1,5 +1,6 @@
-"""Endpoints ``healthz``, ``readyz`` and ``metrics``. The service answers them before all others are loaded: FastAPI is needed for the
-document alone.
+"""Endpoints ``healthz``, ``readyz`` and ``metrics``, which are answered before all others are loaded.
+
+FastAPI is needed for their document alone.
 """
 
 from __future__ import annotations

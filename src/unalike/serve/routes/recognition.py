@@ -1,6 +1,6 @@
-"""Endpoints ``identify`` and ``embed``. The service answers them before all others are loaded: FastAPI is needed for the document alone.
+"""Endpoints ``identify`` and ``embed``, which are answered before all others are loaded.
 
-Shape letters: N images, D width of an embedding.
+FastAPI is needed for their document alone. Shape letters: N images, D width of an embedding.
 """
 
 from __future__ import annotations
