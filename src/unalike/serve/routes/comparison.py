@@ -25,7 +25,7 @@ from unalike.serve.routes.decisions import find_decision
 from unalike.serve.security import require_gallery
 from unalike.serve.service import Service, display_name, json_response
 from unalike.serve.store import DecisionRecord
-from unalike.serve.uploads import Form, Parameters, Upload, read_boxes
+from unalike.serve.uploads import Form, Parameters, Upload, file_name, read_boxes
 from unalike.spec.compare import Alignment, Lighting
 
 if TYPE_CHECKING:
@@ -137,8 +137,8 @@ def _compare_one(
     plain = {**names, **result.to_dict(), "reference_size": size, "options": dict(settings)}
     score = max((region.score for region in result.regions), default=0.0)
     record = DecisionRecord(
-        "compare", RESOURCE, result.answer, score=score, image=service.kept_sha(upload), request_id=context.id,
-        actor=context.actor, result={**plain, "reference_image": service.kept_sha(reference)},
+        "compare", RESOURCE, result.answer, score=score, image=service.kept_sha(upload), file=file_name(upload.name),
+        request_id=context.id, actor=context.actor, result={**plain, "reference_image": service.kept_sha(reference)},
     )  # fmt: skip
     service.decision_log.add([record])
     service.metrics.add_decision(RESOURCE, result.answer, None)

@@ -166,13 +166,28 @@ def test_a_decision_that_was_written_while_the_references_were_removed_goes_too(
 
 
 def test_nothing_of_a_purged_decision_stays_in_the_files(sqlite_store: Store) -> None:
-    decision(sqlite_store, label="secret-class", result={"label": "secret-class"})
+    decision(sqlite_store, label="secret-class", file="secret-file.jpg", result={"label": "secret-class"})
     decision(sqlite_store, label="apple")
     purge_class(sqlite_store, "shop", "secret-class", {"shop": make_gallery()})
     sqlite_store.decisions.count()
     content = b"".join(path.read_bytes() for path in sqlite_store.folder.glob("store.db*"))
     assert content.count(b"secret-class") == 1  # in the audit log, which says what was purged
-    assert b"apple" in content
+    assert b"apple" in content and b"secret-file" not in content
+
+
+@pytest.mark.parametrize("way", ["image", "retention"])
+def test_the_name_of_a_file_goes_with_its_decision(sqlite_store: Store, way: str) -> None:
+    sha = sqlite_store.images.put(b"picture")
+    decision(sqlite_store, 40, image=sha, file="secret-file.jpg")
+    decision(sqlite_store, file="other.jpg")
+    if way == "image":
+        purge_image(sqlite_store, sha, {})
+    else:
+        purge_expired(sqlite_store, Retention(decisions=timedelta(days=30)), [])
+    assert [record.file for record in sqlite_store.decisions.find().items] == ["other.jpg"]
+    module._empty_journal(sqlite_store.database)
+    content = b"".join(path.read_bytes() for path in sqlite_store.folder.glob("store.db*"))
+    assert b"other.jpg" in content and b"secret-file" not in content
 
 
 def test_removed_vectors_leave_the_file_of_a_gallery(tmp_path: Path) -> None:
