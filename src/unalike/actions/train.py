@@ -12,6 +12,7 @@ from unalike.actions.evaluate import evaluate
 from unalike.actions.result import Result
 from unalike.actions.spec_resolution import Overrides, Spec, resolve_spec
 from unalike.actions.unused_settings import AUTOMATIC, PLAIN, SEARCH, UNLABELED, say_unused
+from unalike.data.from_spec import require_training_data
 from unalike.errors import SpecError, missing_extra
 from unalike.installation import install_command
 from unalike.progress import say, set_verbosity
@@ -71,6 +72,8 @@ def train(
         if overwrite:
             raise SpecError("--take and --overwrite together", remedy="leave --overwrite out")
         return _take(experiment, take)
+    if experiment.dataset.labels != "none":
+        require_training_data(experiment)
     from unalike.training.recipe import settle_backbone
 
     if experiment.dataset.labels == "none":

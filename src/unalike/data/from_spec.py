@@ -73,6 +73,13 @@ def load_from_spec(
     )
 
 
+def require_training_data(experiment: Experiment) -> None:
+    """Raise SpecError where ``dataset.train_dataset`` is not set."""
+    if not experiment.dataset.train_dataset:
+        raise SpecError("dataset.train_dataset is not set", expected="a folder of class folders, an archive or a manifest",
+                        remedy="give the folder: unalike train DIR")  # fmt: skip
+
+
 def load_training_sets(experiment: Experiment, notices: Notices, *, manifest: Path | None = None) -> TrainingSets:
     """Load train, reference and query; without a validation set, one is split off as ``dataset.validation`` says.
 
@@ -86,9 +93,7 @@ def load_training_sets(experiment: Experiment, notices: Notices, *, manifest: Pa
         SpecError: ``dataset.train_dataset`` is not set.
     """
     dataset = experiment.dataset
-    if not dataset.train_dataset:
-        raise SpecError("dataset.train_dataset is not set", expected="a folder of class folders, an archive or a manifest",
-                        remedy="give the folder: unalike train DIR")  # fmt: skip
+    require_training_data(experiment)
     images = load_from_spec(experiment, dataset.train_dataset, notices)
     if len(images) == 0:
         raise DataError(f"{dataset.train_dataset} holds no images", expected="one folder a class with images in it")

@@ -8,7 +8,7 @@ import numpy as np
 
 from unalike.metrics.intervals import Interval
 from unalike.recognition.calibration_trials import CalibrationTrials
-from unalike.recognition.decision import GalleryCalibration
+from unalike.recognition.decision import GalleryCalibration, format_bounds
 from unalike.recognition.operating_point import cost_curve
 from unalike.report.html import Report
 from unalike.report.sentences import count_of, range_note, share_sentence
@@ -22,11 +22,11 @@ def write_threshold_report(path: Path, calibration: GalleryCalibration, trials: 
         report.sentence(text)
     entries: list[tuple[str, float | str | None]] = [
         ("threshold" if not calibration.provisional else "provisional threshold", calibration.threshold),
-        ("unknown images taken for known", f"{share.rate:.1%} ({share.low:.1%} to {share.high:.1%})"),
+        ("unknown images taken for known", f"{share.rate:.1%} ({format_bounds(share.rate, share.low, share.high)})"),
     ]
     if "known_unknown_low" in calibration.figures:
         refusal, low, high = (calibration.figures[f"known_unknown{end}"] for end in ("", "_low", "_high"))
-        entries.append(("known images called unknown", f"{refusal:.1%} ({low:.1%} to {high:.1%})"))
+        entries.append(("known images called unknown", f"{refusal:.1%} ({format_bounds(refusal, low, high)})"))
     report.figures(
         entries,
         title="What the threshold costs",
