@@ -256,3 +256,39 @@ def test_a_purge_leaves_nothing_with_what_learning_keeps(store: Store, what: str
     assert not any(file.exists() for file in files) and model.exists()
     states = [store.tasks.get(task.id).state for task in tasks]  # type: ignore[union-attr]
     assert states == ["canceled", "running"]
+
+
+def test_a_picture_that_an_answer_kept_again_meanwhile_goes_too(
+    sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha = sqlite_store.images.put(b"asked again")
+    decision(sqlite_store, image=sha)
+    former = module._delete
+
+    def answer_first(database: Any, table: Any, condition: Any) -> int:
+        if table.name == "decisions":
+            sqlite_store.images.put(b"asked again")
+        return former(database, table, condition)
+
+    monkeypatch.setattr(module, "_delete", answer_first)
+    purge_image(sqlite_store, sha, {})
+    assert not ids(sqlite_store) and not sqlite_store.images.exists(sha)
+
+
+def test_a_picture_of_an_answer_that_named_the_class_meanwhile_goes_too(
+    sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery = make_gallery(("pear", reference_name(sqlite_store.images.put(b"reference"), "t")), ("apple", "a.jpg"))
+    former = module._remove_references
+    shared = sqlite_store.images.put(b"shared")
+    decision(sqlite_store, label="apple", image=shared)
+
+    def answer_first(*arguments: Any) -> int:
+        for content in (b"in flight", b"shared"):
+            decision(sqlite_store, label="pear", image=sqlite_store.images.put(content))
+        return former(*arguments)
+
+    monkeypatch.setattr(module, "_remove_references", answer_first)
+    report = purge_class(sqlite_store, "shop", "pear", {"shop": gallery})
+    assert (report.images, report.decisions, report.references) == (2, 2, 1)
+    assert set(sqlite_store.images.hashes()) == {shared}, "which another decision holds"
