@@ -146,13 +146,12 @@ def _read_records(path: Path, file: io.BufferedReader, archive: zipfile.ZipFile)
 def _checked(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     """A record whose place is one of the caches'; raises WeightsError otherwise."""
     place, file = record["place"], str(record["file"])
-    is_right = {
-        "hub": lambda: hub_files.REPOSITORY.fullmatch(record["repository"]) and hub_files.COMMIT.fullmatch(record["commit"])
-        and ".." not in record["repository"] and _is_weight_file(file),
-        "torch": lambda: _is_weight_file(file),
-        "package": lambda: file in WEIGHT_PACKAGES,
-    }  # fmt: skip
-    if place not in is_right or not is_right[place]():
+    is_right = _is_weight_file(file) if place == "torch" else place == "package" and file in WEIGHT_PACKAGES
+    if place == "hub":
+        repository, commit = str(record["repository"]), str(record["commit"])
+        is_name = hub_files.REPOSITORY.fullmatch(repository) is not None and ".." not in repository
+        is_right = is_name and hub_files.COMMIT.fullmatch(commit) is not None and _is_weight_file(file)
+    if not is_right:
         raise WeightsError(f"{path}: {record.get('name')!r} would be written to {place!r}, {record.get('repository', '')}/{file}",
                            expected="a file of the hub's cache, torch's or a weight package", remedy=_REMEDY)  # fmt: skip
     if not hub_files.SHA256.fullmatch(record["sha256"]) or not isinstance(record["bytes"], int):
