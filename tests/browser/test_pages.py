@@ -36,13 +36,13 @@ def test_a_page_is_shown_whole_follows_wcag_and_loads_nothing(browser, pages, na
 
 
 def of_a_hundred(share: Mapping[str, Any]) -> list[float]:
-    """A share and its interval as numbers of a hundred: the interval never narrower than it is."""
-    return [
-        100,
-        round(100 * share["value"]),
-        math.floor(100 * share["low"] + 1e-9),
-        math.ceil(100 * share["high"] - 1e-9),
-    ]
+    """A share as a number of a hundred, and the range of so many new images: never narrower than it is."""
+    value, ends = share["value"], []
+    for bound, side in ((share["low"], -1), (share["high"], 1)):
+        # A hundred images scatter around the mean as a share at the bound does, with Wilson's error.
+        chance = 1.96 * math.sqrt(bound * (1 - bound) / 100 + (1.96 / 200) ** 2)
+        ends.append(min(1, max(0, value + side * math.sqrt((bound - value) ** 2 + chance**2))))
+    return [100, round(100 * value), math.floor(100 * ends[0] + 1e-9), math.ceil(100 * ends[1] - 1e-9)]
 
 
 def counted(figures: Mapping[str, Any]) -> list[float]:

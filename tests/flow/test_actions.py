@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from ast import literal_eval
 
 import numpy as np
@@ -169,3 +170,18 @@ def test_check_says_what_is_there_without_training(images, tmp_path, monkeypatch
     done = unalike("check", images / "train", *TINY)
     assert done.returncode == 0, done.stderr[-4000:]
     assert not list(tmp_path.iterdir())
+
+
+def test_check_decodes_the_images(images, tmp_path, monkeypatch):
+    """As many as a training would skip are named; more are a fault, since a training would end with it."""
+    shop = shutil.copytree(images / "train", tmp_path / "shop")
+    files = sorted(shop.rglob("*.png"))
+    files[0].write_bytes(b"")
+    done = unalike("check", shop, *TINY)
+    assert done.returncode == 0 and f"1 image unreadable: {files[0]}" in done.stderr, done.stderr[-4000:]
+    files[1].write_bytes(files[1].read_bytes()[:-30])
+    done = unalike("check", shop, *TINY, "dataset.max_unreadable=0.01")
+    assert done.returncode == 1 and f"2 of {len(files)} images cannot be decoded; expected at most 1" in done.stdout
+    monkeypatch.setattr("unalike.actions.check.READ_S", -1.0)
+    done = unalike("check", shop, *TINY)
+    assert done.returncode == 0 and "; 0 of them, drawn at random, were decoded" in done.stdout

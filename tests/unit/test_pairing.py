@@ -77,7 +77,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "actions.verify": (OPTIONS, "flow/test_verifying.py"),
     # Migrations are run, never imported.
     **dict.fromkeys(
-        ("serve.store.migrations.env", *(f"serve.store.migrations.versions.{name}" for name in ("v0001_first_tables", "v0002_galleries", "v0003_sessions", "v0004_work", "v0005_learning", "v0006_reviews_and_settings", "v0007_tasks", "v0008_shadows"))), ("unit/serve/store/test_migration.py",)
+        ("serve.store.migrations.env", *(f"serve.store.migrations.versions.{name}" for name in ("v0001_first_tables", "v0002_galleries", "v0003_sessions", "v0004_work", "v0005_learning", "v0006_reviews_and_settings", "v0007_tasks", "v0008_shadows", "v0009_file_names"))), ("unit/serve/store/test_migration.py",)
     ),
     # Readers of folders and tables are reached through image sets.
     **dict.fromkeys(("data.folders", "data.manifests"), ("unit/data/test_imageset.py",)),

@@ -19,7 +19,8 @@ from unalike.actions.spec_resolution import Overrides, Spec, separate_data
 from unalike.data.from_spec import load_evaluation_sets, load_from_spec, load_training_sets, load_unlabeled_images
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
-from unalike.errors import DeviceError, RunError, SpecError, WeightsError
+from unalike.data.readability import find_unreadable
+from unalike.errors import DataError, DeviceError, RunError, SpecError, WeightsError
 from unalike.inference.loaded_model import load_model
 from unalike.inference.model_files import PRETRAINED
 from unalike.installation import install_command
@@ -55,6 +56,7 @@ DATA_FIELDS = (
     "inference.input_path",
 )
 
+READ_S = 20.0  # images of a source are decoded for at most so long
 # One of these must be set in a spec.
 PURPOSE_FIELDS = ("dataset.train_dataset", "evaluate.checkpoint", "inference.checkpoint", "export.checkpoint",
             "gen_trt_engine.onnx_file")  # fmt: skip
@@ -204,8 +206,20 @@ class ModelActionsCheck:
             self.findings.facts[path] = f"{len(images)} images" + (
                 f" of {len(images.classes)} classes" if labeled else ""
             )
+            self._read(path, images, notices)
             return True
         return False
+
+    def _read(self, path: str, images: ImageSet, notices: Notices) -> None:
+        """Decode the images of a source, or as many as the time allows; a fault where a run would end for those that cannot be."""
+        dataset = self.experiment.dataset
+        count, unreadable = find_unreadable(images.paths, notices, seconds=READ_S, max_pixels=dataset.max_pixels)
+        limit = max(1, int(dataset.max_unreadable * count)) if dataset.max_unreadable > 0 else 0
+        if count < len(images):
+            self.findings.facts[path] += f"; {count} of them, drawn at random, were decoded"
+        if unreadable > limit or unreadable == count > 0:
+            raise DataError(f"{unreadable} of {count} images cannot be decoded", expected=f"at most {limit}",
+                            remedy="repair or remove them, or raise dataset.max_unreadable")  # fmt: skip
 
     # -- devices --
 

@@ -225,7 +225,7 @@ def write_demo_report(
         training, evaluation, inference: Results folders of the actions.
     """
     from unalike.report.html import Report
-    from unalike.report.sentences import count_of, share_sentence
+    from unalike.report.sentences import count_of, range_note, share_sentence
 
     lines = [json.loads(line) for line in (inference / RESULT_JSONL).read_text(encoding="utf-8").splitlines()]
     hits = [line for line in lines if line["label"] == _brand(line["path"])]
@@ -241,7 +241,7 @@ def write_demo_report(
     sizes = f"{len(lines):,} queries, {len(images.unseen_brands):,} brands"
     report.sentence(share_sentence(gains[0][2], "images of new things", "get the right name", images=len(lines),
                                    few=count_of(len(images.unseen_brands), "brand")))  # fmt: skip
-    report.sentence(f"Measured with {len(lines):,} images of {len(images.unseen_brands):,} brands that training never saw; ranges hold with 95 % confidence. "
+    report.sentence(f"Measured with {len(lines):,} images of {len(images.unseen_brands):,} brands that training never saw{range_note(gains[0][1:3])}. "
                     + share_sentence(gains[0][1], "images", "get it without that training", images=len(lines)))  # fmt: skip
     report.gallery("Misses", [_row(line) for line in misses[:: max(1, len(misses) // SHOWN_MISSES)][:SHOWN_MISSES]],
                    note=f"{len(misses)} of {len(lines)}: each query with its nearest references.", columns=("query", "nearest reference", "next nearest"))  # fmt: skip

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from unalike.data.decoding_fit import log_conversions
 from unalike.data.imageset import load_images
+from unalike.data.notices import Notices
 from unalike.errors import DataError, ModelError, SpecError
 from unalike.inference.embedding import embed_files
 from unalike.inference.loaded_model import require_model_file
@@ -99,6 +100,7 @@ def build(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:
         assert section.model is not None and section.source is not None
         frozen = is_pretrained(section.model)
         model = section.model if frozen else os.path.abspath(require_model_file(section.model))
+        load_images(section.source, notices=Notices())  # a mistyped name is told before a network is loaded
         recognizer = Recogniser.load(model, runtime=section.runtime, precision=section.precision)
         if frozen:
             say(f"model: the pretrained trunk {recognizer.model_identity.trunk}, frozen: no training has fitted it to these "
@@ -345,12 +347,13 @@ def identify(settings: Identify) -> dict[str, Any]:
         DataError: There are no images.
     """
     check_mandatory("identify", settings)
-    recognizer = open_recognizer(str(settings.gallery), settings.model, runtime=settings.runtime,
-                                 precision=settings.precision, approximate=settings.approximate)  # fmt: skip
-    warn_if_uncalibrated(recognizer.gallery)
+    # A mistyped name is told before a network is loaded.
     paths = [p for source in settings.images or () for p in load_images(source, labeled=False).paths]
     if not paths:
         raise DataError("no images", expected="image files, or folders of images")
+    recognizer = open_recognizer(str(settings.gallery), settings.model, runtime=settings.runtime,
+                                 precision=settings.precision, approximate=settings.approximate)  # fmt: skip
+    warn_if_uncalibrated(recognizer.gallery)
     log_conversions(paths, recognizer.view.decoding)
     embedded = embed_files(recognizer.engine, paths, recognizer.view, max_unreadable=1.0, describe="identifying")
     if embedded.failures:

@@ -12,6 +12,7 @@ from unalike.actions.evaluate import evaluate
 from unalike.actions.result import Result
 from unalike.actions.spec_resolution import Overrides, Spec, resolve_spec
 from unalike.actions.unused_settings import AUTOMATIC, PLAIN, SEARCH, UNLABELED, say_unused
+from unalike.data.from_spec import require_training_data
 from unalike.errors import SpecError, missing_extra
 from unalike.installation import install_command
 from unalike.progress import say, set_verbosity
@@ -72,6 +73,8 @@ def train(
         if overwrite:
             raise SpecError("--take and --overwrite together", remedy="leave --overwrite out")
         return _take(experiment, take)
+    if experiment.dataset.labels != "none":
+        require_training_data(experiment)
     with policy_of_action(experiment.model.download):
         return _train_by_policy(experiment, start, resume=resume, overwrite=overwrite)
 

@@ -113,9 +113,27 @@ def _help_of(error: Exception) -> str:
     return f"{context.command_path if context is not None else _called_as()} --help"
 
 
+def _remedy_of(error: Exception) -> str:
+    """For an option that a command lacks: the fields of the spec of such a name, or the option for the results folder."""
+    option, context = getattr(error, "option_name", ""), getattr(error, "ctx", None)
+    if not option or getattr(error, "possibilities", None) or context is None:
+        return ""
+    options = {name for parameter in context.command.params for name in parameter.opts}
+    if option in ("-o", "--out", "--output") and "--results-dir" in options:
+        return "; the folder of the results is -r DIR"
+    if not any("KEY=VALUE" in (parameter.metavar or "") for parameter in context.command.params):
+        return ""
+    from unalike.spec.faults import similar_fields
+
+    fields = similar_fields(option.lstrip("-").replace("-", "_"))
+    return f"; fields of a spec are written without dashes: {fields[0]}=VALUE" if fields else ""
+
+
 def run_command(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code; every error is one line on standard error."""
     argv = list(argv) or ["--help"]
+    if argv[0] == "help":
+        argv = [*argv[1:], "--help"]
     replace_closed_streams()
     tolerate_narrow_encodings()
     verbose = "-v" in argv or "--verbose" in argv
@@ -127,7 +145,10 @@ def run_command(argv: Sequence[str]) -> int:
         sys.stdout.flush()
     except ClickException as error:
         message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
-        print(f"error: {one_line(redact(message)).rstrip('.')}; see '{_help_of(error)}'", file=sys.stderr)
+        print(
+            f"error: {one_line(redact(message)).rstrip('.')}{_remedy_of(error)}; see '{_help_of(error)}'",
+            file=sys.stderr,
+        )
         return 2
     except typer.Abort:
         return _explain(KeyboardInterrupt(), verbose, argv)

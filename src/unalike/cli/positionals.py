@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
@@ -60,9 +61,24 @@ def split_arguments(action: str, arguments: Sequence[str] | None) -> tuple[str |
     data = [value for value in values if value not in models]
     for kind, paths in (("models", models), ("data folders", data)):
         if len(paths) > 1:
-            raise SpecError(f"two {kind}, {paths[0]!r} and {paths[1]!r}", expected="one",
-                            remedy="write overrides as key=value, without blanks around '='")  # fmt: skip
+            raise SpecError(
+                f"two {kind}, {paths[0]!r} and {paths[1]!r}", expected="one", remedy=_second_remedy(action, paths)
+            )
     return (data[0] if data else None), [*(_model_override(action, model) for model in models), *overrides]
+
+
+def _second_remedy(action: str, paths: Sequence[str]) -> str:
+    """What was probably meant by two models or two data folders."""
+    first, second = (shlex.quote(path) for path in paths[:2])
+    if not all(map(os.path.lexists, paths[:2])) or is_model(paths[0]):
+        return "write overrides as key=value, without blanks around '='"
+    if all(map(os.path.isfile, paths)):
+        return f"give their folder, {shlex.quote(os.path.dirname(paths[0]) or '.')}, or a table of them"
+    return {
+        "train": f"to validate on the second: unalike train {first} dataset.val_dataset.query={second}",
+        "evaluate": f"unalike evaluate MODEL --reference {first} --query {second}",
+        "inference": f"unalike inference MODEL --reference {first} {second}",
+    }.get(action, "give one of them")
 
 
 def model_argument(arguments: Sequence[str] | None) -> str | None:

@@ -21,7 +21,7 @@ from unalike.cli.shared_options import (
 from unalike.errors import SpecError
 from unalike.spec.actions import command_of
 from unalike.spec.declare import MODEL, Section
-from unalike.spec.nodes import SpecNode, walk
+from unalike.spec.nodes import FieldsNotSet, SpecNode, walk
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
@@ -99,7 +99,12 @@ def section_command(
             ]
             _refuse_swapped(action, dict(fields))
             spec = _load(action, section, values["spec"], overrides, fields, _environment_fields(nodes, environment))
-            function(spec, **{name: values[name] for name in own_names})
+            try:
+                function(spec, **{name: values[name] for name in own_names})
+            except FieldsNotSet as error:
+                raise SpecError(
+                    error.found, expected=_call(action, arguments, options or {}, nodes), remedy=error.remedy
+                ) from error
 
         parameters = {
             "ctx": typer.Context,
@@ -267,6 +272,19 @@ def _variable(flag: Flag) -> str:
 
 def _metavar(arguments: Mapping[str, str]) -> str:
     return " ".join([*(f"[{metavar.strip('[]')}]" for metavar in arguments.values()), "[KEY=VALUE]..."])
+
+
+def _call(
+    action: str, arguments: Mapping[str, str], options: Mapping[str, Option], nodes: Mapping[str, SpecNode]
+) -> str:
+    """The command with its positional arguments and the options of mandatory fields."""
+    words = [metavar.strip("[]") for metavar in arguments.values()]
+    for name, node in nodes.items():
+        if node.facts.get("mandatory") and name not in arguments:
+            option = options.get(name, Option())
+            flag = option.flags[0] if option.flags else f"--{name.replace('_', '-')}"
+            words.append(f"{flag} {option.metavar or _metavar_of(node)}")
+    return " ".join([f"unalike {command_of(action)}", *words])
 
 
 def _help(arguments: Mapping[str, str], nodes: Mapping[str, SpecNode]) -> str:

@@ -73,6 +73,15 @@ def load_from_spec(
     )
 
 
+def require_training_data(experiment: Experiment) -> str:
+    """``dataset.train_dataset``. Raises SpecError where it is not set."""
+    source = experiment.dataset.train_dataset
+    if not source:
+        raise SpecError("dataset.train_dataset is not set", expected="a folder of class folders, an archive or a manifest",
+                        remedy="give the folder: unalike train DIR")  # fmt: skip
+    return source
+
+
 def load_training_sets(experiment: Experiment, notices: Notices, *, manifest: Path | None = None) -> TrainingSets:
     """Load train, reference and query; without a validation set, one is split off as ``dataset.validation`` says.
 
@@ -86,15 +95,13 @@ def load_training_sets(experiment: Experiment, notices: Notices, *, manifest: Pa
         SpecError: ``dataset.train_dataset`` is not set.
     """
     dataset = experiment.dataset
-    if not dataset.train_dataset:
-        raise SpecError("dataset.train_dataset is not set", expected="a folder of class folders, an archive or a manifest",
-                        remedy="give the folder: unalike train DIR")  # fmt: skip
-    images = load_from_spec(experiment, dataset.train_dataset, notices)
+    source = require_training_data(experiment)
+    images = load_from_spec(experiment, source, notices)
     if len(images) == 0:
-        raise DataError(f"{dataset.train_dataset} holds no images", expected="one folder a class with images in it")
+        raise DataError(f"{source} holds no images", expected="one folder a class with images in it")
     validation = dataset.val_dataset
     train = _training_rows(images)
-    _refuse_one_class(train, dataset.train_dataset)
+    _refuse_one_class(train, source)
     if validation is not None and (validation.reference or validation.query):
         reference, query = load_evaluation_sets(experiment, notices, train=train)
         unseen = not set(_class_names(query)) & set(_class_names(train))

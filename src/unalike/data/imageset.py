@@ -26,10 +26,24 @@ from unalike.data.split_folders import notice_split_folders
 from unalike.errors import DataError, SpecError, closest
 from unalike.sanitize import redact
 from unalike.storage.fetch import local_path, uri_of
-from unalike.storage.outside_files import require_file
+from unalike.storage.outside_files import path_remedy, require_file
 
 __all__ = ["CLASS_FROM", "IMAGE_SUFFIXES", "ImageSet", "align_labels", "load_images", "resolve_source"]
 CLASS_FROM = ("top", "leaf", "path")
+# Suffixes of files that users give in place of images -> what to do with them.
+_OTHER_KINDS = {
+    (".xls", ".xlsx", ".xlsm", ".ods", ".numbers"): "save the table as CSV (UTF-8)",
+    (
+        ".mp4",
+        ".mov",
+        ".avi",
+        ".mkv",
+        ".webm",
+        ".m4v",
+    ): "write frames of the video as images, such as: ffmpeg -i VIDEO -r 1 FOLDER/%05d.jpg",
+    (".rar", ".7z", ".gz", ".bz2", ".xz"): "unpack it, and give the folder",
+    (".cr2", ".cr3", ".nef", ".arw", ".dng", ".svg", ".pdf", ".psd"): "convert it to PNG, TIFF or JPEG",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,6 +185,7 @@ def load_images(
             f"{name}: unknown kind of data",
             expected=f"a folder, an archive ({', '.join(ARCHIVE_SUFFIXES)}), a manifest "
             f"({', '.join(MANIFEST_SUFFIXES)}) or an image ({', '.join(sorted(IMAGE_SUFFIXES))})",
+            remedy=next((remedy for suffixes, remedy in _OTHER_KINDS.items() if suffix in suffixes), ""),
         )
     if labeled:
         for label in np.flatnonzero(images.counts() == 1):
@@ -198,8 +213,7 @@ def resolve_source(source: str | Path, cache_dir: Path | None = None) -> Path:
         if not os.path.lexists(image_file(path)) and split_member(member[1]):  # an archive in the archive
             return resolve_source(path, cache_dir)
     if not os.path.exists(image_file(path)):
-        siblings = os.listdir(path.parent) if os.path.isdir(path.parent) else []
-        raise DataError(f"{source}: no such file or folder", remedy=closest(path.name, siblings))
+        raise DataError(f"{source}: no such file or folder", remedy=path_remedy(path))
     if not path.is_dir():
         require_file(image_file(path))
     return path

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unalike.data.archives import split_member, unpack_source
+from unalike.data.decode import IMAGE_SUFFIXES
 from unalike.data.regions import image_file, parse_box, region_name
 from unalike.data.tables import Table, read_table
 from unalike.errors import DataError, closest
@@ -70,7 +71,7 @@ def read_manifest(
             raise DataError(
                 f"{path}: no column {names[key]!r} among {shorten(', '.join(table.names)) or 'none'}",
                 expected=f"a column {names[key]!r}",
-                remedy=closest(names[key], table.names) or f"name it with dataset.manifest_columns.{key}",
+                remedy=_column_remedy(key, names[key], table.names),
             )
         if key in ("path", "label"):
             _refuse_empty_cells(path, names[key], table.columns[names[key]])
@@ -114,6 +115,13 @@ def _column_names(columns: Mapping[str, str] | None) -> dict[str, str]:
     if unknown:
         raise DataError(f"manifest_columns {', '.join(unknown)}", expected=", ".join(COLUMNS))
     return {**COLUMNS, **(columns or {})}
+
+
+def _column_remedy(key: str, name: str, names: Sequence[str]) -> str:
+    """What to do where a table has no column of a name."""
+    if any(os.path.splitext(image_file(name))[1].lower() in IMAGE_SUFFIXES for name in names):  # the header is a row
+        return "its first line names an image: write a line of column names above it, such as path,label"
+    return closest(name, names) or f"say which column it is: dataset.manifest_columns.{key}=NAME"
 
 
 def _refuse_empty_cells(path: Path, column: str, values: Sequence[str]) -> None:

@@ -21,6 +21,7 @@ MESSAGES = {
     "unreadable": "{n} image{s} unreadable",
     "missing": "{n} file{s} of the manifest skipped: not found",
     "split-folder": "{n} folder{s} divided like a data set, the parts taken as classes",
+    "folders-of-classes": "{n} folder{s} of which each folder holds folders of images and counts as one class",
     "wrapper": "{n} wrapper folder{s} unwrapped",
     "link-loop": "{n} link{s} to an enclosing folder not followed",
     "broken-link": "{n} link{s} skipped: the target does not exist",

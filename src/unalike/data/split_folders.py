@@ -1,9 +1,9 @@
-"""Class folders that are named like the parts of a data set (train, val, test, images): named, with the call that was meant."""
+"""Class folders that are no classes: parts of a data set, or folders of classes; named, with the call that was meant."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from unalike.data.folders import PathParts
 from unalike.data.notices import Notices
@@ -31,6 +31,7 @@ def notice_split_folders(
     by_name = {name.casefold(): name for name in inner}
     parts_of_split = [by_name[name] for name in (*TRAIN_NAMES, *QUERY_NAMES, *OTHER_NAMES) if name in by_name]
     if not parts_of_split:
+        _notice_folders_of_classes(root, inner, notices, for_training)
         return
     nested = [name for name in parts_of_split if inner[name] - {""}]
     if nested:
@@ -42,6 +43,26 @@ def notice_split_folders(
     else:
         remedy = "expected one folder a class"
     notices.add("split-folder", f"{', '.join(parts_of_split)} in {root}", remedy)
+
+
+def _notice_folders_of_classes(
+    root: str, inner: Mapping[str, set[str]], notices: Notices, for_training: bool
+) -> None:  # fmt: skip
+    """Add a notice where every folder holds folders of images and no image: groups of classes, each taken as one class.
+
+    Folders whose inner folders have the same names (days, cameras, sides) are classes.
+    """
+    names = [name for folders in inner.values() for name in folders]
+    if not names or "" in names or len(set(names)) < len(names) or len(names) < 2 * len(inner):
+        return
+    remedy = f"if their {len(names)} folders are the classes: " + (
+        f"unalike train {shlex.quote(root)} dataset.class_from=leaf"
+        if for_training
+        else "give one of them, or one folder a class"
+    )
+    notices.add(
+        "folders-of-classes", f"{', '.join(sorted(inner)[:3])}{', ...' if len(inner) > 3 else ''} in {root}", remedy
+    )
 
 
 def _nested_remedy(root: str, nested: Sequence[str], inner: dict[str, set[str]], for_training: bool) -> str:

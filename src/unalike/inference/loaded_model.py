@@ -23,7 +23,7 @@ from unalike.runs.filenames import RECORD_FILE
 from unalike.runs.written_model import model_in_folder
 from unalike.storage.digests import file_sha256
 from unalike.storage.fetch import local_path
-from unalike.storage.outside_files import reader_errors
+from unalike.storage.outside_files import path_remedy, reader_errors
 
 if TYPE_CHECKING:
     from unalike.engines.onnx_engine import OnnxEngine
@@ -168,7 +168,9 @@ def require_model_file(path: str | Path) -> Path:
         raise ModelError(f"{path} is a folder without a run, no model", expected=f"a file: {', '.join(SUFFIXES)}",
                          remedy="name the model's file, or the folder of the run that wrote it")  # fmt: skip
     if not path.is_file():
-        raise ModelError(f"there is no model file {path}", expected=f"one of {', '.join(SUFFIXES)}")
+        raise ModelError(
+            f"there is no model file {path}", expected=f"one of {', '.join(SUFFIXES)}", remedy=path_remedy(path)
+        )
     return path
 
 

@@ -15,7 +15,7 @@ from unalike.inspection.inspector import Inspector
 from unalike.inspection.result import DEFECTIVE, GOOD, UNDECIDED, Inspection
 from unalike.metrics.intervals import Interval
 from unalike.report.html import Report, ReportImage
-from unalike.report.sentences import count_of, share_sentence
+from unalike.report.sentences import count_of, range_note, share_sentence
 
 MAX_IMAGES = 24
 THUMBNAIL_SIDE = 480
@@ -111,9 +111,8 @@ def describe_inspections(inspections: Sequence[Inspection], metrics: Mapping[str
         ("found", "defective images", "are found", "defects"),
         ("false_alarms", "good images", "are called defective", "good"),
     ]
-    texts = [share_sentence(Interval.from_dict(metrics[key]), subject, predicate, images=metrics[count], few=count_of(metrics[count], "image"))
-             for key, subject, predicate, count in shares]  # fmt: skip
-    return [
-        *texts,
-        f"Measured with {count_of(metrics['defects'], 'defective image')} and {count_of(metrics['good'], 'good one')}. {count_text}",
-    ]
+    rates = [Interval.from_dict(metrics[key]) for key, *_ in shares]
+    texts = [share_sentence(rate, subject, predicate, images=metrics[count], few=count_of(metrics[count], "image"))
+             for rate, (_, subject, predicate, count) in zip(rates, shares, strict=True)]  # fmt: skip
+    basis = f"{count_of(metrics['defects'], 'defective image')} and {count_of(metrics['good'], 'good one')}"
+    return [*texts, f"Measured with {basis}{range_note(rates)}. {count_text}"]

@@ -31,6 +31,13 @@ def check_rule(rule: str) -> str:
     return rule
 
 
+def format_bounds(rate: float, low: float, high: float, note: str = "") -> str:
+    """The bounds of a share with a note, or in words where there are too few classes to say (``Interval.too_few``)."""
+    from unalike.metrics.intervals import TOO_FEW, Interval  # a deployed recognizer decides, and describes nothing
+
+    return TOO_FEW if Interval(rate, low, high).too_few else f"{low:.1%} to {high:.1%}{note}"
+
+
 @dataclass(frozen=True)
 class RateGuarantee:
     """An error rate: its target, the rate measured, and a confidence interval.
@@ -158,7 +165,7 @@ class GalleryCalibration:
     def costs(self) -> str:
         """What the threshold costs in both directions, in words: unknown images taken for known, known images refused."""
         share = self.false_match
-        bounds = f"{share.low:.1%} to {share.high:.1%} with {share.confidence:.0%} confidence"
+        bounds = format_bounds(share.rate, share.low, share.high, f" with {share.confidence:.0%} confidence")
         text = "how many images of unknown classes are taken for known was not measured"
         if share.trials:
             text = (
@@ -168,7 +175,7 @@ class GalleryCalibration:
         if refusal := self.refused_share():
             rate, low, high, images, classes = refusal
             text += (
-                f"; of images of known classes {rate:.1%} are called unknown ({low:.1%} to {high:.1%}; "
+                f"; of images of known classes {rate:.1%} are called unknown ({format_bounds(rate, low, high)}; "
                 f"{images} images of {classes} classes)"
             )
         elif not self.figures:

@@ -32,7 +32,7 @@ from unalike.numerics.nearest_neighbors import Neighbors
 from unalike.numerics.normalization import UnitVectors, unit_vectors
 from unalike.report.html import Report, ReportImage
 from unalike.report.plots import ScatterPlot
-from unalike.report.sentences import count_of, share_sentence
+from unalike.report.sentences import MEAN_NOTE, count_of, range_note, share_sentence
 from unalike.runs.filenames import NEAR_DUPLICATES_FILE, REPORT_FILE, SUSPECTED_LABELS_FILE
 from unalike.source_names import source_name
 
@@ -212,11 +212,17 @@ def add_sentences(report: Report, summary: Mapping[str, Any]) -> None:
     if share.too_few:
         subject = "images of new things" if about["unseen_classes"] else "images"
     report.sentence(
-        share_sentence(share, subject, "get the right name", images=images, few=few if about["method"] else "")
+        share_sentence(
+            share,
+            subject,
+            "get the right name",
+            images=images,
+            few=few if about["method"] else "",
+            confidence=about["confidence"],
+        )
     )
     unseen = " that training never saw" if about["unseen_classes"] else ""
-    level = "" if share.too_few else f"; the range holds with {100 * about['confidence']:g} % confidence"
-    text = f"Measured with {sizes}{unseen}{level}."
+    text = f"Measured with {sizes}{unseen}{range_note([share], about['confidence'])}."
     others = summary["queries"] - images
     if others:
         text += f" {count_of(others, 'more image')} {'shows' if others == 1 else 'show'} classes without a reference."
@@ -237,7 +243,7 @@ def add_figures(report: Report, summary: Mapping[str, Any], *, title: str = "In 
     report.figures(
         [(name, Interval.from_dict(micro[key]), sizes) for key, name in HEADLINES.items() if key in micro], title=title,
         note=f"{note} Means over queries, from 0 to 1, each with its {100 * about['confidence']:g} % interval for "
-        f"{about['claim']}.".strip(),
+        f"{about['claim']}. {MEAN_NOTE if about['method'] else ''}".strip(),
     )  # fmt: skip
 
 

@@ -45,6 +45,11 @@ def card_markdown(card: dict[str, Any]) -> str:
         sets = f"Query against reference: {_text(validation['made_of'])}; {_text(validation['note'])}."
         lines += ["## Validation", "", sets, ""]
         micro = validation["metrics"].get("micro", {})
+        if any(
+            isinstance(value, dict) and None not in (value.get("low"), value.get("high")) for value in micro.values()
+        ):
+            confidence = validation["metrics"].get("intervals", {}).get("confidence", 0.95)
+            lines += [f"In brackets: the {100 * confidence:g} % interval of the mean over all such images.", ""]
         lines += [f"- {short_name(name)}: {_figure(value)}" for name, value in micro.items()] or ["- not measured"]
         lines.append("")
     for title, content in card.items():

@@ -26,6 +26,23 @@ _INDEX = re.compile(r" at index \d+(?=, expected)")
 _OTHER_NAMES = {"learning_rate": "lr", "wd": "decay", "bs": "batch"}
 
 
+def similar_fields(name: str) -> list[str]:
+    """Fields with a name, or with it as a word of theirs, the likeliest first; empty where there is none.
+
+    Args:
+        name: One word, such as ``epochs`` or ``learning_rate``.
+    """
+    word = _OTHER_NAMES.get(name, name)
+    names = {path: path.rpartition(".")[2] for path, node in declared_fields().items() if node.section is None}
+    near = [path for path, last in names.items() if last == name or word in last.split("_")]
+
+    def rank(path: str) -> tuple[bool, bool, int]:
+        is_exact = names[path] == name
+        return path.partition(".")[0] not in ("train", "model", "dataset"), not is_exact, path.count(".")
+
+    return sorted(near, key=rank)
+
+
 def suggestion(path: str) -> str:
     """A suggestion for an unknown dotted path.
 
@@ -38,6 +55,8 @@ def suggestion(path: str) -> str:
     near = closest(name, siblings)
     if near:
         return near
+    if not parent and (fields := similar_fields(name)):
+        return f"did you mean {' or '.join(map(repr, fields[:3]))}?"
     elsewhere = [p for p in table if p.rpartition(".")[2] == name] or [p for p in table if p.endswith("." + path)]
     word = _OTHER_NAMES.get(name, name)
     below = [p for p in table if p.startswith(f"{parent}.") and word in p.rpartition(".")[2].split("_")]

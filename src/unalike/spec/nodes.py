@@ -71,6 +71,10 @@ def walk(cls: type[Section], prefix: str = "") -> Iterator[SpecNode]:
             yield from walk(inner, f"{prefix}{name}.")
 
 
+class FieldsNotSet(SpecError):
+    """Mandatory fields of an action's section that are not set."""
+
+
 def check_mandatory(action: str, section: Section) -> None:
     """Raise SpecError that names every mandatory field of an action's section that is not set."""
     missing = [
@@ -78,5 +82,5 @@ def check_mandatory(action: str, section: Section) -> None:
         if node.facts.get("mandatory") and getattr(section, node.name) in (None, [])
     ]  # fmt: skip
     if missing:
-        raise SpecError(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set",
-                        remedy=f"see unalike {command_of(action)} --help")  # fmt: skip
+        raise FieldsNotSet(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set",
+                           remedy=f"see unalike {command_of(action)} --help")  # fmt: skip

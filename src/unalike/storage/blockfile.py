@@ -34,7 +34,7 @@ import numpy as np
 
 from unalike.errors import DataError
 from unalike.storage.atomic import atomic_write
-from unalike.storage.outside_files import reader_errors
+from unalike.storage.outside_files import path_remedy, reader_errors
 
 MAGIC, FORMAT_VERSION = b"UNALIKEG", 2  # version 1 was a zip archive
 JOURNAL_VERSION = 3  # of files to which changes may be appended: earlier releases would not see them
@@ -297,8 +297,10 @@ def read_blocks(path: Path, magic: bytes = MAGIC, kind: str = "gallery") -> tupl
     Raises:
         DataError: The file is missing, damaged, of another kind, or of another version.
     """
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, no {kind}", expected=f"the file of a {kind}")
     if not path.is_file():
-        raise DataError(f"there is no {kind} {path}")
+        raise DataError(f"there is no {kind} {path}", remedy=path_remedy(path))
     try:
         file = OpenBlockFile(path)
     except OSError as error:

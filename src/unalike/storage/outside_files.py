@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from unalike.errors import DataError, UnalikeError
+from unalike.errors import DataError, UnalikeError, closest
 
 _MAX_REASON = 200
 _KINDS = (
@@ -30,6 +30,18 @@ _KINDS = (
 def expand_home(path: str | os.PathLike[str]) -> Path:
     """Replace ``~`` and ``~user`` at the beginning of a path; a name of no user stays as it is, since a file may have it."""
     return Path(os.path.expanduser(path))
+
+
+def path_remedy(path: str | Path) -> str:
+    """What to do where nothing is at a path: close names beside it, else the folder that lacks, or where it was looked for."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        return f"there is no folder {path.parent} either"
+    try:
+        near = closest(path.name, os.listdir(path.parent))
+    except OSError:
+        near = ""
+    return near or ("" if path.is_absolute() else f"looked for in {Path.cwd()}")
 
 
 def open_file(

@@ -33,7 +33,7 @@ from unalike.report.evaluation import (
     add_suspected_labels,
 )
 from unalike.report.html import Report
-from unalike.report.sentences import count_of, share_sentence
+from unalike.report.sentences import MEAN_NOTE, count_of, range_note, share_sentence
 from unalike.runs.filenames import NEAR_DUPLICATES_FILE, REPORT_FILE, SUSPECTED_LABELS_FILE
 from unalike.runs.kpi_names import short_name
 from unalike.sanitize import redact
@@ -144,11 +144,12 @@ def write_automatic_report(
                     for name in (record["candidates"][0]["name"], record["chosen"]))  # fmt: skip
     counts = record["evaluation"]["counts"]
     figures = [(kind, name, value) for kind, row in choice["figures"].items() for name, value in row.items()]
+    shares = {kind: Interval.from_dict(choice["figures"][kind]["R@1"]) for kind in counts}
     for kind, row in counts.items():
-        report.sentence(describe_share(kind, Interval.from_dict(choice["figures"][kind]["R@1"]), row))
+        report.sentence(describe_share(kind, shares[kind], row))
     basis = [f"{count_of(row['images'], 'image')} of {count_of(row['classes'], 'class', 'classes')} ({KIND_NAMES[kind]})"
                 for kind, row in counts.items()]  # fmt: skip
-    report.sentence(f"Measured with {' and '.join(basis)}; ranges hold with 95 % confidence.")
+    report.sentence(f"Measured with {' and '.join(basis)}{range_note(shares.values())}.")
     for kind in counts:
         _add_lookups(report, kind, result, images, counts[kind])
     report.figures(
@@ -192,7 +193,7 @@ def write_automatic_report(
     return [report.write(folder / REPORT_FILE), folder / SUSPECTED_LABELS_FILE, folder / NEAR_DUPLICATES_FILE]
 
 
-OPTIMISTIC = "With 95 % intervals. It is the best of several candidates, so slightly optimistic; your own query images were not used."
+OPTIMISTIC = f"With 95 % intervals. {MEAN_NOTE} It is the best of several candidates, so slightly optimistic; your own query images were not used."
 # Comparing images with one another takes about so many times as long as finding the nearest neighbor of each, and t-SNE as
 # long as so many times the nearest neighbors of PROBE_IMAGES (1,280 features, 2026-11-29).
 COMPARISONS, TSNE_PROBES, PROBE_IMAGES = 6.0, 300.0, 500

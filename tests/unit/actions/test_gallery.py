@@ -11,6 +11,7 @@ from tests.support.pooled import write_pooled
 from unalike import progress
 from unalike.cli import run_command
 from unalike.recognition.gallery import Gallery
+from unalike.recognition.recognizer import Recogniser
 
 
 @pytest.fixture(autouse=True)
@@ -137,6 +138,17 @@ def test_mistakes_are_one_line(place, capsys):
         lines = [line for line in err.splitlines() if line.startswith("error:")]
         assert got == code and len(lines) == 1 and said in lines[0], (words, err)
         assert "enrolling" not in err and "calibrating" not in err and "identifying" not in err, words
+
+
+def test_images_are_looked_at_before_a_network_is_loaded(place, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(Recogniser, "load", lambda *_, **__: pytest.fail("a network is loaded"))
+    (tmp_path / "empty").mkdir()
+    for folder, said in (("empty", "no image, 0 other files"), ("none", "no such file or folder")):
+        code, _, err = told(
+            capsys, "gallery", "build", tmp_path / "g.gallery", tmp_path / folder, "-m", place / "model.onnx"
+        )
+        assert code == 1 and said in err and err.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]
 
 
 def test_the_model_is_found_beside_a_gallery_that_moved(place, capsys, tmp_path):

@@ -54,7 +54,7 @@ def test_fit_run_and_measure(tmp_path):
     )
     assert (
         "Of 3 defective images, 3 are found; 3 images are too few to say" in page
-        and "Measured with 3 defective images and 4 good ones." in page
+        and "Measured with 3 defective images and 4 good ones; ranges are for so many new images" in page
     )
     assert page.count("✗ defective") == [answer["decision"] for answer in saved["answers"]].count("defective") > 2
     overlay = Image.open(tmp_path / "out" / saved["answers"][-1]["overlay"])

@@ -185,6 +185,13 @@ def test_standard_output_is_results_only(api: Calls, capsys: pytest.CaptureFixtu
     [
         (["trian"], 2, "error: no command 'trian'; did you mean 'train'?"),
         (["train", "--reusme"], 2, "error: No such option: --reusme"),
+        (
+            ["train", "--epochs", "3"],
+            2,
+            "error: No such option: --epochs; fields of a spec are written without dashes: train.num_epochs=VALUE",
+        ),
+        (["train", "a", "-o", "b"], 2, "error: No such option: -o; the folder of the results is -r DIR"),
+        (["gallery", "list", "--epochs"], 2, "error: No such option: --epochs"),
         (["train", "a", "b"], 2, "error: two data folders, 'a' and 'b'"),
         (["evaluate", "a.pth", "b.onnx"], 2, "error: two models, 'a.pth' and 'b.onnx'"),
         (["train", "a.pth"], 2, "error: a.pth is a model, not data for train"),
@@ -207,6 +214,32 @@ def test_mistakes_are_one_line(
     seen = capsys.readouterr()
     assert seen.out == ""
     assert seen.err.startswith(text) and seen.err.count("\n") == 1
+
+
+def test_help_is_a_word_too(capsys: pytest.CaptureFixture[str]) -> None:
+    outputs = []
+    for argv in (["help"], ["--help"], ["help", "train"], ["train", "--help"]):
+        assert cli.run_command(argv) == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1] != outputs[2] == outputs[3]
+
+
+def test_two_folders_or_files_are_told_with_the_call_that_was_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("shop", "new"):
+        Path(name).mkdir()
+        Path(name, "1.jpg").write_bytes(b"")
+    for argv, remedy in (
+        (["train", "shop", "new"], "unalike train shop dataset.val_dataset.query=new"),
+        (["evaluate", "pretrained", "shop", "new"], "unalike evaluate MODEL --reference shop --query new"),
+        (["inference", "shop", "new"], "unalike inference MODEL --reference shop new"),
+        (["train", "shop/1.jpg", "new/1.jpg"], "give their folder, shop, or a table of them"),
+        (["train", "shop", "=", "3"], "write overrides as key=value, without blanks around '='"),
+    ):
+        assert cli.run_command(argv) == 2
+        assert remedy in capsys.readouterr().err
 
 
 def test_of_several_processes_the_first_prints_the_result(

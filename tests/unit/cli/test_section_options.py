@@ -246,6 +246,10 @@ def test_every_standalone_action_has_lines() -> None:
         ("calibrate", "calibrate.gallery is not set"),
         ("calibrate g --rate 1", "calibrate.rate: found 1.0, expected a number > 0 and < 1"),
         ("embed photographs", "embed.output is not set"),
+        (
+            "gallery build g.gallery",
+            "gallery_build.source and gallery_build.model are not set; expected unalike gallery build GALLERY DIR -m FILE",
+        ),
         ("gallery remove g", "remove without a class or --image; expected unalike gallery remove GALLERY CLASS"),
         ("gallery merge g oak", "gallery_merge.into is not set"),
         ("gallery rename g a b c", "unexpected argument 'c'; expected unalike gallery rename [GALLERY] [CLASS] [NEW]"),

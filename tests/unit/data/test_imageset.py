@@ -350,6 +350,10 @@ def test_manifest_columns_by_other_names(tmp_path: Path) -> None:
         ("", "empty"),
         ("path,label\n", "no rows"),
         ("path\nx/1.png\n", "no column 'label'"),
+        (
+            "x/1.png,a\nx/3.png,b\n",
+            "its first line names an image: write a line of column names above it, such as path,label",
+        ),
         ("path,label\nx/1.png,a\n,b\n", "column 'path' is empty in 1 row, first 2"),
         ("path,label\nx/1.png,\nx/3.png,\n", "column 'label' is empty in 2 rows, first 1, 2"),
         ("path,label\nx/1.png,a\nx/3.png,a,b\n", "row 2 has 3 fields"),
@@ -438,3 +442,35 @@ def test_odd_class_maps_are_refused_in_one_line(tmp_path: Path, text: str) -> No
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(DataError, match="^class map [^\n]+$"):
         ClassMap.read(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("list.xlsx", "save the table as CSV"),
+        ("film.MP4", "write frames of the video"),
+        ("a.7z", "unpack it"),
+        ("a.docx", ""),
+    ],
+)
+def test_files_of_other_kinds_are_refused_with_what_to_do_with_them(tmp_path: Path, name: str, remedy: str) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(DataError, match="unknown kind of data; expected a folder, .*") as caught:
+        load_images(tmp_path / name)
+    assert caught.value.remedy.startswith(remedy) and bool(caught.value.remedy) == bool(remedy)
+
+
+def test_a_path_to_nothing_names_what_is_near_or_where_it_was_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "photographs", "a/1.png")
+    monkeypatch.chdir(tmp_path)
+    for source, remedy in (
+        ("photographes", "did you mean 'photographs'?"),
+        ("shop", f"looked for in {tmp_path}"),
+        ("shop/train", "there is no folder shop either"),
+        (tmp_path / "shop", ""),
+    ):
+        with pytest.raises(DataError, match="no such file or folder") as caught:
+            load_images(source)
+        assert caught.value.remedy == remedy

@@ -42,3 +42,31 @@ def test_parts_without_class_folders_are_trained_on_without_labels():
 )
 def test_class_folders_are_left_alone(names):
     assert noticed(*names) == []
+
+
+GROUPS = ("Fruit/Apple/1.jpg", "Fruit/Pear/2.jpg", "Packages/Milk/3.jpg", "Packages/Oat/Bio/4.jpg")
+
+
+def test_folders_of_class_folders_are_named_with_the_key_that_takes_the_inner_ones():
+    for for_training, remedy in (
+        (True, "unalike train 'my data/' dataset.class_from=leaf"),
+        (False, "give one of them"),
+    ):
+        notices = Notices()
+        notice_split_folders(
+            "my data/", [tuple(name.split("/")) for name in GROUPS], notices, for_training=for_training
+        )
+        ((kind, name, detail),) = notices
+        assert (kind, name) == ("folders-of-classes", "Fruit, Packages in my data/")
+        assert detail.startswith(f"if their 4 folders are the classes: {remedy}")
+
+
+@pytest.mark.parametrize("names", [
+    ("mug/day 1/1.jpg", "mug/day 2/2.jpg", "cup/day 1/3.jpg", "cup/day 2/4.jpg"),  # the inner folders are series
+    ("mug/a/1.jpg", "cup/b/2.jpg"),  # one folder in each
+    (*GROUPS, "Fruit/5.jpg"),  # a class with images of its own
+])  # fmt: skip
+def test_classes_with_folders_in_them_are_left_alone(names):
+    notices = Notices()
+    notice_split_folders("d", [tuple(name.split("/")) for name in names], notices, for_training=True)
+    assert not len(notices)

@@ -37,3 +37,9 @@ def test_it_stays_within_what_a_share_can_be() -> None:
     assert prediction_interval(mean_interval(np.ones(30)), 5).high == 1.0
     assert prediction_interval(mean_interval(np.zeros(30)), 5).low == 0.0
     assert math.isnan(prediction_interval(UNKNOWN, 100).low)
+
+
+def test_with_less_confidence_it_is_narrower() -> None:
+    hits = np.repeat([1.0, 0.0], [80, 20])
+    wide, narrow = (prediction_interval(mean_interval(hits, confidence=c), 100, c) for c in (0.95, 0.8))
+    assert wide.low < narrow.low < 0.8 < narrow.high < wide.high

@@ -94,6 +94,9 @@ def test_a_gallery_of_one_class() -> None:
     assert describe_costs(calibration)[0] == (
         "Of 6 images of known things, 0 are called unknown; 1 class is too few to say how many it will be of others."
     )
+    assert "are called unknown (too few to say; 6 images of 1 classes)" in calibration.costs(), (
+        "no interval of 0 to 100 %"
+    )
 
 
 def test_the_curve_is_the_two_shares() -> None:

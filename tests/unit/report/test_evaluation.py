@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unalike.metrics.intervals import Interval
+from unalike.metrics.prediction import prediction_interval
 from unalike.metrics.retrieval import evaluate_ranking
 from unalike.metrics.summary import summarize
 from unalike.report.evaluation import (
@@ -12,11 +14,13 @@ from unalike.report.evaluation import (
     EmbeddedImages,
     ExplainedMatches,
     add_embedding_map,
+    add_figures,
     add_retrieval,
     add_sentences,
     write_evaluation_report,
 )
 from unalike.report.html import Report, ReportImage
+from unalike.report.sentences import MEAN_NOTE, whole_bounds
 from unalike.runs.filenames import NEAR_DUPLICATES_FILE, SUSPECTED_LABELS_FILE
 
 CLASSES = [f"<b>{n}</b> & ü" for n in range(6)]
@@ -86,7 +90,8 @@ def test_an_evaluation_begins_with_how_many_of_a_hundred_get_the_right_name(pict
     first, second = sentences(summarize(ranking, CLASSES, unseen_classes=True))
     assert first.startswith(f"Of 100 further images of these 6 classes, {share} get the right name (between ")
     assert (
-        second == "Measured with 90 images of 6 classes that training never saw; the range holds with 95 % confidence."
+        second
+        == "Measured with 90 images of 6 classes that training never saw; ranges are for so many new images, with 95 % confidence."
     )
     first, second = sentences(summarize(ranking, CLASSES, resample="classes", unseen_classes=True))
     hits = int(ranking.precision_at_1.sum())
@@ -97,6 +102,26 @@ def test_an_evaluation_begins_with_how_many_of_a_hundred_get_the_right_name(pict
     assert second == "Measured with 90 images of 6 classes that training never saw."
     first, _ = sentences(summarize(ranking, CLASSES, n=0))
     assert first == f"Of 90 images, {hits} get the right name.", "intervals were switched off"
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_the_range_of_a_hundred_images_is_not_the_interval_of_the_mean_and_the_page_says_which_is_which(
+    pictures, confidence
+):
+    query, reference = cloud(pictures[60:], seed=5, noise=2), cloud(pictures[:60], noise=2)
+    ranking = evaluate_ranking(query.vectors_ND, query.labels_N, reference.vectors_ND, reference.labels_N)
+    summary = summarize(ranking, CLASSES, confidence=confidence)
+    mean = Interval.from_dict(summary["micro"]["precision_at_1"])
+    expected = prediction_interval(mean, 100, confidence)
+    low, high = re.findall(r"between (\d+) and (\d+)", sentences(summary)[0])[0]
+    assert (int(low), int(high)) == whole_bounds(expected, 100)
+    assert int(low) / 100 < mean.low - 0.02 and int(high) / 100 > mean.high + 0.02
+    report = Report("t")
+    add_figures(report, summary)
+    assert f"{mean.low:.3f} to {mean.high:.3f}" in report.html() and MEAN_NOTE in report.html()
+    report = Report("t")
+    add_figures(report, summarize(ranking, CLASSES, n=0))
+    assert MEAN_NOTE not in report.html(), "no interval, nothing to say about it"
 
 
 def test_queries_of_classes_without_a_reference_are_told_apart(pictures):

@@ -49,6 +49,18 @@ def test_sections_that_are_added_at_one_moment_are_all_there(tmp_path):
     assert set(card) == {"format_version", *(f"part {number}" for number in range(12))}
 
 
+@pytest.mark.parametrize(("about", "words"), [({}, "95 %"), ({"intervals": {"confidence": 0.9}}, "90 %")])
+def test_what_stands_in_brackets_is_said(about, words):
+    figure = {"value": 0.7, "low": 0.6, "high": 0.8}
+    card = {"validation": {"made_of": "a", "note": "b", "metrics": {"micro": {"R@1": figure}, **about}}}
+    assert (
+        f"In brackets: the {words} interval of the mean over all such images.\n\n- R@1: 0.7000 [0.6"
+        in card_markdown(card)
+    )
+    figure.update(low=None, high=None)
+    assert "In brackets" not in card_markdown(card)
+
+
 def test_names_are_no_markup_and_no_further_lines():
     name = "<img src=x onerror=alert(1)>\n# Title\x1b[2J `code` *bold* [text](http://x)"
     text = card_markdown({"format_version": 1, "name": name, "made": "now", "checkpoint": name, "data": {"source": name},

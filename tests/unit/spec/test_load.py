@@ -519,6 +519,10 @@ def test_suggestions() -> None:
     assert suggestion("train.optim.trunk.base_ir") == "did you mean 'base_lr'?"
     assert suggestion("optim.gamma") == "did you mean 'train.optim.gamma'?"
     assert suggestion("zzzzzz") == ""
+    assert suggestion("epochs").startswith("did you mean 'train.num_epochs'"), (
+        "a word of a field, those of training first"
+    )
+    assert suggestion("margin").startswith("did you mean 'train.")
     for path in ("train.optim.lr", "train.optim.learning_rate"):
         assert suggestion(path).startswith("did you mean 'train.optim.embedder.base_lr' or 'train.optim.trunk.base_lr'")
 

@@ -74,6 +74,8 @@ def test_what_is_no_gallery_is_refused(tmp_path):
             Gallery.load(path)
     with pytest.raises(DataError, match="there is no gallery"):
         Gallery.load(tmp_path / "nothing")
+    with pytest.raises(DataError, match="is a folder, no gallery; expected the file of a gallery"):
+        Gallery.load(tmp_path)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,7 +9,9 @@ pytest.importorskip("torch")
 from unalike.data.from_spec import TrainingSets
 from unalike.data.imageset import ImageSet
 from unalike.metrics.retrieval import evaluate_ranking
+from unalike.report.sentences import MEAN_NOTE
 from unalike.spec import load_spec
+from unalike.training.automatic.choice_rule import describe_expected
 from unalike.training.automatic.holdout import Split
 from unalike.training.automatic.holdout_result import evaluate_embeddings
 from unalike.training.loop import History
@@ -103,7 +107,8 @@ def test_automatic_training_shows_all_candidates_and_suspects_labels_by_the_froz
     text = page(tmp_path)
     assert "images of known things" not in text.split("<h1>")[0] and text.count('<p class="lead') == 3
     assert "Measured with 12 images of 5 classes (known classes) and 12 images of 5 classes (new classes)" in text
-    assert "Of 100 images of new things, 70 get the right name (between 60 and 80)." in text
+    assert "Of 100 images of new things, 70 get the right name (between 56 and 83)." in text
+    assert "0.600 to 0.800" in text and MEAN_NOTE in text, "the interval of the mean, by its name"
     for phrase in ("9.5 of 10", "Compared with the frozen trunk", "Candidates", "Heads on frozen features", "a head trained with one loss", "Fine-tuning", "Misses (known classes, 12 queries, 5 classes)",
                   "Misses (new classes, 12 queries, 5 classes)", "frozen trunk&#39;s vectors"):  # fmt: skip
         assert phrase in text
@@ -111,3 +116,34 @@ def test_automatic_training_shows_all_candidates_and_suspects_labels_by_the_froz
     record["chosen"] = "frozen trunk"
     write_automatic_report(tmp_path, spec(), record, History(), images, frozen, result_of(frozen, splits))
     assert "Compared with the frozen trunk" not in page(tmp_path) and "Fine-tuning" not in page(tmp_path)
+
+
+@pytest.mark.parametrize("per_class", [4, 12])
+def test_sentences_and_the_statement_of_a_page_have_one_range_for_a_hundred_new_images(images, tmp_path, per_class):
+    """Few classes: the interval of the mean is another one, and stands on the page as that."""
+    few = images.select(np.flatnonzero(np.arange(60) < 5 * per_class))
+    everything = np.arange(len(few))
+    is_query = everything % 10 < 5
+    splits = [
+        Split(kind, everything[~is_query], everything[is_query], everything[~is_query]) for kind in ("known", "same")
+    ]
+    noise = {"known": 1.6, "same": 1.2}
+
+    def vectors_of(number, split):
+        vectors_ND = vectors(few, 4, noise[split.kind])
+        return vectors_ND[split.query_N], vectors_ND[split.reference_N]
+
+    result = evaluate_embeddings(splits, few.labels_N, vectors_of, with_images=True).with_series(everything)
+    statement = describe_expected(result)
+    figures = {kind: {name: value.to_dict() for name, value in row.items()} for kind, row in result.metrics().items()}
+    record = {"minutes": 10.0, "spent_minutes": 9.5, "chosen": "frozen trunk", "heads": [], "rule": "", "not_tested": "",
+              "evaluation": {"method": "one hold-out", "counts": result.counts(), "meaning": dict.fromkeys(figures, "m")},
+              "candidates": [{"name": "frozen trunk", "figures": figures, "reason": "", "statement": statement}]}  # fmt: skip
+    write_automatic_report(tmp_path, spec(), record, History(), few, vectors(few, 4), result)
+    text = page(tmp_path)
+    ranges = re.findall(r"Of 100 new images of known things,[^.]* \(between (\d+) and (\d+)\)", text)
+    stated = re.findall(r"R@1 on 100 new images of these classes: ([\d.]+) to ([\d.]+);", text)
+    assert len(stated) == 1 and len(ranges) == 2, statement
+    low, high = (round(100 * float(bound)) for bound in stated[0])
+    assert (low, high) == (int(ranges[0][0]), int(ranges[1][1]))
+    assert low / 100 < figures["known"]["R@1"]["low"] - 0.01, "not the interval of the mean"

@@ -26,7 +26,7 @@ from unalike.serve.request_context import RequestContext, context_of
 from unalike.serve.resources import GalleryResource
 from unalike.serve.service import Service, display_name, json_response
 from unalike.serve.store import DecisionRecord
-from unalike.serve.uploads import Form, Parameters, Upload
+from unalike.serve.uploads import Form, Parameters, Upload, file_name
 from unalike.serve.vector_cache import VectorCache
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class IdentifyFinish:
             record = DecisionRecord(
                 "identify", self.resource.name, answer.decision, answer.label, answer.nearest, answer.score,
                 answer.threshold, answer.margin, answer.calibrated, answer.stale, self.resource.network.key, upload.sha,
-                context.id, context.actor, plain,
+                file_name(upload.name), context.id, context.actor, plain,
             )  # fmt: skip
             records.append(record)
             answers.append({"path": display_name(upload.name), "id": record.id, **plain})

@@ -356,7 +356,8 @@ class ImageStore:
         picture.save(stream, "JPEG", quality=JPEG_QUALITY)
         content = stream.getvalue()
         with self._explain(sha):
-            self.files.write(_thumbnail_name(sha, side), content, "image/jpeg")
+            # Not waiting for the disk: what a loss of power takes can be made again.
+            self.files.write(_thumbnail_name(sha, side), content, "image/jpeg", sync=False)
             if self.files.size(_name(sha)) is None:  # deleted meanwhile: nothing of it may stay
                 self.files.delete(_thumbnail_name(sha, side))
         return content

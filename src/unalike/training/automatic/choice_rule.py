@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unalike.progress import say
+from unalike.report.sentences import whole_bounds
 from unalike.training.automatic.final_choice import FINE_TUNED, INTERPOLATED, Candidate
 from unalike.training.automatic.holdout_result import (
     EXPECTED_IMAGES,
@@ -125,7 +126,8 @@ def describe_expected(result: HoldoutResult) -> str:
     images, classes = kinds["known"]["images"], kinds["known"]["classes"]
     if interval is None:
         return f"expected R@1 on {EXPECTED_IMAGES} new images of these classes: too few to say ({images} images of {classes} classes)"
-    text = f"expected R@1 on {EXPECTED_IMAGES} new images of these classes: {interval.low:.2f} to {interval.high:.2f}"
+    low, high = (bound / EXPECTED_IMAGES for bound in whole_bounds(interval, EXPECTED_IMAGES))
+    text = f"expected R@1 on {EXPECTED_IMAGES} new images of these classes: {low:.2f} to {high:.2f}"
     if "same" in kinds:
         text += "; low where they are taken elsewhere or on another day, high where they are taken like those here"
     return text
