@@ -94,3 +94,11 @@ def test_a_large_download_is_refused_without_a_terminal_with_the_line_that_allow
     done = process(*line, "--download", env=environment)
     assert done.returncode == 0 and (tmp_path / "g.gallery").is_file(), done.stderr
     assert len(hub.downloads()) == 1
+
+
+def test_a_search_asks_before_its_trials_start(hub, images, tmp_path):
+    hub.stated_size = 200_000_000
+    line = ["train", str(images), *SMALL, "automl.trials=2", "-r", str(tmp_path / "runs")]
+    done = process(*line, env=machine(tmp_path / "first", hub.address))
+    assert done.returncode == 1 and f"unalike {shlex.join(line)} --download" in done.stderr, done.stderr
+    assert hub.downloads() == [] and not (tmp_path / "runs" / "train").exists()

@@ -270,12 +270,11 @@ def _fetch_starting_weights(experiment: Experiment) -> None:
     """
     from unalike.model.backbones import weights_config
     from unalike.model.pretrained import find_weights
-    from unalike.training.recipe import settle_backbone
 
     model = experiment.model
-    if model.pretrained == "false" or model.pretrained_trunk_path or model.pretrained_model_path:
+    is_here = experiment.train.recipe == "unalike" and not experiment.is_set("model.backbone")  # the best that is
+    if is_here or model.pretrained == "false" or model.pretrained_trunk_path or model.pretrained_model_path:
         return
-    settle_backbone(experiment)
     name, config = weights_config(model.backbone)
     if config:
         find_weights(name, config)

@@ -146,7 +146,12 @@ def _read_records(path: Path, file: io.BufferedReader, archive: zipfile.ZipFile)
 def _checked(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     """A record whose place is one of the caches'; raises WeightsError otherwise."""
     place, file = record["place"], str(record["file"])
-    if not _is_place(place, file, record):
+    is_right = _is_weight_file(file) if place == "torch" else place == "package" and file in WEIGHT_PACKAGES
+    if place == "hub":
+        repository, commit = str(record["repository"]), str(record["commit"])
+        is_name = hub_files.REPOSITORY.fullmatch(repository) is not None and ".." not in repository
+        is_right = is_name and hub_files.COMMIT.fullmatch(commit) is not None and _is_weight_file(file)
+    if not is_right:
         raise WeightsError(f"{path}: {record.get('name')!r} would be written to {place!r}, {record.get('repository', '')}/{file}",
                            expected="a file of the hub's cache, torch's or a weight package", remedy=_REMEDY)  # fmt: skip
     if not hub_files.SHA256.fullmatch(record["sha256"]) or not isinstance(record["bytes"], int):
@@ -208,14 +213,3 @@ def _copy(source: IO[bytes], target: Path, advance: Callable[..., None]) -> str:
             out.write(chunk)
             advance(len(chunk) // hub_files.MEGABYTE)
     return digest.hexdigest()
-
-
-def _is_place(place: str, file: str, record: Mapping[str, Any]) -> bool:
-    """Whether a record names a file of the hub's cache, of torch's, or of a weight package."""
-    if place == "package":
-        return file in WEIGHT_PACKAGES
-    if place == "hub":
-        repository, commit = record["repository"], record["commit"]
-        is_named = hub_files.REPOSITORY.fullmatch(repository) and hub_files.COMMIT.fullmatch(commit)
-        return bool(is_named) and ".." not in repository and _is_weight_file(file)
-    return bool(place == "torch" and _is_weight_file(file))
