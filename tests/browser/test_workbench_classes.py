@@ -406,8 +406,8 @@ def test_a_folder_becomes_classes_and_it_is_undone(browser, service, tmp_path):
         )
         refused = page.locator(".refused").inner_text()
         for name, reason in (
-            ("alone.png", "no folder"),
-            ("first/notes.txt", "no image"),
+            ("alone.png", "directly in the chosen folder; expected CLASS/PICTURE"),
+            ("first/notes.txt", "its name ends in none of"),
             ("first/broken.png", ""),
             (".hidden/4.png", "hidden"),
         ):
@@ -437,10 +437,10 @@ def test_a_table_with_its_pictures_becomes_references(browser, service):
         assert all(
             word in refused
             for word in (
-                "missing.png: it is not among",
-                "line 5: no path",
-                "b.png: no label",
-                "more.png: the table does not name it",
+                "missing.png: line 4 of the table names it, and it is not among the chosen files",
+                "line 5: line 5 of the table has no path",
+                "b.png: line 6 of the table has no label: write its class",
+                "more.png: no line of the table names it",
             )
         )
         page.set_input_files("#table", [{"name": "t.csv", "mimeType": "text/csv", "buffer": b"file,class\n"}])
