@@ -102,15 +102,16 @@ export class VirtualGrid {
   }
 
   /**
-   * Fetch, a moment later, the parts that are missing then; also the part before the cells near the window and the one after them. Cells
-   * that come with their part when they are near already are drawn all in one frame, which takes several times as long as the others.
+   * Fetch, a moment later, the parts that are missing then; when none is, the part before the cells near the window and the one after
+   * them. Cells that come with their part when they are near already are drawn all in one frame, which takes several times as long.
    */
   fetchMissing(wanted, first, last) {
     const partOf = (number) => Math.floor(number / this.partSize);
     this.wantedParts = new Set([...wanted].map(partOf));
     const has = (part) => this.parts.has(part);
-    this.list.setAttribute("aria-busy", String(![...this.wantedParts].every(has)));
-    for (const number of [first - this.partSize, last - 1 + this.partSize]) {
+    const isComplete = [...this.wantedParts].every(has);
+    this.list.setAttribute("aria-busy", String(!isComplete));
+    for (const number of isComplete ? [first - this.partSize, last - 1 + this.partSize] : []) {
       if (number > -this.partSize) this.wantedParts.add(partOf(Math.max(0, Math.min(number, this.total - 1))));
     }
     if ([...this.wantedParts].every(has) || this.timer) return;
