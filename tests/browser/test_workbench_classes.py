@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 
-from tests.browser.actions import PATIENCE_MS, SHAPES, message, undo
+from tests.browser.actions import PATIENCE_MS, SHAPES, message, undo, until
 from tests.browser.view import Visit
 from tests.support.workbench import BIDI, MARKUP, NAMES, Workbench, noise_picture, workbench
 from unalike.recognition.gallery import Gallery
@@ -27,6 +27,30 @@ HOLES = """(() => {
     if (!document.elementsFromPoint(box.left + 20, y).some(one => one.closest('.cell'))) holes += 1;
   return holes;
 })()"""
+COLUMNS = "[...document.querySelectorAll('.cell')].filter((one, _, all) => one.getBoundingClientRect().top === all[0].getBoundingClientRect().top).length"
+PART_IS_THERE = (
+    "performance.getEntriesByType('resource').some(entry => entry.name.includes('/classes/cells') && entry.responseEnd)"
+)
+# Scrolls row by row, each when the part that was asked for before is there; the most cells that came in at once, and how many in all.
+SCROLL_ROWS = """async rows => {
+  const list = document.querySelector('.cells'), batches = [];
+  const observer = new MutationObserver(records => batches.push(records.reduce((sum, record) => sum + record.addedNodes.length, 0)));
+  observer.observe(list, {childList: true});
+  const pause = () => new Promise(resolve => setTimeout(() => requestAnimationFrame(resolve), 60));
+  const original = window.fetch;
+  let open = 0;
+  window.fetch = (...values) => {
+    open += 1;
+    return original(...values).finally(() => { open -= 1; });
+  };
+  for (let row = 0; row < rows; row += 1) {
+    scrollBy(0, 108);
+    do await pause(); while (open);
+    await pause();
+  }
+  observer.disconnect();
+  return [Math.max(...batches), batches.reduce((sum, count) => sum + count, 0)];
+}"""
 FOCUSED = "document.activeElement.closest('li')?.dataset.number ?? ''"
 
 
@@ -109,15 +133,28 @@ def test_ten_thousand_classes_scroll_with_few_of_them_in_the_page(browser, large
         assert not visit.messages
 
 
+def test_cells_come_into_the_page_a_few_at_a_time_while_it_scrolls(browser, large):
+    """Their part is there before they are needed: cells that come together are drawn in one frame, which takes long."""
+    with Visit(browser) as visit:
+        page = visit.page
+        parts: list[str] = []
+        page.on("request", lambda request: parts.append(request.url) if "/classes/cells" in request.url else None)
+        page.goto(f"{large.address}/classes")
+        until(lambda: len(parts) == 1 and page.evaluate(PART_IS_THERE), page)
+        assert "offset=60" in parts[0], "the part after the first is fetched before it is needed"
+        most, shown = page.evaluate(SCROLL_ROWS, 60)
+        assert shown > 200 and most <= 2 * page.evaluate(COLUMNS), (most, shown)
+        page.wait_for_load_state("networkidle")
+        assert len(parts) == len(set(parts)) and not visit.messages
+
+
 def test_the_grid_is_walked_by_keys_to_its_end_and_searched(browser, large):
     with Visit(browser) as visit:
         page = visit.page
         page.goto(f"{large.address}/classes")
         page.keyboard.press("ArrowDown")
         assert page.evaluate(FOCUSED) == "0"
-        columns = page.evaluate(
-            "[...document.querySelectorAll('.cell')].filter((one, _, all) => one.getBoundingClientRect().top === all[0].getBoundingClientRect().top).length"
-        )
+        columns = page.evaluate(COLUMNS)
         for key, number in (
             ("ArrowRight", 1),
             ("ArrowDown", 1 + columns),
@@ -406,8 +443,8 @@ def test_a_folder_becomes_classes_and_it_is_undone(browser, service, tmp_path):
         )
         refused = page.locator(".refused").inner_text()
         for name, reason in (
-            ("alone.png", "no folder"),
-            ("first/notes.txt", "no image"),
+            ("alone.png", "directly in the chosen folder; expected CLASS/PICTURE"),
+            ("first/notes.txt", "its name ends in none of"),
             ("first/broken.png", ""),
             (".hidden/4.png", "hidden"),
         ):
@@ -437,10 +474,10 @@ def test_a_table_with_its_pictures_becomes_references(browser, service):
         assert all(
             word in refused
             for word in (
-                "missing.png: it is not among",
-                "line 5: no path",
-                "b.png: no label",
-                "more.png: the table does not name it",
+                "missing.png: line 4 of the table names it, and it is not among the chosen files",
+                "line 5: line 5 of the table has no path",
+                "b.png: line 6 of the table has no label: write its class",
+                "more.png: no line of the table names it",
             )
         )
         page.set_input_files("#table", [{"name": "t.csv", "mimeType": "text/csv", "buffer": b"file,class\n"}])

@@ -16,6 +16,10 @@ function pathOf(file) {
   return file.webkitRelativePath ? file.webkitRelativePath.split("/").slice(1).join("/") : file.name;
 }
 
+function lastPart(path) {
+  return path.split(/[\\/]/).at(-1);
+}
+
 function isImage(name) {
   return known.has(name.slice(name.lastIndexOf(".")).toLowerCase());
 }
@@ -27,9 +31,9 @@ function entriesOfFolder(files) {
   for (const file of files) {
     const name = pathOf(file);
     const parts = name.split("/");
-    if (parts.some((part) => part.startsWith("."))) refused.push({ name, reason: "a hidden file" });
-    else if (!isImage(name)) refused.push({ name, reason: "no image file by its name" });
-    else if (parts.length < 2) refused.push({ name, reason: "it lies in no folder of a class" });
+    if (parts.some((part) => part.startsWith("."))) refused.push({ name, reason: "a hidden file or folder: left out" });
+    else if (!isImage(name)) refused.push({ name, reason: `its name ends in none of ${[...known].join(" ")}: left out` });
+    else if (parts.length < 2) refused.push({ name, reason: "it lies directly in the chosen folder; expected CLASS/PICTURE: move it into the folder of its class, and choose the folder again" });
     else pictures.push({ file, name, label: parts[0] });
   }
   return { pictures, refused };
@@ -50,17 +54,19 @@ function entriesOfTable(text, files) {
   lines.forEach((line, number) => {
     const [path, label] = [(line[pathColumn] ?? "").trim(), (line[labelColumn] ?? "").trim()];
     const name = path || `line ${number + 2}`;
-    const file = byPath.get(path.replace(/^\.\//, "")) ?? byName.get(path.split(/[\\/]/).at(-1));
-    if (!path) refused.push({ name, reason: `no path: no picture of ${label} was kept` });
-    else if (!label) refused.push({ name, reason: "no label" });
-    else if (!file) refused.push({ name, reason: "it is not among the chosen files, or several have this name" });
+    const file = byPath.get(path.replace(/^\.\//, "")) ?? byName.get(lastPart(path));
+    const place = `line ${number + 2} of the table`;
+    if (!path) refused.push({ name, reason: `${place} has no path: no picture of ${label || "it"} was kept` });
+    else if (!label) refused.push({ name, reason: `${place} has no label: write its class into the column label` });
+    else if (!file && byName.get(lastPart(path)) === null) refused.push({ name, reason: `several of the chosen files are called ${lastPart(path)}: write its path below the chosen folder into ${place}` });
+    else if (!file) refused.push({ name, reason: `${place} names it, and it is not among the chosen files: choose it too` });
     else {
       used.add(file);
       pictures.push({ file, name, label });
     }
   });
   for (const file of files) {
-    if (!used.has(file) && pathOf(file) !== tableName) refused.push({ name: pathOf(file), reason: "the table does not name it" });
+    if (!used.has(file) && pathOf(file) !== tableName) refused.push({ name: pathOf(file), reason: "no line of the table names it: add one with its path and its label" });
   }
   return { pictures, refused };
 }

@@ -57,7 +57,8 @@ async function ending(id, words) {
     if (task.state === "waiting" || task.state === "running") continue;
     await refresh();
     if (task.state === "done") say(`${words} is done.`);
-    else say(`${words}: ${task.state}. ${task.error}`, { isBad: task.state === "failed" });
+    else if (task.state === "failed") say(`${words} failed: ${task.error}`, { isBad: true });
+    else say(`${words} was canceled.`);
     return;
   }
 }

@@ -71,11 +71,12 @@ export class VirtualGrid {
     if (!this.list.contains(document.activeElement) && !this.wantsFocus) {
       this.current = Math.max(0, Math.min(Math.max(this.current, firstSeen), lastSeen - 1));
     }
+    const [first, last] = [Math.max(0, firstSeen - spare), Math.min(this.total, lastSeen + spare)];
     const wanted = new Set();
-    for (let number = Math.max(0, firstSeen - spare); number < Math.min(this.total, lastSeen + spare); number += 1) wanted.add(number);
+    for (let number = first; number < last; number += 1) wanted.add(number);
     if (this.current < this.total) wanted.add(this.current);
     this.place([...wanted].sort((a, b) => a - b), width);
-    this.fetchMissing(wanted);
+    this.fetchMissing(wanted, first, last);
   }
 
   place(numbers, width) {
@@ -100,12 +101,20 @@ export class VirtualGrid {
     }
   }
 
-  /** Fetch, a moment later, the parts that are missing then. */
-  fetchMissing(wanted) {
-    this.wantedParts = new Set([...wanted].map((number) => Math.floor(number / this.partSize)));
-    const isComplete = [...this.wantedParts].every((part) => this.parts.has(part));
+  /**
+   * Fetch, a moment later, the parts that are missing then; when none is, the part before the cells near the window and the one after
+   * them. Cells that come with their part when they are near already are drawn all in one frame, which takes several times as long.
+   */
+  fetchMissing(wanted, first, last) {
+    const partOf = (number) => Math.floor(number / this.partSize);
+    this.wantedParts = new Set([...wanted].map(partOf));
+    const has = (part) => this.parts.has(part);
+    const isComplete = [...this.wantedParts].every(has);
     this.list.setAttribute("aria-busy", String(!isComplete));
-    if (isComplete || this.timer) return;
+    for (const number of isComplete ? [first - this.partSize, last - 1 + this.partSize] : []) {
+      if (number > -this.partSize) this.wantedParts.add(partOf(Math.max(0, Math.min(number, this.total - 1))));
+    }
+    if ([...this.wantedParts].every(has) || this.timer) return;
     this.timer = setTimeout(() => {
       this.timer = null;
       for (const part of this.wantedParts) if (!this.parts.has(part) && !this.waiting.has(part)) this.fetch(part);
