@@ -72,8 +72,7 @@ def train(
         if overwrite:
             raise SpecError("--take and --overwrite together", remedy="leave --overwrite out")
         return _take(experiment, take)
-    if experiment.dataset.labels != "none":
-        require_training_data(experiment)
+    require_training_data(experiment)
     from unalike.training.recipe import settle_backbone
 
     if experiment.dataset.labels == "none":

@@ -73,11 +73,17 @@ def load_from_spec(
     )
 
 
-def require_training_data(experiment: Experiment) -> None:
-    """Raise SpecError where ``dataset.train_dataset`` is not set."""
+def require_training_data(experiment: Experiment) -> str:
+    """Return ``dataset.train_dataset``. Raises SpecError where it is not set."""
     if not experiment.dataset.train_dataset:
-        raise SpecError("dataset.train_dataset is not set", expected="a folder of class folders, an archive or a manifest",
-                        remedy="give the folder: unalike train DIR")  # fmt: skip
+        what, option = (
+            ("images: a folder", " --no-labels")
+            if experiment.dataset.labels == "none"
+            else ("a folder of class folders", "")
+        )
+        raise SpecError("dataset.train_dataset is not set", expected=f"{what}, an archive or a manifest",
+                        remedy=f"give the folder: unalike train DIR{option}")  # fmt: skip
+    return experiment.dataset.train_dataset
 
 
 def load_training_sets(experiment: Experiment, notices: Notices, *, manifest: Path | None = None) -> TrainingSets:
@@ -93,13 +99,13 @@ def load_training_sets(experiment: Experiment, notices: Notices, *, manifest: Pa
         SpecError: ``dataset.train_dataset`` is not set.
     """
     dataset = experiment.dataset
-    require_training_data(experiment)
-    images = load_from_spec(experiment, dataset.train_dataset, notices)
+    source = require_training_data(experiment)
+    images = load_from_spec(experiment, source, notices)
     if len(images) == 0:
-        raise DataError(f"{dataset.train_dataset} holds no images", expected="one folder a class with images in it")
+        raise DataError(f"{source} holds no images", expected="one folder a class with images in it")
     validation = dataset.val_dataset
     train = _training_rows(images)
-    _refuse_one_class(train, dataset.train_dataset)
+    _refuse_one_class(train, source)
     if validation is not None and (validation.reference or validation.query):
         reference, query = load_evaluation_sets(experiment, notices, train=train)
         unseen = not set(_class_names(query)) & set(_class_names(train))
@@ -145,10 +151,7 @@ def load_unlabeled_images(experiment: Experiment, notices: Notices) -> ImageSet:
         DataError: No usable images.
         SpecError: ``dataset.train_dataset`` is not set.
     """
-    source = experiment.dataset.train_dataset
-    if not source:
-        raise SpecError("dataset.train_dataset is not set", expected="images: a folder, an archive or a manifest",
-                        remedy="give the folder: unalike train DIR --no-labels")  # fmt: skip
+    source = require_training_data(experiment)
     return _training_rows(load_from_spec(experiment, source, notices, labeled=False))
 
 
