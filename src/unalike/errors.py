@@ -55,6 +55,14 @@ class NotComparable(DataError):
     """Two images that cannot be aligned."""
 
 
+class NoSuchImage(DataError):
+    """An image that the store of a service does not have."""
+
+
+class LastAdmin(DataError):
+    """A change after which nobody could manage the keys of a service."""
+
+
 class WeightsError(UnalikeError):
     """Weights or a checkpoint that cannot be read, or do not fit the network."""
 

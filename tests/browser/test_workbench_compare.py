@@ -10,6 +10,7 @@ import pytest
 
 from tests.browser.actions import GIVE, PATIENCE_MS, SHAPES, message, undo, until
 from tests.browser.view import Visit
+from tests.support.inspected_parts import fitted_inspector
 from tests.support.workbench import Workbench, workbench
 from tests.unit.serve.routes.test_comparison import drawing
 
@@ -117,6 +118,38 @@ def test_pictures_are_dropped_and_pasted_and_options_count(browser, service):
         until(lambda: page.locator("#slot-image .chosen").inner_text() == "drop-1.png", page)
         assert page.locator("#slot-reference .chosen").inner_text() == "drop-0.png"
         assert not visit.messages
+
+
+def test_features_are_compared_by_the_network_of_an_inspector(browser, service, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("features")
+    fitted_inspector().save(folder / "part.inspector")
+    options = ("--inspector", f"part={folder / 'part.inspector'}")
+    with workbench(folder, names=(), options=options) as own, Visit(browser, 390) as visit:
+        page = visit.page
+        page.goto(f"{own.address}/compare")
+        page.get_by_text("Options").click()
+        network = page.get_by_label("Network of the features")
+        assert network.is_disabled()
+        page.get_by_label("What is compared").select_option("both")
+        assert network.is_enabled()
+        page.get_by_label("Alignment").select_option("none")
+        choose(page, "reference", drawing())
+        choose(page, "image", drawing(altered=True))
+        compare(page)
+        record = latest(own)
+        assert (record["result"]["level"], record["result"]["options"]["network"]) == ("both", "part")
+        first, second = (
+            page.get_by_role("button", name=name, exact=True) for name in ("Heat map", "Heat map of features")
+        )
+        for button, shown, hidden in ((first, "heat", "heat_features"), (second, "heat_features", "heat")):
+            button.click()
+            assert page.locator(f".of-{shown}").is_visible() and not page.locator(f".of-{hidden}").is_visible()
+            assert page.locator(f".of-{shown}").evaluate("one => one.naturalWidth") == 160
+        assert first.get_attribute("aria-pressed") == "false" and second.get_attribute("aria-pressed") == "true"
+        assert not visit.faults(), "\n".join(visit.faults())
+        page.reload()
+        second.click(timeout=PATIENCE_MS)
+        assert page.locator(".of-heat_features").is_visible() and "--" not in page.locator("#answer").inner_text()
 
 
 def test_regions_are_drawn_ignored_kept_taken_and_removed(browser, service):

@@ -77,6 +77,24 @@ def test_pictures_are_dropped_pasted_and_chosen_and_a_reload_shows_their_answers
         assert not visit.messages
 
 
+def test_the_name_of_its_file_stands_beside_each_answer_also_after_a_reload(browser, service):
+    shown = HOSTILE_FILE.replace("\u202e", "\\u202e")
+    with Visit(browser, 390) as visit:
+        page = visit.page
+        page.goto(f"{service.address}/recognize")
+        upload(page, mark_picture(0, 1), name=HOSTILE_FILE)
+        wait_for(page, 1)
+        for count, kind in ((2, "drop"), (3, "paste")):
+            page.evaluate(GIVE, [kind, "#drop", [base64.b64encode(mark_picture(1, count)).decode()]])
+            wait_for(page, count)
+        expected = {shown, "drop-0.png", "paste-0.png"}
+        assert set(page.locator("article .file").all_inner_texts()) == expected
+        page.reload()
+        assert set(page.locator("article .file").all_inner_texts()) == expected
+        assert not visit.faults(), "\n".join(visit.faults())
+    assert {entry["file"] for entry in decisions(service)[:3]} == expected
+
+
 def test_a_file_that_is_no_picture_is_named_with_what_to_do_and_the_others_go_on(browser, service):
     with Visit(browser) as visit:
         page = visit.page

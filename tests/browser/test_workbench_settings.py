@@ -71,6 +71,26 @@ def test_the_page_is_shown_whole_and_follows_wcag_with_its_dialogs_open(browser,
         assert not visit.faults(), "\n".join(visit.faults())
 
 
+def test_an_entry_of_the_audit_log_is_a_few_lines_in_a_narrow_window(browser, full):
+    with Visit(browser, 390) as visit:
+        page = visit.page
+        sign_in(page, full)
+        rows = page.get_by_role("table").last.get_by_role("row")
+        heights = rows.evaluate_all("all => all.slice(1).map(row => row.getBoundingClientRect().height)")
+        line = page.locator(".entries .what").first.evaluate(
+            "cell => parseFloat(getComputedStyle(cell).lineHeight) || 24"
+        )
+        assert heights and sorted(heights)[len(heights) // 2] < 5 * line, heights
+        cells = page.locator(".entries tbody tr").first
+        boxes = [cells.locator(place).bounding_box() for place in ("th", ".what")]
+        assert abs(boxes[0]["y"] - boxes[1]["y"]) < line, "when and what stand in one line"
+        assert page.locator(".entries").get_by_role("columnheader").count() == 6
+        page.locator("#audit-section").scroll_into_view_if_needed()
+        page.set_viewport_size({"width": 1440, "height": 900})
+        tops = cells.locator("th, td").evaluate_all("all => all.map(cell => cell.getBoundingClientRect().top)")
+        assert max(tops) - min(tops) < 1, "in a wide window it is a row"
+
+
 def test_the_first_key_signs_its_maker_in_and_keys_are_revoked(browser, service):
     with Visit(browser) as visit:
         page = visit.page

@@ -69,6 +69,8 @@ def check_the_way_of_a_model(photos: Path, tmp_path: Path, client: Any) -> None:
     assert {"metrics.json", "report.html"} <= {
         item.path for item in client.list_artifacts(runs["evaluate"].info.run_id)
     }
+    (version,) = client.search_model_versions("name = 'marks'")
+    assert version.run_id == runs["train"].info.run_id and version.source.endswith("/model")
     (onnx,) = client.list_artifacts(runs["export"].info.run_id, "model")
     assert onnx.path.endswith(".onnx")
 

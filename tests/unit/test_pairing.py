@@ -50,6 +50,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "cli.deploy": (INT8, "unit/inference/test_feature_map_model.py"),
     "cli.model_commands": (ACTIONS,),
     "cli.skill": (SKILL,),
+    "cli.trunks": ("unit/actions/test_trunks.py", "flow/test_trunks.py"),
     "cli.jobs": (WORKSPACE, "flow/test_workflow.py"),
     "cli.child_process": (WORKSPACE, "flow/test_job_kills.py", SEARCHING),
     "cli.automl": (SEARCHING,),
@@ -76,7 +77,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "actions.verify": (OPTIONS, "flow/test_verifying.py"),
     # Migrations are run, never imported.
     **dict.fromkeys(
-        ("serve.store.migrations.env", *(f"serve.store.migrations.versions.{name}" for name in ("v0001_first_tables", "v0002_galleries", "v0003_sessions", "v0004_work", "v0005_learning", "v0006_reviews_and_settings", "v0007_tasks", "v0008_shadows"))), ("unit/serve/store/test_migration.py",)
+        ("serve.store.migrations.env", *(f"serve.store.migrations.versions.{name}" for name in ("v0001_first_tables", "v0002_galleries", "v0003_sessions", "v0004_work", "v0005_learning", "v0006_reviews_and_settings", "v0007_tasks", "v0008_shadows", "v0009_file_names"))), ("unit/serve/store/test_migration.py",)
     ),
     # Readers of folders and tables are reached through image sets.
     **dict.fromkeys(("data.folders", "data.manifests"), ("unit/data/test_imageset.py",)),
@@ -129,7 +130,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "numerics.covariance": ("unit/training/heads/test_discriminant.py",),
     "metrics.labels": ("unit/metrics/test_retrieval.py",),
     "metrics.open_set": ("unit/metrics/test_roc.py",),
-    **dict.fromkeys(("model.dinov2", "model.pretrained", "model.timm_import"), ("unit/model/test_backbones.py",)),
+    **dict.fromkeys(("model.dinov2", "model.timm_import"), ("unit/model/test_backbones.py",)),
     **dict.fromkeys(("model.feature_maps", "model.frozen_trunk"), ("unit/inference/test_feature_map_model.py",)),
     **dict.fromkeys(("recognition.decision", "recognition.ranking"), ("unit/recognition/test_gallery_calibration.py",)),
     "recognition.snapshot": ("unit/recognition/test_gallery.py",),

@@ -26,7 +26,7 @@ IMPORTERS = {
     },
     "openvino": {"engines/openvino_engine.py", "engines/openvino_precision.py", "explanation/class_activation.py"},
     "ray": {"training/hyperparameter_search/workers.py", "jobs/schedulers.py"},
-    "huggingface_hub": {"model/pretrained.py"},
+    "huggingface_hub": {"model/hub_files.py"},
     "mlflow": {"runs/mlflow_tracking.py"},
 }
 # These import a part of a library whose front another module of the list has imported.

@@ -15,6 +15,7 @@ from unalike.runs.folder import holds_run, open_run, results_folder
 from unalike.runs.inputs import refuse_written_inputs
 from unalike.runs.record import failed_without_results, recorded_action
 from unalike.spec.nodes import check_mandatory
+from unalike.storage.downloads import policy_of_action
 from unalike.storage.overwrite import refuse_existing
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def run_action(
     """
     refuse_several_processes(action)
     experiment = resolve_spec(action, spec, overrides, data)
-    with open_run(action, experiment, resume=resume, overwrite=overwrite) as run:
+    policy = policy_of_action(experiment.model.download)
+    with policy, open_run(action, experiment, resume=resume, overwrite=overwrite) as run:
         path, figures = function(experiment, run)
         run.conclude(message.format(path=path), figures, outputs=[path])
     return Result(run.dir, path, figures)

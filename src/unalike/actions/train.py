@@ -20,6 +20,7 @@ from unalike.runs.environment import process_count, process_rank, refuse_several
 from unalike.runs.filenames import EXPERIMENT_FILE, RECORD_FILE
 from unalike.runs.program_start import take_start
 from unalike.spec import load_spec
+from unalike.storage.downloads import policy_of_action
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
@@ -73,6 +74,12 @@ def train(
             raise SpecError("--take and --overwrite together", remedy="leave --overwrite out")
         return _take(experiment, take)
     require_training_data(experiment)
+    with policy_of_action(experiment.model.download):
+        return _train_by_policy(experiment, start, resume=resume, overwrite=overwrite)
+
+
+def _train_by_policy(experiment: Experiment, start: float, *, resume: bool, overwrite: bool) -> Result:
+    """Train without labels, by a search, automatically or plainly, as spec and data ask."""
     from unalike.training.recipe import settle_backbone
 
     if experiment.dataset.labels == "none":
@@ -242,6 +249,7 @@ def _search(experiment: Experiment, start: float, *, resume: bool, overwrite: bo
 
     refuse_several_processes("a search")
     say_unused(experiment, SEARCH)
+    _fetch_starting_weights(experiment)
     experiment.set_value("automl_policy", "auto")  # so that the resolved spec searches again
     with open_run("train", experiment, resume=resume, overwrite=overwrite) as run:
         result = run_search(experiment, run, evaluate=_query_evaluation(experiment, run.dir), start=start)
@@ -252,6 +260,23 @@ def _search(experiment: Experiment, start: float, *, resume: bool, overwrite: bo
             outputs=[result.checkpoint] if result.checkpoint else [],
         )
     return Result(run.dir, result.checkpoint, figures)
+
+
+def _fetch_starting_weights(experiment: Experiment) -> None:
+    """Have the pretrained weights on this machine before trials start, which are processes that cannot ask for a download.
+
+    Raises WeightsError where that was not allowed; weights that cannot be had are reported by each trial.
+    """
+    from unalike.model.backbones import weights_config
+    from unalike.model.pretrained import find_weights
+
+    model = experiment.model
+    is_here = experiment.train.recipe == "unalike" and not experiment.is_set("model.backbone")  # the best that is
+    if is_here or model.pretrained == "false" or model.pretrained_trunk_path or model.pretrained_model_path:
+        return
+    name, config = weights_config(model.backbone)
+    if config:
+        find_weights(name, config)
 
 
 def _query_evaluation(experiment: Experiment, folder: Path) -> Callable[[Path], Mapping[str, float]] | None:

@@ -22,6 +22,7 @@ from unalike.cli.signals import end_in_order
 from unalike.errors import Interrupted, SpecError, closest
 from unalike.runs.program_start import mark_program
 from unalike.sanitize import one_line, redact
+from unalike.storage.downloads import set_command
 
 PROGRAMS = ("unalike", "ml_recog")
 # typer < 0.2x raises click's exceptions, later ones their own copy: both are what BadParameter descends from.
@@ -150,6 +151,7 @@ def run_command(argv: Sequence[str]) -> int:
     replace_closed_streams()
     tolerate_narrow_encodings()
     verbose = "-v" in argv or "--verbose" in argv
+    set_command(argv)
     try:
         _refuse_unknown_command(argv)
         # A callable result: the code of typer.Exit, else what the command returned (None).

@@ -49,6 +49,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         "bench-engine": Command(
             "benchmark", "Measure latency and throughput of a model in every runtime of this machine.", "bench_engine"
         ),
+        "trunks": Command("trunks", "List pretrained networks with facts; download weights, or carry them: fetch, pack, unpack.", "trunks_app"),
         "check": Command("specs", "Validate a spec or a folder, weights, extras and devices without training."),
         "keys": Command("specs", "List the keys of specs, those that match a word, with defaults and bounds."),
         "default-specs": Command("specs", "Write a commented spec with every default.", "default_specs", ("default_specs",)),

@@ -13,7 +13,9 @@ from unalike.cli.section_options import Option, section_command
 from unalike.cli.shared_options import (
     Arguments,
     AsJson,
+    Download,
     ModelArguments,
+    Offline,
     OutputFile,
     Overwrite,
     Query,
@@ -24,6 +26,7 @@ from unalike.cli.shared_options import (
     SpecFile,
     Verbose,
     flag_overrides,
+    set_downloads,
     set_verbosity,
 )
 from unalike.spec.demo import Demo
@@ -35,10 +38,11 @@ def run_action(
     action: str, arguments: list[str] | None, spec: str | None, results_dir: str | None, *,
     resume: bool = False, overwrite: bool = False, policy: str | None = None, minutes: float | None = None,
     trials: int | None = None, fields: Mapping[str, str | None] | None = None, take: str | None = None,
-    as_json: bool = False, verbose: bool = False, quiet: bool = False,
+    download: bool = False, offline: bool = False, as_json: bool = False, verbose: bool = False, quiet: bool = False,
 ) -> None:  # fmt: skip
     """Run a model action with the options of its command (``fields``: those that set a field), and print the result."""
     set_verbosity(verbose, quiet)
+    set_downloads(download, offline)
     data, overrides = split_arguments(action, arguments)
     fields_by_name = fields or {}
     refuse_models({"--reference": fields_by_name.get(REFERENCE_FIELD), "--query": fields_by_name.get(QUERY_FIELD)})
@@ -73,7 +77,8 @@ def train(
     no_labels: Annotated[
         bool, typer.Option("--no-labels", help="Train without labels; folders have no meaning.")
     ] = False,
-    as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
+    download: Download = False, offline: Offline = False, as_json: AsJson = False, verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Train an embedding on a folder of images, one folder a class; with --no-labels in any arrangement.
 
@@ -82,13 +87,14 @@ def train(
     if no_labels:
         arguments = [*(arguments or []), "dataset.labels=none"]
     run_action("train", arguments, spec, results_dir, resume=resume, overwrite=overwrite, policy=automl_policy,
-         minutes=minutes, trials=trials, take=take, as_json=as_json, verbose=verbose, quiet=quiet)  # fmt: skip
+         minutes=minutes, trials=trials, take=take, download=download,
+         offline=offline, as_json=as_json, verbose=verbose, quiet=quiet)  # fmt: skip
 
 
 def evaluate(
     arguments: ModelArguments = None, reference: Reference = None, query: Query = None, spec: SpecFile = None,
-    results_dir: ResultsDir = None, overwrite: Overwrite = False, as_json: AsJson = False, verbose: Verbose = False,
-    quiet: Quiet = False,
+    results_dir: ResultsDir = None, overwrite: Overwrite = False, download: Download = False, offline: Offline = False,
+    as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Measure how often the nearest reference of a query is of its class.
 
@@ -96,7 +102,8 @@ def evaluate(
     unalike evaluate -e spec.yaml evaluate.checkpoint=results/train/ml_model_best.pth
     """
     run_action(
-        "evaluate", arguments, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet,
+        "evaluate", arguments, spec, results_dir, overwrite=overwrite, download=download, offline=offline,
+        as_json=as_json, verbose=verbose, quiet=quiet,
         fields={REFERENCE_FIELD: reference, QUERY_FIELD: query},
     )  # fmt: skip
 
@@ -105,7 +112,7 @@ def inference(
     arguments: ModelArguments = None, reference: Reference = None, spec: SpecFile = None, results_dir: ResultsDir = None,
     overwrite: Overwrite = False,
     explain: Annotated[bool, typer.Option("--explain", help="Write an explanation of each match: images, JSON, HTML.")] = False,
-    as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
+    download: Download = False, offline: Offline = False, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Find the nearest reference classes of an image, a folder or class folders.
 
@@ -114,7 +121,8 @@ def inference(
     """
     arguments = [*(arguments or ()), *(["inference.explain=true"] if explain else [])]
     run_action(
-        "inference", arguments, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet,
+        "inference", arguments, spec, results_dir, overwrite=overwrite, download=download, offline=offline,
+        as_json=as_json, verbose=verbose, quiet=quiet,
         fields={REFERENCE_FIELD: reference},
     )  # fmt: skip
 

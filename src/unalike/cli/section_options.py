@@ -8,10 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, cast, get
 import typer
 from pydantic import ValidationError
 
-from unalike.cli.shared_options import Quiet, SpecFile, Verbose, set_verbosity, split_overrides
+from unalike.cli.shared_options import (
+    Download,
+    Offline,
+    Quiet,
+    SpecFile,
+    Verbose,
+    set_downloads,
+    set_verbosity,
+    split_overrides,
+)
 from unalike.errors import SpecError
 from unalike.spec.actions import command_of
-from unalike.spec.declare import Section
+from unalike.spec.declare import MODEL, Section
 from unalike.spec.nodes import FieldsNotSet, SpecNode, walk
 
 if TYPE_CHECKING:
@@ -46,7 +55,7 @@ def section_command(
     """Make a command of a function that gets the action's spec as its first argument.
 
     Every field of the section becomes an option, besides those in ``arguments`` and, unless ``options`` names it,
-    ``results_dir``. ``-e FILE`` and positional overrides
+    ``results_dir``. Where a field takes a network, --download and --offline are added. ``-e FILE`` and positional overrides
     ``key=value`` are added. Options take precedence over overrides, and overrides over the file.
 
     Args:
@@ -71,6 +80,9 @@ def section_command(
         and (name != "results_dir" or name in (options or {}))
     }
     switches = {_variable(flag): flag for flag in flags}
+    # A network may be a pretrained trunk, whose weights may have to be downloaded.
+    takes_network = any(node.facts.get("takes") == MODEL for node in nodes.values())
+    last = {**({"download": Download, "offline": Offline} if takes_network else {}), "verbose": Verbose, "quiet": Quiet}
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
@@ -78,6 +90,8 @@ def section_command(
 
         def command(ctx: typer.Context, **values: Any) -> None:
             set_verbosity(values["verbose"], values["quiet"])
+            if takes_network:
+                set_downloads(values["download"], values["offline"])
             positional, overrides = split_overrides(values["arguments"], f"{action}." if names else "")
             fields = [
                 *_positional_fields(action, positional, arguments, nodes),
@@ -106,7 +120,7 @@ def section_command(
             for name, kind in parameters.items()
         ]  # fmt: skip
         signature += [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
-        for name, kind in (("verbose", Verbose), ("quiet", Quiet)):
+        for name, kind in last.items():
             signature.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=False))
         command.__name__, command.__doc__, command.__module__ = function.__name__, function.__doc__, function.__module__
         command.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]

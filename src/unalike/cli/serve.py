@@ -5,16 +5,16 @@ import os
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
 
 from unalike.cli.section_options import Option, section_command
 from unalike.cli.serve_store import add_store_commands
+from unalike.cli.shared_options import GroupWithDefault
 from unalike.spec.serve import ENVIRONMENT_PREFIX, Serve
 
 START = "start"
 
 
-class ServeGroup(TyperGroup):
+class ServeGroup(GroupWithDefault):
     """``serve`` with anything but one of its commands is ``serve start``."""
 
     default_command = START
@@ -24,7 +24,7 @@ class ServeGroup(TyperGroup):
         # Before anything imports numpy. The threads of OpenBLAS wait by spinning and take the cores from the network: 27 ms of
         # processor time an image with them, 18 without (own measurement, two cores, 2026-11-29). A search is one small product.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-        return super().parse_args(ctx, args if args and args[0] in self.commands else [self.default_command, *args])
+        return super().parse_args(ctx, args)
 
 
 serve = typer.Typer(cls=ServeGroup, rich_markup_mode=None, help="Answer over HTTP.")

@@ -4,12 +4,14 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from unalike import progress
 from unalike.errors import SpecError
+from unalike.storage.downloads import ALWAYS, NEVER, set_policy
 
 # A positional argument that holds "=" after a dotted key is an override, any other is the data, as is a path that exists.
 OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_0-9]\w*)*=", re.ASCII)
@@ -45,6 +47,22 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Print more; show tracebacks.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
+
+Download = Annotated[bool, typer.Option("--download", help="Download pretrained weights of any size without asking.")]
+Offline = Annotated[
+    bool, typer.Option("--offline", help="Use no network: of pretrained weights, those on this machine alone.")
+]
+
+
+class GroupWithDefault(TyperGroup):
+    """A group of commands, of which ``default_command`` runs where the arguments begin with none of their names."""
+
+    default_command = ""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments, with the default command before them where they name none."""
+        return super().parse_args(ctx, args if args and args[0] in self.commands else [self.default_command, *args])
+
 
 # Exit code of --exit-code and --strict where the answer is no: different, defective, unknown.
 EXIT_NO = 3
@@ -114,6 +132,17 @@ def _is_run_of(action: str, folder: str) -> bool:
     from unalike.runs.record import recorded_action
 
     return recorded_action(Path(folder)) == action and not (Path(folder) / action).exists()
+
+
+def set_downloads(download: bool, offline: bool) -> None:
+    """State what --download and --offline of a command mean for this process and those that it starts.
+
+    Raises:
+        SpecError: Both are set.
+    """
+    if download and offline:
+        raise SpecError("--download and --offline together", remedy="choose one")
+    set_policy(ALWAYS if download else NEVER if offline else "")
 
 
 def set_verbosity(verbose: bool, quiet: bool) -> None:

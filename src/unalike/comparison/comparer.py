@@ -51,6 +51,7 @@ from unalike.data.decoding import Decoding
 from unalike.data.decoding_fit import fit_decoding, format_report, survey
 from unalike.data.ignored import find_ignored
 from unalike.errors import DataError, SpecError
+from unalike.inference.feature_map_model import FeatureMapModel
 from unalike.inference.model_files import PRETRAINED
 from unalike.progress import progress, say
 from unalike.spec.load import check_fields
@@ -89,7 +90,8 @@ class Comparer:
         ignore_mask: Image of the reference's size that marks where differences are ignored.
         ignore_boxes: Boxes (left, top, right, bottom) of the reference in which differences are ignored.
         level: What is compared: pixels (no network), features, or both.
-        model: Of features: ``pretrained[:NAME]`` (default), a checkpoint, or a file of export-maps.
+        model: Of features: ``pretrained[:NAME]`` (default), a checkpoint, a file of export-maps, or a network that is loaded
+            already.
         runtime: Of features: auto, openvino, onnxruntime or torch.
         precision: Of features: auto, fp32 or bf16.
         threads: Of features: CPU threads; all if unset.
@@ -110,7 +112,7 @@ class Comparer:
         min_area: int = MIN_AREA, margin: int | None = None, flexible: bool = True, mirror: bool = False,
         min_compared: float = 0.95, max_rotation: float = 15.0, max_scale: float = 1.5, max_shift: float = 0.15,
         any_pose: bool = False, ignore_mask: str | Path | None = None, ignore_boxes: Sequence[Sequence[int]] | None = None,
-        level: str = "pixels", model: str | Path | None = None, runtime: str = "auto", precision: str = "auto",
+        level: str = "pixels", model: str | Path | FeatureMapModel | None = None, runtime: str = "auto", precision: str = "auto",
         threads: int | None = None, ground: str | Sequence[int] | None = None, range: str | Sequence[float] | None = None,
     ) -> None:  # fmt: skip
         import_opencv()
@@ -118,7 +120,7 @@ class Comparer:
             "compare", min_compared=min_compared, max_rotation=max_rotation, max_scale=max_scale, max_shift=max_shift,
             any_pose=any_pose, ignore_mask=ignore_mask,
             ignore_boxes=None if ignore_boxes is None else [list(box) for box in ignore_boxes], align=align, lighting=lighting, tolerance=tolerance, contrast=contrast, min_area=min_area,
-            margin=margin, flexible=flexible, mirror=mirror, level=level, model=model, runtime=runtime,
+            margin=margin, flexible=flexible, mirror=mirror, level=level, model=None if isinstance(model, FeatureMapModel) else model, runtime=runtime,
             precision=precision, threads=threads,
         )  # fmt: skip
         self.decoding = Decoding.from_options(ground, range)
@@ -128,7 +130,7 @@ class Comparer:
         self.pose_limits = PoseLimits(max_rotation, max_scale, max_shift)
         self.ignore_mask, self.ignore_boxes = section.ignore_mask, section.ignore_boxes
         if level == "pixels" and model is not None:
-            raise SpecError(f"a model ({model}) to compare pixels", expected="level features or both",
+            raise SpecError(f"a model ({model.source if isinstance(model, FeatureMapModel) else model}) to compare pixels", expected="level features or both",
                             remedy="add --level features, or leave the model out")  # fmt: skip
         options = {"runtime": runtime != "auto", "precision": precision != "auto", "threads": threads is not None}
         if level == "pixels" and any(options.values()):

@@ -46,7 +46,7 @@ class FeatureLevel:
     @classmethod
     def load(
         cls,
-        model: str | Path = PRETRAINED,
+        model: str | Path | FeatureMapModel = PRETRAINED,
         *,
         runtime: str = "auto",
         precision: str = "auto",
@@ -55,7 +55,8 @@ class FeatureLevel:
         """Open a network for feature comparison.
 
         Args:
-            model: ``pretrained[:NAME]`` or a checkpoint (both need the extra ``train``), or a file of export-maps.
+            model: ``pretrained[:NAME]`` or a checkpoint (both need the extra ``train``), or a file of export-maps; a network that
+                is loaded already is taken as it is.
             runtime: auto, openvino, onnxruntime or torch.
             precision: auto, fp32 or bf16.
             threads: CPU threads; all if unset.
@@ -63,6 +64,8 @@ class FeatureLevel:
         Raises:
             ModelError: The maps do not cover the network's input evenly; and the errors of ``load_feature_maps``.
         """
+        if isinstance(model, FeatureMapModel):
+            return cls(model)
         size = (WINDOW_SIDE, WINDOW_SIDE) if str(model).split(":")[0] == PRETRAINED else None
         return cls(
             load_feature_maps(model, size=size, vector=False, runtime=runtime, precision=precision, threads=threads)

@@ -226,7 +226,7 @@ def register(
     figure = "no registration was found" if best is None else f"quality {best.quality:.2f}"
     raise NotComparable(f"the images cannot be aligned ({figure})",
                         expected=f"two images of the same thing, quality {min_quality} or more",
-                        remedy="if they are aligned already, compare with the alignment none (--align none)")  # fmt: skip
+                        remedy="if they are aligned already, compare with --align none")  # fmt: skip
 
 
 def _find_best(

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unalike.data.preprocessing import Preprocessing
-from unalike.deploy.onnx_export import build_facts, trace
+from unalike.deploy.onnx_export import build_facts
 from unalike.deploy.parity import WORST_COSINE, compare_vectors, without_tf32
+from unalike.deploy.trace_cache import cached_trace
 from unalike.engines.checksum import append_onnx_checksum
 from unalike.engines.metadata import NetworkFacts
 from unalike.engines.onnx_engine import OnnxEngine
@@ -67,7 +68,7 @@ def trace_feature_maps(
         ExportError, MissingExtra: as in ``onnx_export.trace``.
     """
     facts = build_facts(network, preprocessing, metadata=metadata)
-    return trace(network, preprocessing.input_size, facts, optimize=False), facts
+    return cached_trace(network, preprocessing.input_size, facts), facts
 
 
 def export_maps(

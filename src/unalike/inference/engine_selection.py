@@ -228,10 +228,11 @@ def _create(
 
 
 def _trace(embedder: torch.nn.Module, preprocessing: Preprocessing) -> onnx.ModelProto:
-    from unalike.deploy.onnx_export import build_facts, trace
+    from unalike.deploy.onnx_export import build_facts
+    from unalike.deploy.trace_cache import cached_trace
 
     # Not optimized: initializers keep the parameters' names, and each runtime folds constants itself.
-    return trace(embedder, preprocessing.input_size, build_facts(embedder, preprocessing), optimize=False)
+    return cached_trace(embedder, preprocessing.input_size, build_facts(embedder, preprocessing))
 
 
 def _create_from_onnx(name: str, content: bytes, precision: str, threads: int | None) -> Engine:

@@ -29,6 +29,7 @@ __all__ = [
     "build_trunk",
     "check_backbone",
     "import_timm",
+    "weights_config",
 ]
 
 # Names that ``model.backbone`` may have beside all of timm's: another name of a timm network, or a function that builds a
@@ -196,6 +197,18 @@ def native_size(name: str) -> tuple[tuple[int, int], bool]:
     return (max(32, round(height / 32) * 32), max(32, round(width / 32) * 32)), False
 
 
+def weights_config(name: str) -> tuple[str, dict[str, Any]]:
+    """timm's name of a backbone and its ``pretrained_cfg`` as a dict; empty ones where timm has no such network.
+
+    Raises ModelError for an unknown name.
+    """
+    target = BACKBONES.get(check_backbone(name), name)
+    if not isinstance(target, str):
+        return "", {}
+    cfg = import_timm().get_pretrained_cfg(target)
+    return target, dict(cfg.to_dict()) if cfg is not None else {}
+
+
 def _report_missing_weights(name: str, pretrained: str, places: str = "") -> None:
     """Warn, or raise WeightsError where ``pretrained`` is ``true``, that there are no weights for this trunk."""
     why = f"no pretrained weights for {name}"
@@ -214,8 +227,7 @@ def _build_timm(
 ) -> tuple[nn.Module, PretrainedConfig]:
     """timm's network of a name with the nearest weights, and their facts."""
     timm = import_timm()
-    timm_cfg = timm.get_pretrained_cfg(timm_name)
-    cfg: dict[str, Any] = dict(timm_cfg.to_dict()) if timm_cfg is not None else {}
+    _, cfg = weights_config(timm_name)
     source: WeightSource | None = None
     if pretrained != "false":
         source, places = find_weights(timm_name, cfg)

@@ -1,29 +1,32 @@
 """Where pretrained weights of a trunk come from: an installed package, the disk, the Hugging Face hub. Without torch.
 
-Asking the hub costs one request of at most ``HUB_LIMIT_S`` seconds, one more where it does not know the first
-file name, and none at all under ``HF_HUB_OFFLINE``.
+Asking the hub costs one request of at most ``hub_files.HUB_LIMIT_S`` seconds, one more where it does not know the first
+file name, and none at all under ``HF_HUB_OFFLINE`` or ``--offline``. What is larger than 100 MiB is downloaded only where the
+user allowed it (``storage.downloads``).
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import os
-import threading
-import urllib.error
-import urllib.request
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from unalike.errors import DataError, WeightsError
+from unalike.model import hub_files
+from unalike.model.hub_files import NO_SUCH_FILE, HubUnavailable
+from unalike.storage.cache import default_cache_dir
+from unalike.storage.downloads import allow_download, hub_is_forbidden
 from unalike.storage.outside_files import expand_home
-from unalike.telemetry import disable_telemetry
 
-HUB_LIMIT_S = 5.0
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")
-NO_SUCH_FILE = "no such file"
+# timm's names: other repositories of timm's owner, such as ViT-B-16-SigLIP2, are named otherwise than the networks.
+_TRUNK_NAME = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)?")
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,11 @@ class WeightPackage:
     license: str = "apache-2.0"
     first_conv: str = "conv_stem.weight"
 
+    @property
+    def distribution(self) -> str:
+        """Name under which the package is installed."""
+        return self.module.replace("_", "-")
+
 
 # By timm's name, best first. Another package is one entry more.
 WEIGHT_PACKAGES: dict[str, WeightPackage] = {
@@ -71,13 +79,12 @@ class WeightSource:
 
 def available_trunks() -> tuple[str, ...]:
     """Names of the trunks whose weights are installed or in the hub's cache, best first (Lite packages lead)."""
-    names = [name for name, package in WEIGHT_PACKAGES.items() if importlib.util.find_spec(package.module) is not None]
+    names = [name for name in WEIGHT_PACKAGES if _has_package(name)]
     return (*names, *(name for name in _cached_trunks() if name not in names))
 
 
 def best_available_trunk() -> str:
     """The first of ``available_trunks()``; raises WeightsError that names the install command when there is none."""
-    from unalike.errors import WeightsError
     from unalike.installation import install_command
 
     available = available_trunks()
@@ -96,118 +103,123 @@ def find_weights(timm_name: str, cfg: Mapping[str, Any]) -> tuple[WeightSource |
         timm_name: of the trunk.
         cfg: timm's ``pretrained_cfg`` as a dict.
     """
-    package = WEIGHT_PACKAGES.get(timm_name)
-    if package is not None and importlib.util.find_spec(package.module) is not None:
-        return _packaged_source(package), ""
-    for path, description in _on_disk(cfg):
-        return WeightSource("disk", path, description, str(cfg.get("license") or "")), ""
-    repo = cfg.get("hf_hub_id")
-    attempts = f"package {package.module.replace('_', '-')} is not installed, " if package else ""
+    if (source := find_local_weights(timm_name, cfg)) is not None:
+        return source, ""
+    repo, package = cfg.get("hf_hub_id"), WEIGHT_PACKAGES.get(timm_name)
+    attempts = f"package {package.distribution} is not installed, " if package else ""
     if not repo:
         return None, attempts + "none published"
-    if offline():
-        return None, attempts + f"{repo} is not in the cache and HF_HUB_OFFLINE is set"
-    hub_file, why = _from_hub(str(repo), str(cfg.get("hf_hub_filename") or ""))
+    if reason := hub_is_forbidden():
+        return None, attempts + f"{repo} is not in the cache and {reason}"
+    hub_file, why = _from_hub(str(repo), str(cfg.get("hf_hub_filename") or ""), timm_name)
     if hub_file is None:
         return None, attempts + f"{repo} is not in the cache and {why}"
     return WeightSource("hub", hub_file, f"hub {repo}", str(cfg.get("license") or "")), ""
 
 
-def offline() -> bool:
-    """Whether the user forbade requests to the hub."""
-    return any(os.environ.get(key, "").upper() in ("1", "ON", "YES", "TRUE") for key in _OFFLINE_KEYS)
-
-
-_OFFLINE_KEYS = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-
-
-def _packaged_source(package: WeightPackage) -> WeightSource:
-    locator = getattr(importlib.import_module(package.module), package.locator)
-    path = Path(locator.get_model_file_path())
-    description = f"package {package.module.replace('_', '-')}"
-    return WeightSource("package", path, description, package.license, package.mean, package.std)
-
-
-def _hub_cache() -> Path:
-    for key, below in (("HF_HUB_CACHE", ""), ("HUGGINGFACE_HUB_CACHE", ""), ("HF_HOME", "hub")):
-        if os.environ.get(key):
-            return expand_home(os.environ[key]) / below
-    return expand_home(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface" / "hub"
-
-
-def _in_cache(repo: str) -> Path | None:
-    """A repository's weight file in the hub's cache (its layout: models--owner--name/snapshots/<commit>/<file>)."""
-    snapshots = _hub_cache() / ("models--" + repo.replace("/", "--")) / "snapshots"
-    for name in HUB_FILES:
-        paths = [path for path in snapshots.glob(f"*/{name}") if path.is_file()]
-        if paths:
-            return max(paths, key=lambda path: path.stat().st_mtime)
+def find_local_weights(timm_name: str, cfg: Mapping[str, Any]) -> WeightSource | None:
+    """The weights of a timm trunk that are on this machine, or None; arguments as for ``find_weights``."""
+    if (source := package_source(timm_name)) is not None:
+        return source
+    for path, description in _on_disk(cfg):
+        return WeightSource("disk", path, description, str(cfg.get("license") or ""))
     return None
 
 
+def package_source(timm_name: str) -> WeightSource | None:
+    """The weights of a trunk's package, installed or unpacked by ``unalike trunks unpack``; None where there are none."""
+    if not _has_package(timm_name):
+        return None
+    package = WEIGHT_PACKAGES[timm_name]
+    if importlib.util.find_spec(package.module) is None:
+        return _packaged(package, package_cache(timm_name), " (unpacked)")
+    locator = getattr(importlib.import_module(package.module), package.locator)
+    return _packaged(package, Path(locator.get_model_file_path()))
+
+
+def _has_package(timm_name: str) -> bool:
+    """Whether the weights of a trunk's package are here; nothing is imported."""
+    package = WEIGHT_PACKAGES.get(timm_name)
+    if package is None or importlib.util.find_spec(package.module) is not None:
+        return package is not None
+    with contextlib.suppress(DataError):  # no folder for the cache
+        return package_cache(timm_name).is_file()
+    return False
+
+
+def package_cache(timm_name: str) -> Path:
+    """Where ``unalike trunks unpack`` puts a package's weights. Raises DataError where there is no folder for the cache."""
+    return default_cache_dir() / "trunks" / f"{timm_name}.pth"
+
+
+def _packaged(package: WeightPackage, path: Path, note: str = "") -> WeightSource:
+    return WeightSource(
+        "package", path, f"package {package.distribution}{note}", package.license, package.mean, package.std
+    )
+
+
 def _cached_trunks() -> list[str]:
-    folders = sorted(_hub_cache().glob("models--timm--*"))
+    folders = sorted(hub_files.hub_cache().glob("models--timm--*"))
     names = [folder.name.removeprefix("models--timm--") for folder in folders]
-    return [name for name in names if _in_cache(f"timm/{name}") is not None]
+    return [name for name in names if _TRUNK_NAME.fullmatch(name) and hub_files.find_cached(f"timm/{name}") is not None]
 
 
 def _on_disk(cfg: Mapping[str, Any]) -> list[tuple[Path, str]]:
     """Weight files of a trunk in the hub's cache or in torch's, each with its description."""
     files: list[tuple[Path, str]] = []
-    if cfg.get("hf_hub_id") and (path := _in_cache(str(cfg["hf_hub_id"]))) is not None:
-        files.append((path, f"cached {cfg['hf_hub_id']}"))
+    repo, filename = cfg.get("hf_hub_id"), str(cfg.get("hf_hub_filename") or "")
+    if repo and (path := hub_files.find_cached(str(repo), filename)) is not None:
+        files.append((path, f"cached {repo}"))
     if cfg.get("url"):
-        home = expand_home(os.environ.get("TORCH_HOME", "~/.cache/torch"))
-        path = home / "hub" / "checkpoints" / str(cfg["url"]).rsplit("/", 1)[-1]
+        path = torch_cache() / str(cfg["url"]).rsplit("/", 1)[-1]
         if path.is_file():
             files.append((path, f"cached {path.name}"))
     return files
 
 
+def torch_cache() -> Path:
+    """The folder of weight files that torch's hub downloads."""
+    return expand_home(os.environ.get("TORCH_HOME", "~/.cache/torch")) / "hub" / "checkpoints"
+
+
 @cache
-def _from_hub(repo: str, filename: str) -> tuple[Path | None, str]:
-    """Ask whether the hub has the file, within the time limit; then fetch. The answer is cached for the process.
+def _from_hub(repo: str, filename: str, name: str) -> tuple[Path | None, str]:
+    """Ask whether the hub has the file, within the time limit; then fetch where that is allowed (``allow_download``).
+
+    The answer is cached for the process; a refusal is an exception and is not.
 
     Older repositories hold ``pytorch_model.bin`` alone, so a missing file is requested under the next name.
     """
-    names = (filename,) if filename else HUB_FILES
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-    for name in names:
-        refusal = _refusal(f"{endpoint}/{repo}/resolve/main/{name}")
-        if refusal is None:
-            return _fetch(repo, name)
-        if refusal != NO_SUCH_FILE:
-            return None, f"the hub cannot be reached ({refusal})"
-    return None, f"the hub has no such file there ({', '.join(names)})"
-
-
-def _fetch(repo: str, name: str) -> tuple[Path | None, str]:
-    disable_telemetry()
     try:
-        from huggingface_hub import hf_hub_download
-
-        return Path(hf_hub_download(repo, name, etag_timeout=HUB_LIMIT_S)), ""
-    except ImportError:
-        return None, "huggingface-hub is not installed"
-    except Exception as error:  # noqa: BLE001 - whatever a download died of, the caller decides what follows
-        first = (str(error).splitlines() or [""])[0]
-        return None, f"fetching {name} failed: {type(error).__name__}: {first}"
+        weights = f"the weights of {name} (hub {repo})"
+        return fetch_weights(repo, filename, lambda size: allow_download(weights, name, size)), ""
+    except HubUnavailable as error:
+        return None, error.found
 
 
-def _refusal(url: str) -> str | None:
-    """Why a HEAD request for the address fails, or None. A thread bounds name resolution too."""
-    answer: list[str | None] = [f"no answer within {HUB_LIMIT_S:g} s"]
+def fetch_weights(repo: str, filename: str = "", allow: Callable[[int | None], None] | None = None) -> Path:
+    """Download a repository's weights into the hub's cache; what is there already is not looked at.
 
-    def ask() -> None:
-        try:
-            with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=HUB_LIMIT_S):
-                answer[0] = None
-        except urllib.error.HTTPError as error:
-            answer[0] = NO_SUCH_FILE if error.code == 404 else f"{error.code} {error.reason}"
-        except (urllib.error.URLError, OSError, ValueError) as error:
-            answer[0] = str(getattr(error, "reason", error) or error)
+    Args:
+        repo: ``owner/name``.
+        filename: the file's name where timm states one.
+        allow: called with the number of bytes, or None where the hub does not say, before anything is downloaded; raises
+            where that is not allowed.
 
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(HUB_LIMIT_S)
-    return answer[0]
+    Returns:
+        The file in the cache.
+
+    Raises:
+        HubUnavailable: the hub does not answer or has no weights there, or the download fails.
+        WeightsError: the file arrives damaged, or cannot be written.
+    """
+    names = hub_files.file_names(filename)
+    for name in names:
+        answer = hub_files.ask_hub(repo, name)
+        if isinstance(answer, hub_files.HubFile):
+            if allow is not None:
+                allow(answer.size)
+            return hub_files.download(repo, name, answer)
+        if answer != NO_SUCH_FILE:
+            raise HubUnavailable(f"the hub cannot be reached ({answer})")
+    raise HubUnavailable(f"the hub has no such file there ({', '.join(names)})")

@@ -1,4 +1,4 @@
-"""A run in MLflow: parameters, metrics by epoch, final figures with intervals, report and model, where a tracking URI is set.
+"""A run in MLflow: parameters, metrics by epoch, final figures with intervals, report, model and its registration, where a tracking URI is set.
 
 Nothing is imported and nothing is sent unless the user set ``mlflow.tracking_uri`` or MLFLOW_TRACKING_URI. The work never waits
 long for a server: each call has a time limit, and after the first one that fails there is one warning and no further call.
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 # The actions that make or measure a model.
 TRACKED_ACTIONS = ("train", "evaluate", "export", "quantize", "gen_engine", "gen_trt_engine")
+# Those whose model becomes a version in the model registry; the others write a model in another format.
+REGISTERED_ACTIONS = ("train",)
+MODEL_FOLDER = "model"  # of the artifacts
 # Longest wait for one call, seconds; for a file, what its size takes at the least rate, bytes per second, is added.
 CALL_SECONDS, LEAST_RATE = 30.0, 250_000
 # The first call opens the store; that of a new SQLite file makes its tables, some ten seconds (2026-11-29).
@@ -61,6 +64,7 @@ RECORDS = (
     REPORT_FILE, EXPERIMENT_FILE, RECORD_FILE, STATUS_FILE, METRICS_FILE, PER_CLASS_FILE, AUTOMATIC_FILE, SEARCH_FILE, BEST_SPEC_FILE,
     MODEL_CARD_FILE, MODEL_CARD_PAGE,
 )  # fmt: skip
+_NOT_IN_MODEL_NAMES = re.compile(r"[/:]+")
 _NOT_IN_NAMES = re.compile(r"[^\w\-. /]", re.ASCII)
 
 
@@ -153,7 +157,7 @@ class MlflowRun:
             status: FINISHED, FAILED or KILLED.
             experiment: The spec, with the fields that were settled.
             folder: The results folder.
-            final: Figures and outputs; models are filed for a run that finished.
+            final: Figures and outputs; models are filed for a run that finished, and that of a training is registered.
         """
         self._file_latest()
         self._file_parameters(dict(self._values(experiment)))
@@ -163,9 +167,12 @@ class MlflowRun:
         self._file_metrics({f"final/{name}": value for name, value in figures.items()}, 0)
         for path in (folder / name for name in RECORDS):
             self._file(path, None)
-        for path in final.models() if status == "FINISHED" else ():
-            self._file(path, "model")
+        models = final.models() if status == "FINISHED" else []
+        for path in models:
+            self._file(path, MODEL_FOLDER)
         self._attempt(lambda: self._client.set_terminated(self.run_id, status))
+        if models and self.action in REGISTERED_ACTIONS:
+            self._attempt(self._register, loss="the model is filed with its run, and not in the model registry")
 
     # -- calls --
 
@@ -230,7 +237,20 @@ class MlflowRun:
             seconds = CALL_SECONDS + path.stat().st_size / LEAST_RATE
             self._attempt(lambda: self._client.log_artifact(self.run_id, str(path), folder), seconds)
 
-    def _attempt(self, call: Callable[[], Any], seconds: float = CALL_SECONDS) -> Any:
+    def _register(self) -> None:
+        """Make the run's model a version of the registered model that is called as the experiment; once a run."""
+        client, name = self._client, _NOT_IN_MODEL_NAMES.sub("_", self._name).strip("_") or DEFAULT_EXPERIMENT
+        try:
+            client.create_registered_model(name)
+        except Exception:  # noqa: BLE001  it is there already; else what follows fails for the same reason
+            client.get_registered_model(name)
+        if any(version.name == name for version in client.search_model_versions(f"run_id = '{self.run_id}'")):
+            return  # a run that was resumed has filed its new model at the same place
+        source = f"{client.get_run(self.run_id).info.artifact_uri}/{MODEL_FOLDER}"
+        tags = {"unalike.version": __version__, "unalike.action": self.action}
+        client.create_model_version(name, source, self.run_id, tags=tags, await_creation_for=0)
+
+    def _attempt(self, call: Callable[[], Any], seconds: float = CALL_SECONDS, loss: str = "") -> Any:
         """Make a call in a thread of its own and wait for it; the first that fails or takes too long is the last.
 
         A thread, since some waits have no limit in the client: the look-up of a name, a locked file, a folder of a network.
@@ -249,16 +269,16 @@ class MlflowRun:
         thread.start()
         thread.join(seconds)
         if thread.is_alive():
-            self._give_up(f"no answer within {seconds:.0f} s")
+            self._give_up(f"no answer within {seconds:.0f} s", loss)
         elif isinstance(outcome.get("error"), ImportError):
             self._give_up(str(missing_extra("mlflow-skinny", "mlflow", "a tracking URI")))
         elif "error" in outcome:
-            self._give_up(_reason(outcome["error"]))
+            self._give_up(_reason(outcome["error"]), loss)
         return outcome.get("value")
 
-    def _give_up(self, reason: str) -> None:
+    def _give_up(self, reason: str, loss: str = "") -> None:
         self._failed = True
-        warn(f"MLflow at {redact(self.uri)}: {reason}; {self.action} goes on without it")
+        warn(f"MLflow at {redact(self.uri)}: {reason}; {loss or f'{self.action} goes on without it'}")
 
 
 def _make_client(uri: str) -> Any:

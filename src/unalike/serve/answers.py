@@ -1,4 +1,4 @@
-"""Answers of the service as JSON, and their models for the OpenAPI document.
+"""Models of answers for the OpenAPI document.
 
 Shape letters: N images, D width of an embedding.
 """
@@ -8,13 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import BaseModel, Field
-
-from unalike.recognition.identification import Identification
-
-
-def plain_identification(answer: Identification) -> dict[str, Any]:
-    """What ``Identification.to_dict`` gives, without its copies."""
-    return {**vars(answer), "neighbours": [vars(neighbor) for neighbor in answer.neighbours]}
 
 
 class NeighborModel(BaseModel):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from unalike.errors import UnalikeError
@@ -15,6 +17,7 @@ from unalike.sanitize import one_line, redact
 
 LOGGER = logging.getLogger("unalike.serve")
 FIELDS = "unalike_fields"
+PROVIDER_VARIABLE = "OTEL_PYTHON_TRACER_PROVIDER"
 
 
 class TextFormatter(logging.Formatter):
@@ -80,21 +83,22 @@ def log_error(message: str, error: BaseException, **fields: Any) -> None:
 
 
 class Tracer:
-    """Spans of requests, where the API of OpenTelemetry is installed and a provider was configured; else nothing."""
+    """Spans of requests, where OpenTelemetry is loaded and a provider was configured; else nothing, at no cost.
+
+    A provider is configured by who starts the service, before the first request: by ``opentelemetry-instrument``, by the
+    variable ``OTEL_PYTHON_TRACER_PROVIDER``, or in the program that makes the application.
+    """
 
     def __init__(self) -> None:
         self._tracer: Any = None
-        try:
-            from opentelemetry import propagate, trace
-        except ImportError:
-            return
-        self._tracer = trace.get_tracer("unalike.serve")
-        self._extract, self._kind = propagate.extract, trace.SpanKind.SERVER
+        if PROVIDER_VARIABLE in os.environ:
+            with suppress(ImportError):
+                importlib.import_module("opentelemetry.trace")
 
     @contextmanager
     def request(self, method: str, path: str, headers: dict[str, str]) -> Iterator[Any]:
         """The span of one request, below the caller's where its headers name one; yields the span or None."""
-        if self._tracer is None:
+        if self._tracer is None and not self._find_provider():
             yield None
             return
         with self._tracer.start_as_current_span(
@@ -102,3 +106,14 @@ class Tracer:
             attributes={"http.request.method": method, "url.path": path},
         ) as span:  # fmt: skip
             yield span
+
+    def _find_provider(self) -> bool:
+        """Whether there is a provider; looked for at every request until there is one."""
+        trace = sys.modules.get("opentelemetry.trace")
+        if trace is None or isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+            return False
+        from opentelemetry import propagate
+
+        self._tracer = trace.get_tracer("unalike.serve")
+        self._extract, self._kind = propagate.extract, trace.SpanKind.SERVER
+        return True

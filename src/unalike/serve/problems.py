@@ -12,7 +12,9 @@ from starlette.responses import Response
 
 from unalike.errors import (
     DataError,
+    LastAdmin,
     MissingExtra,
+    NoSuchImage,
     NotComparable,
     SpecError,
     StoreError,
@@ -21,8 +23,6 @@ from unalike.errors import (
 )
 from unalike.sanitize import one_line, redact
 from unalike.serve.batching import DeadlinePassed, Overloaded
-from unalike.serve.store import NoSuchImage
-from unalike.serve.store.keys import LastAdmin
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:unalike:problem:"

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from starlette.requests import Request
 
 from unalike.data.folders import normalize_class_name
+from unalike.errors import NoSuchImage
 from unalike.recognition.backends.protocol import Entry, GalleryBackend
 from unalike.recognition.decision import LABEL
 from unalike.serve.changes import Change, apply, bounded
@@ -30,7 +31,7 @@ from unalike.serve.routes.decisions import no_decision
 from unalike.serve.routes.reference_sets import find_moved, move_references
 from unalike.serve.routes.references import MAX_ID, embed_references, no_reference, plain_reference
 from unalike.serve.service import Service
-from unalike.serve.store import DecisionRecord, Feedback, NoSuchImage
+from unalike.serve.store import DecisionRecord, Feedback
 from unalike.serve.store.records import WITHDRAWN
 from unalike.serve.store.references import reference_name
 from unalike.serve.store.reviews import (

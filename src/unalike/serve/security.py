@@ -6,6 +6,7 @@ Without any key, everybody who reaches the loopback address may do everything; w
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
 import re
 import socket
@@ -13,15 +14,18 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from http.cookies import CookieError, SimpleCookie
 from ipaddress import ip_address
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from unalike.serve.problems import Problem
 from unalike.serve.request_context import RequestContext
-from unalike.serve.store import KeyRecord, SessionRecord, Store
-from unalike.serve.store.sessions import csrf_token
 from unalike.storage.digests import text_sha256
+
+if TYPE_CHECKING:
+    from unalike.serve.store import KeyRecord, SessionRecord, Store
 
 VIEW, OPERATE, ADMIN = "view", "operate", "admin"
 ROLES = (VIEW, OPERATE, ADMIN)
@@ -61,6 +65,11 @@ def is_loopback(host: str) -> bool:
         return all(ip_address(entry[4][0]).is_loopback for entry in socket.getaddrinfo(host, None))
     except (OSError, ValueError):
         return False
+
+
+def csrf_token(token: str) -> str:
+    """What a change with the cookie of a session sends in a header: other sites, which send the cookie, cannot read it."""
+    return hmac.new(token.encode(), b"unalike csrf", hashlib.sha256).hexdigest()
 
 
 def role_for(method: str, path: str) -> str:
@@ -290,22 +299,34 @@ def refuse_other_sites(method: str, headers: Mapping[str, str]) -> None:
     if method in _READING:
         return
     origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
-    is_other = origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
+    is_other = origin is not None and _origin_host(origin) != headers.get("host", "").lower()
     if is_other or site not in ("none", "same-origin"):
         raise Problem(
             403, "cross-site", "a request from a page of another site", expected="one of this service's own pages"
         )
 
 
+def _origin_host(origin: str) -> str | None:
+    """Host and port of an Origin header; None for one that is no address."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
+
+
 def refuse_other_hosts(headers: Mapping[str, str]) -> None:
     """Refuse a request under another name than the loopback's: a page whose name was made to lead here (DNS rebinding)."""
-    host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
-    if host == "localhost" or host.endswith(".localhost"):
-        return
+    name = headers.get("host", "")
+    if not _is_loopback_name(name):
+        raise Problem(403, "unknown-host", f"a request for the host {name[:100]!r}", expected="localhost or 127.0.0.1",
+                      remedy="make an API key (unalike serve keys add): with one, any name may lead here")  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def _is_loopback_name(name: str) -> bool:
+    """Whether the value of a Host header is the loopback's name or address."""
     try:
-        if ip_address(host).is_loopback:
-            return
+        host = urlsplit(f"//{name}").hostname or ""
+        return host == "localhost" or host.endswith(".localhost") or ip_address(host).is_loopback
     except ValueError:
-        pass  # a name
-    raise Problem(403, "unknown-host", f"a request for the host {host[:100]!r}", expected="localhost or 127.0.0.1",
-                  remedy="make an API key (unalike serve keys add): with one, any name may lead here")  # fmt: skip
+        return False  # another name, or none

@@ -27,18 +27,15 @@ from unalike.errors import RunError, SpecError, UnalikeError
 from unalike.serve.certificates import lan_address, qr_code, tls_files
 from unalike.serve.connections import BoundedConnection
 from unalike.serve.logs import configure_logs, log_error
-from unalike.serve.metrics import FOLDER_VARIABLE
-from unalike.serve.resources import build_new_gallery
+from unalike.serve.resources import ResourceLoader, build_new_gallery
 from unalike.serve.security import is_loopback
 from unalike.serve.sources import find_sources
-from unalike.serve.start_up import StartUp
-from unalike.serve.store import open_store
+from unalike.serve.start_up import LoadedService, StartUp
 from unalike.serve.thread_budget import limit_libraries, thread_budget
 from unalike.spec.serve import Serve
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
-
+    from unalike.serve.batching import BatchReport
     from unalike.serve.service import Service
 
 BACKLOG = 2048
@@ -70,6 +67,8 @@ def check_exposure(settings: Serve, folder: Path) -> None:
     """Refuse an address that other machines reach where no API key exists. Raises SpecError."""
     if is_loopback(settings.host):
         return
+    from unalike.serve.store import open_store
+
     with open_store(settings.store, folder, settings.images) as store:
         if any(key.revoked is None for key in store.keys.list()):
             return
@@ -85,6 +84,9 @@ def _serve(settings: Serve, listener: socket.socket, files: tuple[Path, Path] | 
         _serve_alone(settings, listener, files, address)
         gc.freeze()  # or the end of the process walks through all that torch imported: 1.5 s of processor time
         return
+    from unalike.serve.metrics import FOLDER_VARIABLE
+    from unalike.serve.store import open_store
+
     open_store(settings.store, find_sources(settings).folder, settings.images).close()  # its tables are made once, here
     folder = tempfile.mkdtemp(prefix="unalike-metrics-")
     os.environ[FOLDER_VARIABLE] = folder
@@ -121,23 +123,47 @@ def make_app(settings: Serve, on_ready: Callable[[], None], on_failure: Callable
     return StartUp(partial(load_service, settings), on_ready, on_failure, waits=settings.workers > 1)
 
 
-def load_service(settings: Serve) -> tuple[Service, ASGIApp]:
-    """Load what is served. Raises UnalikeError."""
-    gc.disable()
-    try:
+def load_service(settings: Serve) -> LoadedService:
+    """Load what is served, and what answers first. Raises UnalikeError."""
+    service: Service | None = None
+
+    def report(network: str, batch: BatchReport) -> None:
+        assert service is not None  # no batch runs before
+        service.report(network, batch)
+
+    with _no_collection(), ThreadPoolExecutor(1) as pool:
+        # Networks are loaded and warmed up without Python's lock: meanwhile the database's library and the first endpoints are
+        # imported, a third of a start.
+        endpoints = pool.submit(importlib.import_module, "unalike.serve.front")
+        sources = find_sources(settings)
+        resources = ResourceLoader(settings, sources, report).load()
+        front_module = endpoints.result()
         from unalike.serve.service import Service
 
-        # A network is loaded and warmed up without Python's lock: meanwhile the routes are imported.
-        with ThreadPoolExecutor(1) as pool:
-            routes = pool.submit(importlib.import_module, "unalike.serve.app")
-            service = Service(settings)
-            app: ASGIApp = routes.result().create_app(service)
+        service = Service(settings, resources, sources)
+        front = front_module.Front(service)
         # What is loaded stays: no collection needs to look at it. With torch one took 0.34 s, in which nothing was answered
         # (own measurement, two cores, 2026-11-29).
         gc.freeze()
+
+    def load_rest() -> Callable[[], None]:
+        with _no_collection():
+            from unalike.serve.app import make_fastapi_app
+
+            app = make_fastapi_app(service)
+            gc.freeze()
+        return partial(front.set_app, app)
+
+    return LoadedService(service, front, load_rest)
+
+
+@contextlib.contextmanager
+def _no_collection() -> Generator[None, None, None]:
+    gc.disable()
+    try:
+        yield
     finally:
         gc.enable()
-    return service, app
 
 
 def make_worker_app(settings: Serve, verbosity: int) -> StartUp:

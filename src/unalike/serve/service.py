@@ -89,7 +89,7 @@ class Service:
         self.sources = sources or (find_sources(settings) if resources is None else Sources())
         self.metrics, self.tracer = Metrics(), Tracer()
         self.limits = Limits(settings.max_bytes, settings.max_files)
-        loader = ResourceLoader(settings, self.sources, self._report)
+        loader = ResourceLoader(settings, self.sources, self.report)
         self.resources = loader.resources = resources or loader.load()
         self.store = store or open_store(settings.store, self.sources.folder, settings.images)
         self.inspectors = Inspectors(self.resources, self.store, loader.load_inspector)
@@ -116,7 +116,8 @@ class Service:
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def _report(self, network: str, report: BatchReport) -> None:
+    def report(self, network: str, report: BatchReport) -> None:
+        """Count a batch of an engine, which ``network`` names."""
         self.metrics.add_batch(report)
 
     # ---- life ----
@@ -185,7 +186,7 @@ class Service:
         try:
             resource.refresh()
         except ModelError:
-            loader = ResourceLoader(self.settings, self.sources, self._report, self.resources)
+            loader = ResourceLoader(self.settings, self.sources, self.report, self.resources)
             replacement = loader.reopen_gallery(name, resource.address)
             assert self._loop is not None
             self._loop.call_soon_threadsafe(self._replace_gallery, replacement)

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from unalike.errors import RunError, SpecError
 from unalike.inference.model_files import EXPORTED, SUFFIXES
 from unalike.runs.filenames import EXPERIMENT_FILE
 from unalike.runs.record import recorded_action
 from unalike.runs.written_model import model_in_folder
+from unalike.storage.filesystems import split_address
 
 if TYPE_CHECKING:
     from unalike.spec.serve import Serve
@@ -96,9 +97,9 @@ def named(entries: Sequence[str], kind: str) -> dict[str, str]:
 
 
 def default_name(path: str) -> str:
-    """The name of a file or address without one: its stem, or the ``gallery`` of an address."""
+    """The name of a file or address without one: its stem, or the ``gallery`` of an address. Raises DataError for no address."""
     if _ADDRESS.match(path):
-        parts = urlsplit(path)
+        parts = split_address(path)
         name = (parse_qs(parts.query).get("gallery") or [Path(parts.path).stem])[0]
     else:
         name = Path(path).stem

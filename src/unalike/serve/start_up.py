@@ -7,7 +7,8 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -19,6 +20,9 @@ RETRY_S = 2
 ALIVE_PATH = "/healthz"
 
 
+Loaded = TypeVar("Loaded")
+
+
 class Life(Protocol):
     """What is started when it is loaded, and stopped at the end."""
 
@@ -27,6 +31,21 @@ class Life(Protocol):
 
     async def stop(self) -> None:
         """End all work."""
+
+
+@dataclass(frozen=True)
+class LoadedService:
+    """What loading gives.
+
+    Attributes:
+        service: is started before requests are taken.
+        app: answers them; those that need what is still to be loaded wait in it.
+        load_rest: loads that, in a thread; gives what takes it over, which is called in the event loop.
+    """
+
+    service: Life
+    app: ASGIApp
+    load_rest: Callable[[], Callable[[], None]]
 
 
 class StartUp:
@@ -42,7 +61,7 @@ class StartUp:
     """
 
     def __init__(
-        self, load: Callable[[], tuple[Life, ASGIApp]], on_ready: Callable[[], None],
+        self, load: Callable[[], LoadedService], on_ready: Callable[[], None],
         on_failure: Callable[[Exception], None], end: Callable[[int], object] = os._exit, *, waits: bool = False,
     ) -> None:  # fmt: skip
         self._waits = waits
@@ -66,7 +85,7 @@ class StartUp:
             await starting
         await send({"type": "lifespan.startup.complete"})
         await receive()  # it has stopped
-        if not starting.done():
+        if not starting.done() and self._app is None:
             self._end(0)
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
@@ -76,14 +95,17 @@ class StartUp:
 
     async def _start(self) -> None:
         try:
-            service, app = await _call_in_thread(self._load)
-            self._service = service
-            await service.start()
+            loaded = await _call_in_thread(self._load)
+            self._service = loaded.service
+            await loaded.service.start()
+            if self._waits:
+                (await _call_in_thread(loaded.load_rest))()
+            self._app = loaded.app
+            self._on_ready()
+            if not self._waits:
+                (await _call_in_thread(loaded.load_rest))()
         except Exception as error:  # noqa: BLE001  the server says it, and ends
             self._on_failure(error)
-            return
-        self._app = app
-        self._on_ready()
 
 
 async def _answer_early(scope: Scope, receive: Receive, send: Send) -> None:
@@ -99,12 +121,12 @@ async def _answer_early(scope: Scope, receive: Receive, send: Send) -> None:
     await response(scope, receive, send)
 
 
-async def _call_in_thread(function: Callable[[], tuple[Life, ASGIApp]]) -> tuple[Life, ASGIApp]:
+async def _call_in_thread(function: Callable[[], Loaded]) -> Loaded:
     """Call a function in a thread that the end of the process does not wait for."""
     loop = asyncio.get_running_loop()
-    result: asyncio.Future[tuple[Life, ASGIApp]] = loop.create_future()
+    result: asyncio.Future[Loaded] = loop.create_future()
 
-    def settle(value: tuple[Life, ASGIApp] | None, error: Exception | None) -> None:
+    def settle(value: Loaded | None, error: Exception | None) -> None:
         if result.done():  # cancelled
             return
         if error is not None:

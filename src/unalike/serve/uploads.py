@@ -1,7 +1,7 @@
 """Images and parameters of a request: multipart/form-data, JSON with base64 or addresses, or one image as the body.
 
 A body is read in memory, up to a limit, and never written to a file. What is an image is decided by its content when it is
-decoded. A file's name is only repeated in the answer.
+decoded. A file's name is only repeated in the answer, and kept beside the decision.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ from unalike.serve.problems import Problem
 
 IMAGE_FIELDS = ("image", "images", "file", "files")
 MAX_NAME = 300  # characters of a file's name that are repeated
+MAX_FILE = 200  # characters of a file's name that are kept with a decision
 MAX_TEXT = 1 << 16  # bytes of a parameter
 MAX_PARAMETERS = 64
 # Most values of a JSON body beside images and their names: a body of 32 MiB of empty lists took a minute and a gigabyte.
 MAX_JSON_VALUES = 1 << 16
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 @dataclass(frozen=True)
@@ -227,6 +229,21 @@ def unknown_field(name: str, fields: Sequence[str]) -> Problem:
 def shown(name: str) -> str:
     """A text of the client as messages repeat it."""
     return repr(one_line(name[:MAX_NAME]))
+
+
+def file_name(name: str) -> str | None:
+    r"""The name of an image's file as it is kept with a decision.
+
+    Args:
+        name: what the client calls the image: a name, a path of its system, or the address where the image is.
+
+    Returns:
+        The last part of a path, without control characters, in one line of at most ``MAX_FILE`` characters; signs that turn
+        the direction of writing are escaped (``\u202e``). None where nothing remains.
+    """
+    last = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    last = one_line(_CONTROL.sub("", last[:MAX_NAME])).strip()
+    return (last if len(last) <= MAX_FILE else f"{last[: MAX_FILE - 1]}…") or None
 
 
 # ---- JSON ----

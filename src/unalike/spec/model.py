@@ -69,6 +69,12 @@ class Model(Section):
         ours=True,
         schema=_PRETRAINED,
     )
+    download: Literal["ask", "always", "never"] = field(
+        "ask",
+        "Download pretrained weights: `ask` before more than 100 MiB (without a terminal, refuse), `always`, or `never`. "
+        "--download and --offline are short forms for one call.",
+        ours=True,
+    )
     allow_partial_weights: bool = field(
         False, "Accept a weights file that fills only part of the network; otherwise all must fit.", ours=True
     )

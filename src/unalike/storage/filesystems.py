@@ -19,6 +19,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from unalike.errors import DataError, UnalikeError, closest, missing_extra
 from unalike.sanitize import HIDDEN, redact
+from unalike.storage.downloads import VARIABLE as DOWNLOAD_VARIABLE
+from unalike.storage.downloads import network_is_forbidden
 from unalike.storage.outside_files import reader_errors
 
 # Scheme of a URI -> the package that reads it.
@@ -140,6 +142,9 @@ class RemoteStore:
             raise DataError(f"{uri}: its credentials were taken out when it was written down",
                             remedy="give the complete address again")  # fmt: skip
         split_address(uri)
+        if network_is_forbidden() and self.scheme != "memory":
+            raise DataError(f"{self.redacted}: --offline, or {DOWNLOAD_VARIABLE}=never, forbids the network",
+                            remedy="name a local copy, or allow the network")  # fmt: skip
         if "::" in _IPV6_HOST.sub("", uri):
             raise DataError(f"{self.redacted}: '::' in an address", expected="one address, not a chain of them")
         self.package = SCHEMES[self.scheme]

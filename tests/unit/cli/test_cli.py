@@ -453,6 +453,8 @@ FAILURES = {
     **{f"job {name}": ["nowhere"] for name in ("show", "logs", "wait", "cancel", "pause", "resume", "delete")},
     "job create": ["train", "nowhere"], "serve start": ["nowhere"], "serve backup": ["backup", "--folder", "nowhere"],
     "serve restore": ["nowhere", "--folder", "own"], "improve": ["nowhere"], "serve purge": ["--class", "oak", "--folder", "nowhere"],
+    "trunks list": ["no_such_trunk"], "trunks fetch": ["no_such_trunk"], "trunks pack": ["no_such_trunk", "-o", "a.zip"],
+    "trunks unpack": ["no.zip"],
 }  # fmt: skip
 
 

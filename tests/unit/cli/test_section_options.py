@@ -21,6 +21,7 @@ from unalike.spec import Experiment
 from unalike.spec.actions import STANDALONE_ACTIONS, command_of
 from unalike.spec.declare import Section
 from unalike.spec.fields import fields_of
+from unalike.storage.downloads import VARIABLE, allowing_line
 
 # Action -> the function that its command calls.
 TARGETS = {
@@ -316,6 +317,25 @@ def test_what_is_no_number_is_refused(line: str, capsys: pytest.CaptureFixture[s
 def test_two_flags_of_one_field_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["discover", "heap", "--link", "--table"]) == 2
     assert capsys.readouterr().err == "error: --link and --table together; choose one\n"
+
+
+def test_commands_that_take_a_network_state_what_may_be_downloaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    variables = (VARIABLE, "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    for line, values in (
+        ("embed photographs/ -o v.npz", ["", "", ""]),
+        ("embed photographs/ -o v.npz --download", ["always", "", ""]),
+        ("gallery build g photographs/ -m m.onnx --offline", ["never", "1", "1"]),
+    ):
+        for name in variables:
+            monkeypatch.setenv(name, "")
+        call_of(line, monkeypatch)
+        assert [os.environ[name] for name in variables] == values, line
+        assert allowing_line() == f"unalike {line} --download"
+    assert run_command(["embed", "photographs/", "-o", "v.npz", "--download", "--offline"]) == 2
+    assert capsys.readouterr().err.endswith("error: --download and --offline together; choose one\n")
+    assert run_command(["gallery", "list", "g", "--offline"]) == 2, "a command that loads no network"
 
 
 def test_options_rule_over_overrides_and_these_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

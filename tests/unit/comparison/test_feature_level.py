@@ -14,6 +14,7 @@ from tests.support.inspected_parts import map_network
 from unalike.cli import run_command
 from unalike.comparison.comparer import Comparer
 from unalike.errors import ModelError, SpecError
+from unalike.inference.feature_map_model import load_feature_maps
 
 pytest.importorskip("cv2")
 
@@ -96,3 +97,15 @@ def test_a_network_without_maps_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ModelError, match="export-maps"):
         Comparer(level="features", model=write_model(tmp_path))
+
+
+def test_a_network_that_is_loaded_already_is_used_as_it_is(comparer: Comparer, model: Path) -> None:
+    network = load_feature_maps(model, vector=False, runtime="onnxruntime", threads=1)
+    own = Comparer(level="both", model=network)
+    assert own.features is not None and own.features.engine is network.engine
+    pair = shapes(1), shapes(1)
+    pair[1][20:60, 30:70] = 255 - pair[1][20:60, 30:70]
+    first, second = own.compare(*pair), comparer.compare(*pair)
+    assert [region.box for region in first.regions] == [region.box for region in second.regions] and first.regions
+    with pytest.raises(SpecError, match=r"a model \(.*maps.onnx\) to compare pixels"):
+        Comparer(model=network)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.support import networks
-from unalike.deploy import onnx_export
+from unalike.deploy import trace_cache
 from unalike.errors import DeviceError, ExportError, MissingExtra
 from unalike.inference import engine_selection
 from unalike.inference.engine_selection import create_engine, refresh_engine
@@ -15,19 +15,19 @@ from unalike.inference.engine_selection import create_engine, refresh_engine
 def traced():
     """The unoptimized graph is traced once; every test gets a copy."""
     kept = []
-    real = onnx_export.trace
+    real = trace_cache.cached_trace
 
-    def once(embedder, *args, **settings):
+    def once(embedder, *args):
         if not kept:
-            kept.append(real(networks.SmallEmbedder(), *args, **settings))
+            kept.append(real(networks.SmallEmbedder(), *args))
         proto = type(kept[0])()
         proto.CopyFrom(kept[0])
         engine_selection._swap_weights(proto, embedder)
         return proto
 
-    onnx_export.trace = once
+    trace_cache.cached_trace = once
     yield
-    onnx_export.trace = real
+    trace_cache.cached_trace = real
 
 
 @pytest.mark.parametrize("runtime", ["auto", "openvino", "onnxruntime", "torch"])
@@ -74,7 +74,7 @@ def test_auto_falls_back_and_says_so(monkeypatch, capsys):
     def broken(*args, **settings):
         raise ExportError("no way")
 
-    monkeypatch.setattr(onnx_export, "trace", broken)
+    monkeypatch.setattr(trace_cache, "cached_trace", broken)
     monkeypatch.setattr("unalike.progress._said", set())
     engine = create_engine(networks.SmallEmbedder(), networks.PREPROCESSING)
     assert engine.name == "torch"

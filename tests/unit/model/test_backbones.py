@@ -20,8 +20,8 @@ from torch import nn
 
 from unalike import progress
 from unalike.errors import ModelError, WeightsError
+from unalike.model import hub_files, timm_import
 from unalike.model import pretrained as sources
-from unalike.model import timm_import
 from unalike.model.backbones import BACKBONES, Trunk, build_trunk, check_backbone
 from unalike.model.weight_files import read_weights
 
@@ -39,6 +39,7 @@ def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("UNALIKE_CACHE", str(tmp_path / "cache"))
     sources._from_hub.cache_clear()
     progress._said.clear()
     yield
@@ -281,9 +282,9 @@ def test_the_hub_is_asked_once_and_never_when_offline(monkeypatch: pytest.Monkey
         monkeypatch.delenv("HF_HUB_OFFLINE")
         for _ in range(2):
             build_trunk("resnet18", pretrained="auto", input_size=(64, 64))
-        asked = [f"HEAD /timm/resnet18.a1_in1k/resolve/main/{name}" for name in sources.HUB_FILES]
+        asked = [f"HEAD /timm/resnet18.a1_in1k/resolve/main/{name}" for name in hub_files.HUB_FILES]
         assert _Counting.asked == asked, "both names, once"
-        assert "no such file" in sources._from_hub("timm/resnet18.a1_in1k", "")[1]
+        assert "no such file" in sources._from_hub("timm/resnet18.a1_in1k", "", "resnet18")[1]
     finally:
         server.shutdown()
         server.server_close()
@@ -291,13 +292,13 @@ def test_the_hub_is_asked_once_and_never_when_offline(monkeypatch: pytest.Monkey
 
 def test_a_hub_that_does_not_answer_is_given_up_within_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    monkeypatch.setattr(sources, "HUB_LIMIT_S", 0.3)
+    monkeypatch.setattr(hub_files, "HUB_LIMIT_S", 0.3)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         start = time.monotonic()
-        path, why = sources._from_hub("timm/x", "")
+        path, why = sources._from_hub("timm/x", "", "x")
         assert path is None and "cannot be reached" in why
         assert time.monotonic() - start < 4.5  # well below the limit that was replaced, far above the one in force
 

@@ -15,8 +15,7 @@ import pytest
 import torch
 
 from unalike.errors import RunError, WeightsError
-from unalike.model import checkpoint
-from unalike.model import pretrained as sources
+from unalike.model import checkpoint, hub_files
 from unalike.model.checkpoint import load_embedder, network_key, read_checkpoint, write_checkpoint
 from unalike.model.embedder import Embedder, EmbedderConfig, create_embedder
 
@@ -74,7 +73,7 @@ def test_loading_looks_for_no_pretrained_weights(
         raise AssertionError("weights were looked for")
 
     monkeypatch.setattr("unalike.model.backbones.find_weights", refuse)
-    monkeypatch.setattr(sources, "_refusal", refuse)
+    monkeypatch.setattr(hub_files, "ask_hub", refuse)
     load_embedder(file)
 
 

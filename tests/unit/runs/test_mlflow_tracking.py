@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlparse
 
 import pytest
 
-from unalike import progress
+from unalike import __version__, progress
 from unalike.errors import UnalikeError
 from unalike.installation import install_command
 from unalike.runs import mlflow_tracking
@@ -25,7 +26,7 @@ from unalike.runs.folder import open_run
 from unalike.runs.mlflow_tracking import TRACKED_ACTIONS, open_tracking, tracking_uri
 from unalike.spec import load_spec
 
-VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", *mlflow_tracking.CLIENT_SETTINGS)
+VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_NAME", *mlflow_tracking.CLIENT_SETTINGS)
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +110,53 @@ def test_a_training_arrives_in_a_real_store(uri: str, tmp_path: Path, capsys: py
     model = Path(client.download_artifacts(run.info.run_id, "model/ml_model_best.pth", str(tmp_path)))
     assert model.read_bytes() == b"weights"
     assert json.loads((folder / "run.json").read_text())["mlflow_run"] == run.info.run_id
+
+
+def versions(uri: str, name: str = "unalike") -> list[Any]:
+    return list(client_of(uri).search_model_versions(f"name = '{name}'"))
+
+
+def test_the_model_of_a_training_becomes_a_version_in_the_registry(uri: str, tmp_path: Path) -> None:
+    train(spec_for(tmp_path / "out", uri))
+    (version,) = versions(uri)
+    run, client = only_run(uri), client_of(uri)
+    assert (version.version, version.run_id, version.status) in {
+        (1, run.info.run_id, "READY"),
+        ("1", run.info.run_id, "READY"),
+    }
+    assert version.tags == {"unalike.version": __version__, "unalike.action": "train"}
+    assert version.source == f"{run.info.artifact_uri}/model"
+    folder = Path(unquote(urlparse(client.get_model_version_download_uri("unalike", version.version)).path))
+    assert (folder / "ml_model_best.pth").read_bytes() == b"weights"
+    train(spec_for(tmp_path / "second", uri))
+    assert sorted(int(one.version) for one in versions(uri)) == [1, 2]
+    train(spec_for(tmp_path / "second", uri), resume=True, epochs=range(1, 2))
+    assert len(versions(uri)) == 2, "a resumed run is registered once"
+
+
+def test_a_registered_model_is_called_as_the_experiment(uri: str, tmp_path: Path) -> None:
+    client_of(uri).create_experiment("/Users/ann: shelf", artifact_location=(tmp_path / "shelf").as_uri())
+    train(spec_for(tmp_path / "out", uri, experiment="/Users/ann: shelf"))
+    assert [version.name for version in versions(uri, "Users_ann_ shelf")] == ["Users_ann_ shelf"]
+
+
+def test_only_a_training_that_finished_is_registered(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(UnalikeError):
+        train(spec_for(tmp_path / "out", uri), stop=UnalikeError("no more"))
+    with open_run("evaluate", spec_for(tmp_path / "eval", uri, action="evaluate")) as run:
+        run.conclude("measured", {"known classes R@1": 0.6})
+    assert client_of(uri).search_registered_models() == []
+
+
+def test_a_server_without_a_registry_costs_one_warning(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", f"http://someone:geheim@127.0.0.1:{free_port()}")
+    train(spec_for(tmp_path / "out", uri))
+    said = capsys.readouterr().err
+    assert said.count("warning:") == 1 and "not in the model registry" in said and "geheim" not in said, said
+    run, client = only_run(uri), client_of(uri)
+    assert run.info.status == "FINISHED" and client.list_artifacts(run.info.run_id, "model")
 
 
 def test_the_environment_names_store_and_experiment(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 
+import pytest
+
 from unalike.serve.logs import FIELDS, JsonFormatter, TextFormatter, Tracer, configure_logs
 
 
@@ -40,12 +42,12 @@ def test_verbosity_decides_what_is_written(capsys) -> None:
 
 def test_a_tracer_without_a_provider_costs_nothing_and_passes_errors_on() -> None:
     with Tracer().request("GET", "/a", {}) as span:
-        assert span is None or not span.is_recording()
+        assert span is None
 
 
-def test_a_span_continues_the_callers_trace() -> None:
-    from opentelemetry import trace
-
+def test_a_span_continues_the_callers_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = pytest.importorskip("opentelemetry.trace")
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", trace.NoOpTracerProvider())
     headers = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
     with Tracer().request("GET", "/a", headers):
         assert trace.get_current_span().get_span_context().trace_id == 0x0AF7651916CD43DD8448EB211C80319C

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from unalike.serve.security import (
     MAX_CLIENTS,
     MAX_FAILURES,
     RateLimiter,
+    csrf_token,
     is_loopback,
     is_public,
     refuse_other_hosts,
@@ -176,7 +178,7 @@ def test_a_bucket_fills_with_time_and_the_oldest_clients_are_forgotten() -> None
     [
         ({"host": "h:1"}, False), ({"host": "h:1", "origin": "http://h:1"}, False),
         ({"host": "h:1", "origin": "http://evil"}, True), ({"host": "h:1", "origin": "null"}, True),
-        ({"host": "h:1", "origin": "http://h:2"}, True), ({"host": "h:1", "sec-fetch-site": "cross-site"}, True),
+        ({"host": "h:1", "origin": "http://["}, True), ({"host": "h:1", "origin": "http://h:2"}, True), ({"host": "h:1", "sec-fetch-site": "cross-site"}, True),
         ({"host": "h:1", "sec-fetch-site": "same-site"}, True), ({"host": "h:1", "sec-fetch-site": "same-origin"}, False),
     ],
 )  # fmt: skip
@@ -193,7 +195,7 @@ def test_a_change_that_another_site_sends_is_refused(headers: dict[str, str], is
 def test_without_keys_only_loopback_names_lead_here() -> None:
     for host in ("localhost:8000", "127.0.0.1", "[::1]:8000", "a.localhost"):
         refuse_other_hosts({"host": host})
-    for host in ("evil.example:8000", "192.168.0.2", "", "localhost.evil.example"):
+    for host in ("evil.example:8000", "192.168.0.2", "", "localhost.evil.example", "[", "[::1", "a]b"):
         with pytest.raises(Problem):
             refuse_other_hosts({"host": host})
 
@@ -220,3 +222,7 @@ def test_secrets_stand_in_no_log(tmp_path: Path, caplog: Any, monkeypatch: pytes
     secret = run(scenario())
     text = "\n".join(str(record.__dict__) for record in caplog.records if record.name == "unalike.serve")
     assert "/v1/decisions" in text and secret not in text and secret.rpartition("_")[2] not in text
+
+
+def test_the_csrf_token_follows_from_the_session_and_not_the_other_way() -> None:
+    assert csrf_token("t") == hmac.new(b"t", b"unalike csrf", "sha256").hexdigest() != csrf_token("u")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from unalike.errors import RunError, SpecError
+from unalike.errors import DataError, RunError, SpecError
 from unalike.serve.sources import default_name, find_sources
 from unalike.spec.serve import Serve
 
@@ -33,6 +33,8 @@ def test_names_are_given_or_made_of_the_file() -> None:
     }  # fmt: skip
     assert sources.inspectors == {"p": "p.inspector"} and sources.folder == Path("runs/serve")
     assert default_name("../") == "default"
+    with pytest.raises(DataError, match="no address"):
+        default_name("postgresql://[::1/x")
 
 
 def test_two_of_one_name_are_refused() -> None:

@@ -6,10 +6,9 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
-from typing import Any
 
 import httpx
 import pytest
@@ -17,14 +16,15 @@ from starlette.responses import PlainTextResponse
 
 from tests.support.serving import PATIENCE_S, run, until
 from unalike.errors import ModelError
-from unalike.serve.start_up import StartUp
+from unalike.serve.start_up import LoadedService, StartUp
 
 
 class Loading:
-    """Loads when ``gate`` is set; keeps what happened in order."""
+    """Loads when ``gate`` is set, and the rest when ``rest_gate`` is; keeps what happened in order."""
 
-    def __init__(self, error: Exception | None = None) -> None:
+    def __init__(self, error: Exception | None = None, rest_error: Exception | None = None) -> None:
         self.gate, self.error, self.events = threading.Event(), error, []  # type: ignore[var-annotated]
+        self.rest_gate, self.rest_error = threading.Event(), rest_error
 
     async def start(self) -> None:
         self.events.append("start")
@@ -32,11 +32,17 @@ class Loading:
     async def stop(self) -> None:
         self.events.append("stop")
 
-    def __call__(self) -> tuple[Loading, Any]:
+    def __call__(self) -> LoadedService:
         assert self.gate.wait(PATIENCE_S)
         if self.error is not None:
             raise self.error
-        return self, PlainTextResponse("loaded")
+        return LoadedService(self, PlainTextResponse("loaded"), self.load_rest)
+
+    def load_rest(self) -> Callable[[], None]:
+        assert self.rest_gate.wait(PATIENCE_S)
+        if self.rest_error is not None:
+            raise self.rest_error
+        return lambda: self.events.append("all")
 
     def application(self, *, waits: bool = False) -> StartUp:
         return StartUp(
@@ -61,6 +67,7 @@ async def serving(loading: Loading) -> AsyncIterator[SimpleNamespace]:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=application), base_url="http://s") as client:
         yield SimpleNamespace(client=client, stop=stop)
     loading.gate.set()
+    loading.rest_gate.set()
 
 
 def test_probes_are_answered_while_it_loads_and_all_else_is_refused() -> None:
@@ -82,8 +89,36 @@ def test_probes_are_answered_while_it_loads_and_all_else_is_refused() -> None:
             loading.gate.set()
             await until(lambda: "ready" in loading.events)
             assert (await it.client.get("/readyz")).text == "loaded"
+            assert loading.events == ["start", "ready"]
+            loading.rest_gate.set()
+            await until(lambda: "all" in loading.events)
+            await it.stop()
+        assert loading.events == ["start", "ready", "all", "stop"]
+
+    run(scenario())
+
+
+def test_a_stop_while_the_rest_loads_ends_what_was_started() -> None:
+    async def scenario() -> None:
+        loading = Loading()
+        async with serving(loading) as it:
+            loading.gate.set()
+            await until(lambda: "ready" in loading.events)
             await it.stop()
         assert loading.events == ["start", "ready", "stop"]
+
+    run(scenario())
+
+
+def test_a_rest_that_cannot_be_loaded_is_reported() -> None:
+    async def scenario() -> None:
+        loading = Loading(rest_error=ModelError("no such page"))
+        async with serving(loading) as it:
+            loading.gate.set()
+            loading.rest_gate.set()
+            await until(lambda: len(loading.events) == 3)
+            await it.stop()
+        assert loading.events == ["start", "ready", "no such page", "stop"]
 
     run(scenario())
 
@@ -120,7 +155,12 @@ def test_one_of_several_processes_takes_no_request_before_it_is_loaded() -> None
         await asyncio.sleep(0.05)
         assert answers.empty()
         loading.gate.set()
-        assert (await answers.get())["type"] == "lifespan.startup.complete" and loading.events == ["start", "ready"]
+        await until(lambda: "start" in loading.events)
+        await asyncio.sleep(0.05)
+        assert answers.empty()
+        loading.rest_gate.set()
+        assert (await answers.get())["type"] == "lifespan.startup.complete"
+        assert loading.events == ["start", "all", "ready"]
         await orders.put({"type": "lifespan.shutdown"})
         await life
         assert loading.events[-1] == "stop"
@@ -130,9 +170,9 @@ def test_one_of_several_processes_takes_no_request_before_it_is_loaded() -> None
 
 def test_a_start_imports_nothing_that_only_some_services_need() -> None:
     program = (
-        "import sys, unalike.serve.server, unalike.serve.service, unalike.serve.app; "
-        "needless = ('torch', 'scipy', 'alembic', 'unalike.inspection.inspector', 'unalike.training', 'sqlalchemy.dialects.postgresql');"
-        "print([name for name in needless if name in sys.modules])"
+        "import sys, unalike.serve.server; early = 'sqlalchemy' in sys.modules; import unalike.serve.service, unalike.serve.front; "
+        "needless = ('torch', 'scipy', 'alembic', 'unalike.inspection.inspector', 'unalike.training', 'sqlalchemy.dialects.postgresql', 'fastapi', 'jinja2', 'opentelemetry', 'httpx');"
+        "print(early, [name for name in needless if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.strip() == "False []"

@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from tests.support.serving import files, picture, run
 from unalike.serve.problems import Problem
-from unalike.serve.uploads import MAX_JSON_VALUES, Form, Limits, Parameters, read_form
+from unalike.serve.uploads import MAX_FILE, MAX_JSON_VALUES, Form, Limits, Parameters, file_name, read_form
 
 LIMITS = Limits(max_bytes=20_000, max_files=3)
 FIELDS = ("image", "reference")
@@ -186,3 +186,32 @@ def test_json_of_countless_values_is_refused_before_it_is_read(monkeypatch: pyte
 def test_more_images_in_json_than_may_be_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base64, "b64decode", None)
     assert refusal(post(json={"image": ["aaaa"] * 4})).status == 413
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("photo.jpg", "photo.jpg"),
+        ("C:\\Users\\Ann\\photo 1.jpg", "photo 1.jpg"),
+        ("/home/ann/photo.jpg", "photo.jpg"),
+        ("https://cdn.example/a/b/photo.jpg", "photo.jpg"),
+        ("folder/", "folder"),
+        ("a\x1b[31m\nb\x00\x85\u2028.png", "a[31mb.png"),
+        ("\u202egnp.exe", "\\u202egnp.exe"),
+        ("äpfel 🍏.png", "äpfel 🍏.png"),
+        ("<b>&amp;", "<b>&amp;"),
+        ("half \ud800", "half \\ud800"),
+        ("", None),
+        ("/\\/", None),
+        (" \t", None),
+    ],
+)
+def test_of_a_files_name_the_last_part_is_kept_in_one_line(name: str, kept: str | None) -> None:
+    assert file_name(name) == kept
+
+
+def test_a_long_file_name_is_shortened() -> None:
+    assert file_name("a" * MAX_FILE) == "a" * MAX_FILE
+    for name in ("a" * (MAX_FILE + 1), "a" * 100_000, "\u202e" * 1000):
+        kept = file_name(name)
+        assert kept is not None and len(kept) == MAX_FILE and kept.endswith("…")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from unalike.data.decode import IMAGE_SUFFIXES
 from unalike.data.folders import normalize_class_name
+from unalike.errors import NoSuchImage
 from unalike.learning.labeled_images import (
     CORRECTION,
     REFERENCE,
@@ -17,7 +18,7 @@ from unalike.learning.labeled_images import (
     unite_images,
 )
 from unalike.recognition.backends.protocol import Entry
-from unalike.serve.store import DecisionFilter, DecisionRecord, NoSuchImage, Store
+from unalike.serve.store import DecisionFilter, DecisionRecord, Store
 from unalike.serve.store.records import MAX_PAGE, TEACHING
 from unalike.serve.store.references import hash_of_reference
 from unalike.storage.digests import file_sha256

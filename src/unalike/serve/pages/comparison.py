@@ -8,11 +8,11 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from unalike.serve.comparison_options import OPTIONS, in_words
 from unalike.serve.pages.rendering import render_page
 from unalike.serve.problems import Problem
 from unalike.serve.region_sets import KIND
 from unalike.serve.request_context import context_of
-from unalike.serve.routes.comparison import OPTIONS
 from unalike.serve.routes.decisions import find_decision
 from unalike.serve.routes.region_sets import MAX_NAME
 from unalike.serve.security import require_gallery
@@ -21,15 +21,6 @@ from unalike.serve.store import DecisionFilter, DecisionRecord
 from unalike.serve.uploads import Parameters
 
 LATEST = 10
-# What the options are called on the page; those of motion and lighting stand in selects.
-TEXTS = {
-    "align": "Alignment", "lighting": "Lighting that does not count", "tolerance": "Tolerated displacement of edges, in pixels",
-    "contrast": "Smallest difference, in gray levels", "min_area": "Smallest area, in pixels", "margin": "Margin of a box, in pixels",
-    "min_compared": "Least share that must be compared", "max_rotation": "Largest rotation, in degrees",
-    "max_scale": "Largest enlargement or reduction", "max_shift": "Largest shift, as a share of the diagonal",
-    "flexible": "Correct small deformations", "mirror": "Accept a mirrored copy", "any_pose": "Any rotation, scale and shift",
-    "ground": "Color behind transparent pixels", "range": "Lowest and highest value of deep images",
-}  # fmt: skip
 
 
 def comparison_pages(service: Service) -> APIRouter:
@@ -49,7 +40,8 @@ def comparison_pages(service: Service) -> APIRouter:
 
         latest = await asyncio.to_thread(find)
         return render_page(
-            request, "compare.html.j2", record=record, latest=latest, options=OPTIONS, texts=TEXTS,
+            request, "compare.html.j2", record=record, latest=latest, options=OPTIONS, in_words=in_words,
+            networks=list(service.resources.inspectors),
             keeps_images=service.settings.keep_images, frame=None, boxes=[], max_name=MAX_NAME, **await _sets(service),
         )  # fmt: skip
 
@@ -60,7 +52,10 @@ def comparison_pages(service: Service) -> APIRouter:
         decision = parameters.text("id", "", most=64) or ""
         parameters.finish()
         return render_page(
-            request, "fragments/comparison.html.j2", record=await _comparison(service, request, decision)
+            request,
+            "fragments/comparison.html.j2",
+            record=await _comparison(service, request, decision),
+            in_words=in_words,
         )
 
     @router.get("/compare/region-sets")

@@ -28,6 +28,7 @@ def inspector_fit_pages(service: Service) -> APIRouter:
     async def fit(request: Request) -> Response:
         return render_page(
             request, "inspector_fit.html.j2", lights=LIGHTS, fits=FITS, max_images=MAX_IMAGES, suffixes=sorted(IMAGE_SUFFIXES),
+            keeps_images=service.settings.keep_images,
             **await _values(request),
         )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Endpoint ``compare``: where images differ from a reference, pixel by pixel."""
+"""Endpoint ``compare``: where images differ from a reference, by pixels or by features of a network."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import importlib
 import io
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
 from PIL import Image
@@ -16,7 +16,8 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from unalike.data.decode import decode, upright_size
-from unalike.errors import DataError, UnreadableImage
+from unalike.errors import DataError, NotComparable, UnreadableImage
+from unalike.serve.comparison_options import OPTIONS, choose_network, in_words, make_comparer, read_settings
 from unalike.serve.documents import image_body, problems
 from unalike.serve.problems import Problem
 from unalike.serve.region_sets import Box, find_set, scale_boxes
@@ -25,41 +26,21 @@ from unalike.serve.routes.decisions import find_decision
 from unalike.serve.security import require_gallery
 from unalike.serve.service import Service, display_name, json_response
 from unalike.serve.store import DecisionRecord
-from unalike.serve.uploads import Form, Parameters, Upload, read_boxes
-from unalike.spec.compare import Alignment, Lighting
+from unalike.serve.uploads import Form, Parameters, Upload, file_name, read_boxes
 
 if TYPE_CHECKING:
-    from unalike.comparison.comparer import Comparer
     from unalike.comparison.result import ComparisonResult
 
 RESOURCE = "compare"
 JPEG_QUALITY = 88
-_ALIGNMENTS, _LIGHTINGS = get_args(Alignment), get_args(Lighting)
-OPTIONS: dict[str, Any] = {
-    "align": {"type": "string", "enum": list(_ALIGNMENTS), "default": "auto"},
-    "lighting": {"type": "string", "enum": list(_LIGHTINGS), "default": "local"},
-    "tolerance": {"type": "integer", "minimum": 0, "maximum": 32, "default": 3},
-    "contrast": {"type": "number", "minimum": 1, "maximum": 255, "default": 40},
-    "min_area": {"type": "integer", "minimum": 1, "maximum": 10**9, "default": 12},
-    "margin": {"type": "integer", "minimum": 0, "maximum": 10**5,
-               "description": "Pixels around each box; unset, 1/64 of the shorter side."},
-    "min_compared": {"type": "number", "exclusiveMinimum": 0, "maximum": 1, "default": 0.95},
-    "max_rotation": {"type": "number", "minimum": 0, "maximum": 180, "default": 15},
-    "max_scale": {"type": "number", "minimum": 1, "maximum": 8, "default": 1.5},
-    "max_shift": {"type": "number", "minimum": 0, "maximum": 1, "default": 0.15},
-    "flexible": {"type": "boolean", "default": True},
-    "mirror": {"type": "boolean", "default": False},
-    "any_pose": {"type": "boolean", "default": False},
-    "ground": {"type": "string", "description": "Color behind transparent pixels: white, black, gray or #rrggbb."},
-    "range": {"type": "string", "description": "Lowest and highest value of images of more than 8 bits, such as 0,4095."},
-}  # fmt: skip
 _PARAMETERS: dict[str, Any] = {
     **OPTIONS,
     "ignore_boxes": {"type": "string", "description": "Boxes of the reference in which differences are ignored, as JSON: "
                                                       "[[left, top, right, bottom], ...]."},
     "regions": {"type": "string", "description": "Name of a set of regions that are ignored (/v1/region-sets)."},
     "pictures": {"type": "boolean", "default": False,
-                 "description": "Answer pictures too, as JPEG in base64: image, reference (aligned), frame (the reference as it is), heat."},
+                 "description": "Answer pictures too, as JPEG in base64: image, reference (aligned), frame (the reference as it is), heat (of "
+                                "pixels), heat_features."},
     "decision": {"type": "string", "description": "Id of a decision of compare, in place of images: its answer again, which is not "
                                                   "recorded; with pictures alone."},
 }  # fmt: skip
@@ -78,7 +59,7 @@ def comparison_router(service: Service) -> APIRouter:
     router = APIRouter(tags=["compare"])
 
     @router.post(
-        "/v1/compare", response_class=Response, summary="Show where images differ from a reference, by pixels.",
+        "/v1/compare", response_class=Response, summary="Show where images differ from a reference, by pixels or features.",
         responses={**problems(), 200: {"model": CompareModel}},
         openapi_extra=image_body({"reference": "The reference.", "image": "One or several images."}, _PARAMETERS, raw=False,
                                  required=()),
@@ -100,10 +81,13 @@ def comparison_router(service: Service) -> APIRouter:
             calls = [partial(_compare_again, service, record, with_pictures)]
         else:
             regions = parameters.text("regions")
-            settings = _settings(parameters)
+            settings = read_settings(parameters)
+            settings["network"] = choose_network(settings, service.resources.inspectors)
             reference, images = _pair(form)
             settings["ignore_boxes"] = await _ignored(service, reference, boxes, regions)
-            _comparer(settings)  # a setting that is out of range is said before anything is compared
+            make_comparer(
+                settings, service.resources.inspectors
+            )  # a setting that is out of range is said before anything is compared
             alone = len(images) == 1
             calls = [
                 partial(_compare_one, service, settings, context, reference, image, alone, with_pictures)
@@ -127,22 +111,31 @@ def _compare_one(
     try:
         service.check_size(upload)
         service.check_size(reference)
-        result = _comparer(settings).compare(reference.content, upload.content)
+        result = make_comparer(settings, service.resources.inspectors).compare(reference.content, upload.content)
     except DataError as error:
         named_error = _named(service, error, (reference, upload))
         if alone:
             raise named_error from error
         return {**names, "error": str(named_error)}
     size = list(upright_size(reference.content))
-    plain = {**names, **result.to_dict(), "reference_size": size, "options": dict(settings)}
+    plain = {**names, **_plain(result), "reference_size": size, "options": dict(settings)}
     score = max((region.score for region in result.regions), default=0.0)
     record = DecisionRecord(
-        "compare", RESOURCE, result.answer, score=score, image=service.kept_sha(upload), request_id=context.id,
-        actor=context.actor, result={**plain, "reference_image": service.kept_sha(reference)},
+        "compare", RESOURCE, result.answer, score=score, model=result.network, image=service.kept_sha(upload), file=file_name(upload.name),
+        request_id=context.id, actor=context.actor, result={**plain, "reference_image": service.kept_sha(reference)},
     )  # fmt: skip
     service.decision_log.add([record])
     service.metrics.add_decision(RESOURCE, result.answer, None)
     return {"id": record.id, **plain, **({"pictures": draw_pictures(result)} if with_pictures else {})}
+
+
+def _plain(result: ComparisonResult) -> dict[str, Any]:
+    """A result as plain data; what it says to people names the options as the page does."""
+    plain = result.to_dict()
+    return plain | {
+        "notes": [in_words(note) for note in plain["notes"]],
+        "not_looked_for": in_words(plain["not_looked_for"]),
+    }
 
 
 def _compare_again(service: Service, record: DecisionRecord, with_pictures: bool) -> dict[str, Any]:
@@ -151,8 +144,8 @@ def _compare_again(service: Service, record: DecisionRecord, with_pictures: bool
     sha, settings = record.result.get("reference_image"), record.result.get("options")
     if record.image is None or sha is None or settings is None:
         raise Problem(404, "no-image", "the images of this decision were not kept", remedy="send them again")
-    result = _comparer(settings).compare(images.get(sha), images.get(record.image))
-    entry = {**record.result, **result.to_dict(), "id": record.id}
+    result = make_comparer(settings, service.resources.inspectors).compare(images.get(sha), images.get(record.image))
+    entry = {**record.result, **_plain(result), "id": record.id}
     return entry | ({"pictures": draw_pictures(result)} if with_pictures else {})
 
 
@@ -165,7 +158,9 @@ async def _find_comparison(service: Service, context: RequestContext, decision_i
 
 
 def _named(service: Service, error: DataError, uploads: Sequence[Upload]) -> DataError:
-    """An error with the client's name of the image that cannot be read: the error itself knows bytes alone."""
+    """An error with the client's name of the image that cannot be read, since the error knows bytes alone; in words of the page."""
+    if isinstance(error, NotComparable):
+        return NotComparable(in_words(error.found), expected=error.expected, remedy=in_words(error.remedy))
     for upload in uploads if isinstance(error, UnreadableImage) else ():
         try:
             service.check_size(upload)
@@ -198,38 +193,16 @@ async def _ignored(
     return regions or None
 
 
-def _settings(parameters: Parameters) -> dict[str, Any]:
-    """What the parameters of a request set of a comparer. Raises Problem."""
-    margin = parameters.integer("margin", -1, 0, 10**5)
-    settings: dict[str, Any] = {
-        "align": parameters.choice("align", _ALIGNMENTS) or "auto",
-        "lighting": parameters.choice("lighting", _LIGHTINGS) or "local",
-        "tolerance": parameters.integer("tolerance", 3, 0, 32), "contrast": parameters.number("contrast", 40.0, 1, 255),
-        "min_area": parameters.integer("min_area", 12, 1, 10**9), "margin": None if margin < 0 else margin,
-        "min_compared": parameters.number("min_compared", 0.95, 1e-6, 1), "max_rotation": parameters.number("max_rotation", 15.0, 0, 180),
-        "max_scale": parameters.number("max_scale", 1.5, 1, 8), "max_shift": parameters.number("max_shift", 0.15, 0, 1),
-        "flexible": parameters.boolean("flexible", True), "mirror": parameters.boolean("mirror"),
-        "any_pose": parameters.boolean("any_pose"), "ground": parameters.text("ground", most=40), "range": parameters.text("range", most=60),
-    }  # fmt: skip
-    parameters.finish()
-    return settings
-
-
-def _comparer(settings: Mapping[str, Any]) -> Comparer:
-    """The comparer of settings. Raises SpecError, MissingExtra."""
-    from unalike.comparison.comparer import Comparer
-
-    return Comparer(**settings)
-
-
 def draw_pictures(result: ComparisonResult) -> dict[str, str]:
-    """Pictures of a comparison as JPEG in base64, the first two of one size: image, aligned reference, the reference as it is, heat map."""
+    """Pictures of a comparison as JPEG in base64, the first two of one size: image, aligned reference, the reference as it is, heat maps."""
     pictures = {
         "image": Image.fromarray(result.preview_HWC), "reference": result.reference(),
         "frame": Image.fromarray(result.reference_frame_HWC),
     }  # fmt: skip
     if result.heat_hw is not None:
         pictures["heat"] = result.heat_map("pixels")
+    if result.features is not None:
+        pictures["heat_features"] = result.heat_map("features")
     contents = {}
     for name, picture in pictures.items():
         stream = io.BytesIO()

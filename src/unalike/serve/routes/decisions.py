@@ -51,6 +51,9 @@ class DecisionModel(BaseModel):
     stale: bool | None
     model: str
     image: str | None = Field(description="Content hash of the image; null where it is not kept.")
+    file: str | None = Field(
+        description="Name of the file that the client sent, without a folder; null where it named none."
+    )
     request_id: str
     actor: str
     result: dict[str, Any]

@@ -14,10 +14,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
+from unalike.errors import NoSuchImage
 from unalike.recognition.backends.protocol import Entry, pages
 from unalike.serve.documents import add_scoped
 from unalike.serve.service import Service
-from unalike.serve.store import NoSuchImage
 from unalike.serve.store.images import ImageStore, media_type_of
 from unalike.serve.store.references import hash_of_reference
 from unalike.serve.uploads import Parameters

@@ -1,8 +1,9 @@
-"""Endpoints ``images`` and ``fits``: send good images, and have an inspector fitted to them."""
+"""Endpoints ``images``, ``good-images`` and ``fits``: send good images or count those of answers, and have an inspector fitted to them."""
 
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,13 +13,15 @@ from starlette.responses import Response
 
 from unalike.errors import UnreadableImage, closest
 from unalike.inference.model_files import PRETRAINED, is_pretrained
-from unalike.metrics.false_alarm import require_images as require_rate
+from unalike.metrics.false_alarm import images_needed
 from unalike.serve.answers import UnreadableModel
 from unalike.serve.changes import Change
-from unalike.serve.documents import image_body, json_body, problems
+from unalike.serve.documents import add_scoped, image_body, json_body, problems, query_parameters
+from unalike.serve.good_images import collect_good_images
 from unalike.serve.inspector_fits import KIND
 from unalike.serve.problems import Problem
 from unalike.serve.request_context import context_of
+from unalike.serve.routes.decisions import read_time
 from unalike.serve.routes.inspectors import BOXES_SCHEMA
 from unalike.serve.routes.recognition import require_images, separate
 from unalike.serve.routes.tasks import TaskModel, add_task
@@ -31,6 +34,7 @@ from unalike.serve.uploads import Parameters, Upload, parse_json, read_body, rea
 MAX_BODY = 4 << 20
 MAX_IMAGES, MAX_DEFECTS = 5000, 500
 LIGHTS, FITS = ("as-is", "even"), ("auto", "scale", "whole")
+_TIME = {"type": "string", "format": "date-time"}
 
 
 class KeptImage(BaseModel):
@@ -44,10 +48,19 @@ class KeptImages(BaseModel):
     unreadable: list[UnreadableModel]
 
 
+class GoodImagesModel(BaseModel):
+    inspector: str
+    images: int = Field(
+        description="Number of pictures that people called good, and that are kept; each content counts once."
+    )
+    not_kept: int = Field(description="Number of good decisions whose picture is not kept.")
+
+
 def fits_router(service: Service) -> APIRouter:
     """The endpoints."""
     router = APIRouter(tags=["fits"])
     _add_images(service, router)
+    _add_good_images(service, router)
     _add_fits(service, router)
     return router
 
@@ -73,16 +86,37 @@ def _add_images(service: Service, router: APIRouter) -> None:
         return json_response({"images": entries, "unreadable": unreadable})
 
 
+def _add_good_images(service: Service, router: APIRouter) -> None:
+    async def good_images(request: Request, name: str | None) -> Response:
+        """A decision ``good`` that was confirmed, or ``defective`` that was called wrong; of a picture the newest that was judged counts."""
+        resource = service.inspector(request, name)
+        parameters = Parameters(dict(request.query_params))
+        since, until = read_time(parameters, "since"), read_time(parameters, "until")
+        parameters.finish()
+        good = await asyncio.to_thread(collect_good_images, service.store, resource.name, since, until)
+        return json_response({"inspector": resource.name, "images": len(good.images), "not_kept": good.not_kept})
+
+    add_scoped(router, "GET", "inspectors", "/good-images", good_images, answer=GoodImagesModel,
+               summary="Count the pictures that people called good, to which an inspector can be fitted.",
+               extra=query_parameters(since=_TIME, until=_TIME))  # fmt: skip
+
+
 def _add_fits(service: Service, router: APIRouter) -> None:
     store = service.store
+    decisions = {
+        "type": "object", "required": ["inspector"], "additionalProperties": False,
+        "properties": {"inspector": {"type": "string"}, "since": _TIME, "until": _TIME},
+        "description": "Also the kept pictures of this inspector's decisions that people called good (GET /v1/good-images counts them).",
+    }  # fmt: skip
     image = {
         "type": "object", "required": ["sha256"], "additionalProperties": False,
         "properties": {"sha256": {"type": "string"}, "name": {"type": "string"}},
     }  # fmt: skip
     schema = json_body({
         "name": {"type": "string", "description": "Name of the inspector, which no other has."},
-        "images": {"type": "array", "items": image, "minItems": 2, "maxItems": MAX_IMAGES,
+        "images": {"type": "array", "items": image, "maxItems": MAX_IMAGES,
                    "description": "Good images, as POST /v1/images answered them."},
+        "decisions": decisions,
         "defects": {"type": "array", "items": image, "maxItems": MAX_DEFECTS, "description": "A few defective images, where there are any."},
         "rate": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1, "default": 0.01,
                  "description": "Share of good images that may be called defective."},
@@ -91,7 +125,7 @@ def _add_fits(service: Service, router: APIRouter) -> None:
         "network": {"type": "string", "description": "An inspector whose network is used, or pretrained[:NAME]; unset, that of the "
                                                      "first inspector, or else pretrained."},
         "ignore_boxes": BOXES_SCHEMA,
-    }, ["name", "images"])  # fmt: skip
+    }, ["name"])  # fmt: skip
 
     @router.post("/v1/fits", response_class=Response, summary="Fit an inspector to good images, beside the service's requests.",
                  status_code=202, responses={**problems(409), 202: {"model": TaskModel}}, openapi_extra=schema)  # fmt: skip
@@ -100,11 +134,14 @@ def _add_fits(service: Service, router: APIRouter) -> None:
         require_gallery(context_of(request), "endpoint", "fits")
         values = parse_json(await read_body(request, MAX_BODY))
         name, options = read_fit(service, dict(values))
-        details = {"images": len(options["images"]), "defects": len(options["defects"]), "rate": options["rate"]}
+        details = {"defects": len(options["defects"]), "rate": options["rate"], "decisions": options["decisions"]}
 
         def check() -> None:
             service.inspectors.require_free(name)
             _require_kept(service, options)
+            not_kept = _add_good_decisions(service, options)
+            details["images"] = len(options["images"])
+            _require_enough(options, not_kept)
 
         def add(change: Change, connection: sa.Connection) -> TaskRecord:
             if store.tasks.is_open(KIND, name, connection=connection):
@@ -120,21 +157,68 @@ def read_fit(service: Service, values: dict[str, Any]) -> tuple[str, dict[str, A
     images, defects = (_read_images(values.pop(part, []), part, most)
                        for part, most in (("images", MAX_IMAGES), ("defects", MAX_DEFECTS)))  # fmt: skip
     boxes = read_boxes(values.pop("ignore_boxes", []), "ignore_boxes")
+    decisions = _read_decisions(service, values.pop("decisions", None))
     parameters = Parameters(values)
     name = parameters.text("name", "", most=64) or ""
     rate = parameters.number("rate", 0.01, 1e-6, 0.999)
     light, fit = parameters.choice("light", LIGHTS) or LIGHTS[0], parameters.choice("fit", FITS) or FITS[0]
     network = parameters.text("network", most=200)
     parameters.finish()
-    if len(images) < 2:
-        raise Problem(422, "no-images", f"{len(images)} images", expected="at least 2, better a hundred",
-                      remedy="send them to POST /v1/images first")  # fmt: skip
-    assert rate is not None
-    require_rate(len(images), rate)
     return name, {
         "images": images, "defects": defects, "rate": rate, "light": light, "fit": fit, "ignore_boxes": [list(box) for box in boxes],
         "network": _find_network(service, network), "target": str(service.inspectors.path(name).absolute()),
+        "decisions": decisions,
     }  # fmt: skip
+
+
+def _read_decisions(service: Service, value: Any) -> dict[str, str] | None:
+    """The inspector whose good decisions are taken, and their time. Raises Problem."""
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise Problem(
+            422, "invalid-value", "decisions: no object", expected='{"inspector": ..., "since": ..., "until": ...}'
+        )
+    parameters = Parameters(value)
+    name = parameters.text("inspector", "", most=200) or ""
+    times = {part: read_time(parameters, part) for part in ("since", "until")}
+    parameters.finish()
+    if name not in service.resources.inspectors:
+        raise Problem(422, "invalid-value", f"no inspector {name[:64]!r} whose decisions could be taken",
+                      expected="the name of an inspector", remedy=closest(name, service.resources.inspectors))  # fmt: skip
+    return {"inspector": name, **{part: time.isoformat() for part, time in times.items() if time is not None}}
+
+
+def _add_good_decisions(service: Service, options: dict[str, Any]) -> int:
+    """Add the pictures of decisions that people called good to the images of a fit, each content once, the newest first.
+
+    Returns:
+        Number of good decisions whose picture is not kept.
+    """
+    if options["decisions"] is None:
+        return 0
+    since, until = (
+        None if (text := options["decisions"].get(part)) is None else datetime.fromisoformat(text) for part in ("since", "until")
+    )  # fmt: skip
+    good = collect_good_images(service.store, options["decisions"]["inspector"], since, until)
+    own = {entry["sha256"] for entry in [*options["images"], *options["defects"]]}
+    options["images"] = (options["images"] + [entry for entry in good.images if entry["sha256"] not in own])[
+        :MAX_IMAGES
+    ]
+    return good.not_kept
+
+
+def _require_enough(options: dict[str, Any], not_kept: int) -> None:
+    """Refuse too few good images. Raises Problem (422)."""
+    count, rate = len(options["images"]), options["rate"]
+    needed = max(2, images_needed(rate))
+    if count >= needed:
+        return
+    missing = needed - count
+    lost = f" ({not_kept} more were called good, and their picture is not kept)" if not_kept else ""
+    raise Problem(422, "no-images", f"{count} good images{lost}: {missing} too few for a share of {rate:.3g} false alarms",
+                  expected=f"at least {needed} images", remedy="send more good images, confirm more answers of an inspector, or allow a "
+                  "larger share of false alarms")  # fmt: skip
 
 
 def _read_images(entries: Any, name: str, most: int) -> list[dict[str, str]]:

@@ -24,7 +24,7 @@ from unalike.serve.routes.decisions import DecisionId, decision_upload, find_dec
 from unalike.serve.routes.recognition import require_images, separate
 from unalike.serve.service import Service, display_name, json_response
 from unalike.serve.store import DecisionRecord
-from unalike.serve.uploads import Parameters, Upload
+from unalike.serve.uploads import Parameters, Upload, file_name
 
 
 class InspectionModel(BaseModel):
@@ -64,7 +64,8 @@ def inspection_router(service: Service) -> APIRouter:
         plain = {**result.to_dict(), "path": display_name(upload.name), "size": list(result.size)}
         record = DecisionRecord(
             "inspect", resource.name, result.decision, score=result.score, threshold=plain["threshold"],
-            model=resource.address, image=service.kept_sha(upload), request_id=context.id, actor=context.actor, result=plain,
+            model=resource.address, image=service.kept_sha(upload), file=file_name(upload.name), request_id=context.id,
+            actor=context.actor, result=plain,
         )  # fmt: skip
         service.decision_log.add([record])
         service.metrics.add_decision(resource.name, result.decision, result.score)

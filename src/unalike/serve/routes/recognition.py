@@ -1,25 +1,24 @@
-"""Endpoints ``identify`` and ``embed``.
+"""Endpoints ``identify`` and ``embed``, which are answered before all others are loaded.
 
-Shape letters: N images, D width of an embedding.
+FastAPI is needed for their document alone. Shape letters: N images, D width of an embedding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from fastapi import APIRouter, Request
 from starlette.background import BackgroundTask
+from starlette.requests import Request
 from starlette.responses import Response
 
 from unalike.errors import UnreadableImage
 from unalike.recognition.decision import RULES
-from unalike.serve.answers import EmbedModel, IdentifyModel, plain_identification
+from unalike.recognition.identification import Identification
 from unalike.serve.batching import EmbedFinish
 from unalike.serve.decision_log import DecisionLog
-from unalike.serve.documents import add_scoped, image_body
 from unalike.serve.learning.shadow import SampledImage
 from unalike.serve.metrics import Metrics
 from unalike.serve.problems import Problem
@@ -27,8 +26,11 @@ from unalike.serve.request_context import RequestContext, context_of
 from unalike.serve.resources import GalleryResource
 from unalike.serve.service import Service, display_name, json_response
 from unalike.serve.store import DecisionRecord
-from unalike.serve.uploads import Form, Parameters, Upload
+from unalike.serve.uploads import Form, Parameters, Upload, file_name
 from unalike.serve.vector_cache import VectorCache
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
 
 MAX_NEIGHBORS = 1000
 _K = {"type": "integer", "minimum": 1, "maximum": MAX_NEIGHBORS, "default": 3, "description": "Neighbors to list."}
@@ -37,6 +39,11 @@ _RULE = {
     "enum": list(RULES),
     "description": "Rule that labels an image; unset, that of the calibration.",
 }
+
+
+def plain_identification(answer: Identification) -> dict[str, Any]:
+    """What ``Identification.to_dict`` gives, without its copies."""
+    return {**vars(answer), "neighbours": [vars(neighbor) for neighbor in answer.neighbours]}
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ class IdentifyFinish:
             record = DecisionRecord(
                 "identify", self.resource.name, answer.decision, answer.label, answer.nearest, answer.score,
                 answer.threshold, answer.margin, answer.calibrated, answer.stale, self.resource.network.key, upload.sha,
-                context.id, context.actor, plain,
+                file_name(upload.name), context.id, context.actor, plain,
             )  # fmt: skip
             records.append(record)
             answers.append({"path": display_name(upload.name), "id": record.id, **plain})
@@ -100,12 +107,19 @@ def separate(
     return answers, unreadable
 
 
-def recognition_router(service: Service) -> APIRouter:
-    """The endpoints."""
-    router = APIRouter()
+class Recognition:
+    """The two endpoints.
 
-    async def identify(request: Request, name: str | None) -> Response:
+    Args:
+        service: what they share with the others.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    async def identify(self, request: Request, name: str | None) -> Response:
         """Label images by a gallery: a class, ambiguous or unknown, with the nearest references."""
+        service = self.service
         resource = service.gallery(request, name)
         form = await service.read_images(request, resource.network)
         parameters = Parameters(form.values)
@@ -127,8 +141,9 @@ def recognition_router(service: Service) -> APIRouter:
             response.background = BackgroundTask(service.shadows.offer, resource, images)  # after it is sent
         return response
 
-    async def embed(request: Request, name: str | None) -> Response:
+    async def embed(self, request: Request, name: str | None) -> Response:
         """Compute the vectors of images."""
+        service = self.service
         resource = service.gallery(request, name)
         form = await service.read_images(request, resource.network)
         Parameters(form.values).finish()
@@ -147,9 +162,18 @@ def recognition_router(service: Service) -> APIRouter:
             "unreadable": unreadable,
         })  # fmt: skip
 
+
+def recognition_router(service: Service) -> APIRouter:
+    """The endpoints, with their document."""
+    from fastapi import APIRouter
+
+    from unalike.serve.answers import EmbedModel, IdentifyModel
+    from unalike.serve.documents import add_scoped, image_body
+
+    router, recognition = APIRouter(), Recognition(service)
     images = {"image": "One or several images."}
-    add_scoped(router, "POST", "galleries", "/identify", identify, answer=IdentifyModel, summary="Label images by a gallery.",
+    add_scoped(router, "POST", "galleries", "/identify", recognition.identify, answer=IdentifyModel, summary="Label images by a gallery.",
                extra=image_body(images, {"k": _K, "rule": _RULE}))  # fmt: skip
-    add_scoped(router, "POST", "galleries", "/embed", embed, answer=EmbedModel, summary="Compute the vectors of images.",
+    add_scoped(router, "POST", "galleries", "/embed", recognition.embed, answer=EmbedModel, summary="Compute the vectors of images.",
                extra=image_body(images))  # fmt: skip
     return router

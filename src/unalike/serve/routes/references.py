@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from unalike.data.decode import IMAGE_SUFFIXES, open_image
 from unalike.data.folders import normalize_class_name
-from unalike.errors import UnreadableImage
+from unalike.errors import NoSuchImage, UnreadableImage
 from unalike.recognition.backends.protocol import Entry, GalleryBackend
 from unalike.serve.batching import EmbedFinish
 from unalike.serve.changes import Change, apply, bounded, carry_out, request_digest
@@ -29,7 +29,6 @@ from unalike.serve.routes.classes import MAX_LABEL, MAX_PAGE, PAGE_PARAMETERS, c
 from unalike.serve.routes.decisions import decision_upload, image_response, stored_image
 from unalike.serve.routes.recognition import require_images
 from unalike.serve.service import Service, json_response
-from unalike.serve.store import NoSuchImage
 from unalike.serve.store.images import SIDES, check_sha
 from unalike.serve.store.references import hash_of_reference, reference_name
 from unalike.serve.uploads import Form, Parameters, Upload, too_many_files

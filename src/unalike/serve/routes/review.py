@@ -43,6 +43,7 @@ class ReviewDecision(BaseModel):
     threshold: float | None
     margin: float | None
     image: str | None = Field(description="Address of its picture; null where it is not kept.")
+    file: str | None = Field(description="Name of its file; null where the client named none.")
 
 
 class ReviewEntryModel(BaseModel):
@@ -149,7 +150,7 @@ def plain_entry(resource: GalleryResource, entry: ReviewEntry, records: dict[str
         {
             "id": record.id, "decision": record.decision, "nearest": record.nearest, "second": record.result.get("second"),
             "score": record.score, "threshold": record.threshold, "margin": record.margin,
-            "image": f"/v1/decisions/{record.id}/image" if record.image else None,
+            "image": f"/v1/decisions/{record.id}/image" if record.image else None, "file": record.file,
         }
         for record in (records[id] for id in entry.decisions if id in records)
     ]  # fmt: skip

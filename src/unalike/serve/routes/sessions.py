@@ -9,9 +9,9 @@ from starlette.responses import Response
 from unalike.serve.documents import json_body, problems
 from unalike.serve.problems import Problem
 from unalike.serve.request_context import context_of
-from unalike.serve.security import COOKIE, SESSION_PATH
+from unalike.serve.security import COOKIE, SESSION_PATH, csrf_token
 from unalike.serve.service import Service, json_response
-from unalike.serve.store.sessions import SESSION_TIME, csrf_token
+from unalike.serve.store.sessions import SESSION_TIME
 from unalike.serve.uploads import Parameters, parse_json, read_body
 
 MAX_BODY = 1 << 12

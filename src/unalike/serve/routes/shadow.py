@@ -92,9 +92,9 @@ def describe_shadow(
     store: Store, record: ShadowRecord, after: str | None = None, limit: int = DIFFERENCES
 ) -> dict[str, Any]:
     """A shadow with what became of it, as JSON; in a thread. Raises DataError for a wrong page."""
-    page = store.shadows.differences(record.id, after, limit)
+    summary, page = store.shadows.results(record.id, after, limit)
     model = store.learning.model(record.model)
-    values = _plain_shadow(record, "" if model is None else model.name, store.shadows.summary(record.id))
+    values = _plain_shadow(record, "" if model is None else model.name, summary)
     return values | {"differences": [_plain_difference(store, item) for item in page.items], "next": page.next}
 
 

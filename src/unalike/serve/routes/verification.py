@@ -23,7 +23,7 @@ from unalike.serve.routes.decisions import image_response
 from unalike.serve.routes.recognition import require_images, separate
 from unalike.serve.service import Service, display_name, json_response
 from unalike.serve.store import DecisionRecord
-from unalike.serve.uploads import Parameters, Upload
+from unalike.serve.uploads import Parameters, Upload, file_name
 from unalike.verification.asset import Asset
 from unalike.verification.result import ANSWERS, DIFFERENT
 
@@ -93,7 +93,7 @@ def _verify_one(
     record = DecisionRecord(
         "verify", resource.name, result.answer, label=result.asset if shows_asset else None, nearest=result.asset,
         score=result.score, threshold=result.threshold, model=resource.address, image=service.kept_sha(upload),
-        request_id=context.id, actor=context.actor, result=plain,
+        file=file_name(upload.name), request_id=context.id, actor=context.actor, result=plain,
     )  # fmt: skip
     service.decision_log.add([record])
     service.metrics.add_decision(resource.name, result.answer, result.score)

@@ -6,6 +6,7 @@ import { bindKeys } from "./keys.js";
 import { RegionEditor } from "./region_editor.js";
 
 const FIELDS = ["reference", "image"];
+const HEAT_MAPS = ["heat", "heat_features"];
 const form = document.getElementById("compare-form");
 const place = document.getElementById("answer");
 const busy = document.getElementById("busy");
@@ -48,7 +49,7 @@ async function compare() {
   const body = new FormData();
   for (const field of FIELDS) body.append(field, files[field], files[field].name || field);
   for (const option of form.elements) {
-    if (!option.name || option.type === "file") continue;
+    if (!option.name || option.disabled || option.type === "file") continue;
     const value = option.type === "checkbox" ? String(option.checked) : option.value;
     if (value !== option.dataset.default) body.append(option.name, value);
   }
@@ -64,6 +65,16 @@ async function compare() {
   showPictures(pair.pictures);
   place.querySelector("article").focus({ preventScroll: true });
   place.scrollIntoView({ block: "start" });
+}
+
+// A network computes features alone.
+const level = document.getElementById("option-level");
+const setNetwork = () => {
+  document.getElementById("option-network").disabled = level.value === "pixels";
+};
+if (level) {
+  level.addEventListener("change", setNetwork);
+  setNetwork(); // a reload may keep what was chosen
 }
 
 form.addEventListener("submit", async (event) => {
@@ -98,12 +109,15 @@ function addressOf(content) {
 }
 
 function showPictures(pictures) {
-  for (const field of [...FIELDS, "heat"]) {
+  for (const field of [...FIELDS, ...HEAT_MAPS]) {
     if (!pictures[field]) continue;
     const address = addressOf(pictures[field]);
     for (const image of place.querySelectorAll(`.of-${field}`)) image.src = address;
   }
-  place.querySelector("[data-act=heat]").disabled = !pictures.heat;
+  for (const name of HEAT_MAPS) {
+    const button = place.querySelector(`[data-act=${name}]`);
+    if (button) button.disabled = !pictures[name];
+  }
   document.getElementById("no-pictures").hidden = true;
   showSide(false);
   setWipe();
@@ -132,17 +146,25 @@ function setWipe() {
   place.querySelector(".layer.of-reference").style.clipPath = `inset(0 ${100 - slider.value}% 0 0)`;
 }
 
+/** Show a heat map over the pictures, or hide it; one at a time. */
+function showHeat(name) {
+  const isShown = !isPressed(name);
+  for (const other of HEAT_MAPS) {
+    if (!place.querySelector(`[data-act=${other}]`)) continue;
+    press(other, other === name && isShown);
+    place.querySelector(`.of-${other}`).hidden = !(other === name && isShown);
+  }
+  if (isShown) showSide(false);
+}
+
 const acts = {
   side: () => showSide(!isPressed("side")),
   frames: () => {
     press("frames", !isPressed("frames"));
     for (const frames of place.querySelectorAll(".boxes")) frames.toggleAttribute("hidden", !isPressed("frames"));
   },
-  heat: () => {
-    press("heat", !isPressed("heat"));
-    place.querySelector(".of-heat").hidden = !isPressed("heat");
-    if (isPressed("heat")) showSide(false);
-  },
+  heat: () => showHeat("heat"),
+  heat_features: () => showHeat("heat_features"),
 };
 
 function act(name) {

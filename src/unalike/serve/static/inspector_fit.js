@@ -38,11 +38,51 @@ document.getElementById("forget").addEventListener("click", () => {
   document.getElementById("files").focus();
 });
 
+// ---- pictures that the service has: answers that people called good ----
+
+const source = document.getElementById("source");
+let asked = 0;
+
+/** The beginning of a day as this browser counts days; of the day after it with `days` 1. */
+function startOfDay(id, days = 0) {
+  const [year, month, day] = document.getElementById(id).value.split("-").map(Number);
+  return year ? new Date(year, month - 1, day + days).toISOString() : null;
+}
+
+/** The answers that are chosen, as the API names them; null where none are. */
+function readSource() {
+  if (!source?.value) return null;
+  const times = Object.entries({ since: startOfDay("since"), until: startOfDay("until", 1) });
+  return { inspector: source.value, ...Object.fromEntries(times.filter(([, time]) => time)) };
+}
+
+async function countSource() {
+  const decisions = readSource();
+  const place = document.getElementById("source-count");
+  document.getElementById("source-times").hidden = !decisions;
+  asked += 1;
+  if (!decisions) return;
+  const mine = asked;
+  const { inspector, ...times } = decisions;
+  const { images, not_kept: notKept } = await call("GET", `/v1/inspectors/${encodeURIComponent(inspector)}/good-images?${new URLSearchParams(times)}`);
+  if (mine !== asked) return; // something else was chosen meanwhile
+  const lost = notKept ? `; ${notKept} more are no longer kept` : "";
+  place.textContent = `${images} picture${images === 1 ? "" : "s"}${lost}`;
+}
+
+if (source) {
+  for (const id of ["source", "since", "until"]) {
+    document.getElementById(id).addEventListener("change", () => countSource().catch(sayProblem));
+  }
+  countSource().catch(sayProblem); // a reload may keep what was chosen
+}
+
 // ---- fit ----
 
 async function fit() {
   const name = document.getElementById("fit-name").value.trim();
-  if (chosen.length < 2) throw new Error("Choose good pictures first, two at least.");
+  const decisions = readSource();
+  if (chosen.length < 2 && !decisions) throw new Error("Choose good pictures first, two at least.");
   if (chosen.length > mostImages) throw new Error(`${chosen.length} pictures are chosen: at most ${mostImages}.`);
   const pictures = chosen.map((file) => ({ file, name: file.webkitRelativePath || file.name || "picture" }));
   const { results, refused } = await sendAll(pictures, document.getElementById("enrolling"), async (picture) => {
@@ -51,14 +91,14 @@ async function fit() {
     const { images } = await call("POST", "/v1/images", { form: body });
     return { sha256: images[0].sha256, name: picture.name };
   });
-  await call("POST", "/v1/fits", {
+  const task = await call("POST", "/v1/fits", {
     json: {
-      name, images: results, rate: Number(document.getElementById("fit-rate").value) / 100, light: document.getElementById("fit-light").value,
+      name, images: results, ...(decisions && { decisions }), rate: Number(document.getElementById("fit-rate").value) / 100, light: document.getElementById("fit-light").value,
       fit: document.getElementById("fit-fit").value, network: document.getElementById("fit-network").value,
     },
   });
   const words = refused.length ? `, without ${refused.length} that were refused` : "";
-  say(`${name} is being fitted to ${results.length} pictures${words}.`);
+  say(`${name} is being fitted to ${task.options.images} pictures${words}.`);
   await showFits();
 }
 

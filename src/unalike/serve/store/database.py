@@ -81,13 +81,20 @@ class Database:
         self.engine.dispose()
 
     @contextmanager
-    def reading(self) -> Iterator[sa.Connection]:
-        """A connection on which to read one consistent state. Raises StoreError for what the database reports."""
+    def reading(self, connection: sa.Connection | None = None) -> Iterator[sa.Connection]:
+        """A connection on which to read one consistent state: ``connection``, where one is given that is open already.
+
+        Raises:
+            StoreError: for what the database reports.
+        """
+        if connection is not None:
+            yield connection
+            return
         engine = self.engine
         if not self.is_sqlite:  # there one statement sees one state, and a transaction does by this alone
             engine = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-        with self._explain(), engine.begin() as connection:
-            yield connection
+        with self._explain(), engine.begin() as new_connection:
+            yield new_connection
 
     @contextmanager
     def writing(self, connection: sa.Connection | None = None, *, sync: bool = True) -> Iterator[sa.Connection]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from unalike.data.decode import MAX_PIXELS, open_image
-from unalike.errors import DataError, StoreError
+from unalike.errors import DataError, NoSuchImage, StoreError
 from unalike.serve.store.records import utc_now
 from unalike.storage.atomic import atomic_write, sync_file, sync_folder
 from unalike.storage.digests import content_sha256
@@ -41,10 +41,6 @@ _BRANDS = {
     b"heix": "image/heic",
     b"mif1": "image/heif",
 }
-
-
-class NoSuchImage(DataError):
-    """An image that the store does not have."""
 
 
 class Files(Protocol):
@@ -360,7 +356,8 @@ class ImageStore:
         picture.save(stream, "JPEG", quality=JPEG_QUALITY)
         content = stream.getvalue()
         with self._explain(sha):
-            self.files.write(_thumbnail_name(sha, side), content, "image/jpeg")
+            # Not waiting for the disk: what a loss of power takes can be made again.
+            self.files.write(_thumbnail_name(sha, side), content, "image/jpeg", sync=False)
             if self.files.size(_name(sha)) is None:  # deleted meanwhile: nothing of it may stay
                 self.files.delete(_thumbnail_name(sha, side))
         return content

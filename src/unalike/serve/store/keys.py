@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from unalike.errors import DataError, closest
+from unalike.errors import DataError, LastAdmin, closest
 from unalike.serve.store.audit import Audit
 from unalike.serve.store.database import Database
 from unalike.serve.store.records import ROLES, KeyRecord, check_choice, check_text, utc_now
@@ -33,10 +33,6 @@ _CACHE_SIZE = 1024
 _SECRET = re.compile(rf"{PREFIX}_([0-9a-f]{{8}})_([A-Za-z0-9_-]{{43}})")
 _NO_DIGEST = "0" * 64
 _COLUMNS = [keys.c[f.name] for f in fields(KeyRecord)]
-
-
-class LastAdmin(DataError):
-    """A change after which nobody could manage keys."""
 
 
 def _is_chief(record: KeyRecord) -> bool:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 # The newest version in ``migrations/versions``; a store that has it is opened without alembic (0.2 s).
-HEAD = "0008"
+HEAD = "0009"
 VERSION_TABLE = "unalike_version"
 _LOCK_NUMBER = 0x756E616C696B65  # of PostgreSQL's advisory lock: "unalike"
 

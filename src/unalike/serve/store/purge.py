@@ -133,6 +133,7 @@ def purge_image(
             report = replace(report, references=report.references + _remove_references(gallery, ids))
         _remove_learning_data(store, galleries.values())
         rows = _delete(store.database, decisions, decisions.c.image == sha)
+        store.images.delete(sha)  # an answer that was under way may have kept it again
         answers = _delete(store.database, idempotency, _contains(store.database, idempotency.c.body, sha))
         _delete(store.database, reviews, _contains(store.database, reviews.c.undo, sha))
         report = replace(report, decisions=rows, answers=answers)
@@ -187,6 +188,7 @@ def purge_class(
         _delete(database, reviews, sa.and_(reviews.c.resource == resource, sa.func.coalesce(is_answer, sa.false())))
         # First the references: until these are gone an answer, also of a candidate, may name the class.
         references = _remove_references(gallery, sorted(own_ids))
+        images += _delete_free_images(store, names_it, galleries)  # of answers that were under way meanwhile
         report = PurgeReport(
             images=images,
             decisions=_delete(database, decisions, names_it),
@@ -198,6 +200,17 @@ def purge_class(
         entry.update(report.to_dict())
     _empty_journal(database)
     return report
+
+
+def _delete_free_images(store: Store, names_it: sa.ColumnElement[bool], galleries: Mapping[str, GalleryBackend]) -> int:
+    """Delete the images of decisions that name a class; those that a reference or another decision holds stay."""
+    images = _images_of(store.database, names_it)
+    images = {sha for sha in images if store.images.exists(sha)}
+    if not images:
+        return 0
+    images -= {sha for gallery in galleries.values() for sha in hashes_of(references_of(gallery))}
+    images -= _held_by_others(store.database, images, names_it)
+    return sum(store.images.delete(sha) for sha in sorted(images))
 
 
 def _remove_learning_data(store: Store, galleries: Iterable[GalleryBackend]) -> None:

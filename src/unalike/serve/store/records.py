@@ -153,6 +153,7 @@ class DecisionRecord(Record):
         stale: whether the gallery has changed since its calibration.
         model: key of the network.
         image: content hash of the picture in the image store; None where it is not kept.
+        file: name of the file that the client sent, without a folder (``uploads.file_name``); None where it named none.
         request_id: the request that asked.
         actor: who asked.
         result: the whole answer, plain data.
@@ -173,6 +174,7 @@ class DecisionRecord(Record):
     stale: bool | None = None
     model: str = ""
     image: str | None = None
+    file: str | None = None
     request_id: str = ""
     actor: str = ""
     result: Mapping[str, Any] = field(default_factory=dict)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import Any
 
 import sqlalchemy as sa
@@ -25,7 +24,7 @@ class ServiceSettings:
     def read(self, connection: sa.Connection | None = None) -> dict[str, Any]:
         """Name -> value of what was changed; in a transaction that is open, with what it changed."""
         query = sa.select(service_settings.c.key, service_settings.c.value)
-        with nullcontext(connection) if connection is not None else self._database.reading() as open_connection:
+        with self._database.reading(connection) as open_connection:
             return {row.key: row.value for row in open_connection.execute(query)}
 
     def change(

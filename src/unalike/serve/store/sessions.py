@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import secrets
 from dataclasses import fields
 from datetime import datetime, timedelta
@@ -19,11 +17,6 @@ from unalike.storage.digests import text_sha256
 SESSION_TIME = timedelta(hours=12)
 MAX_TOKEN = 200  # characters of a cookie that are looked at
 _KEY_COLUMNS = [keys.c[f.name].label(f"key_{f.name}") for f in fields(KeyRecord)]
-
-
-def csrf_token(token: str) -> str:
-    """What a change with the cookie of a session sends in a header: other sites, which send the cookie, cannot read it."""
-    return hmac.new(token.encode(), b"unalike csrf", hashlib.sha256).hexdigest()
 
 
 class Sessions:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -146,7 +145,7 @@ class Shadows:
 
     def get(self, shadow_id: str, *, connection: sa.Connection | None = None) -> ShadowRecord | None:
         """The shadow of an id; None where there is none."""
-        with nullcontext(connection) if connection is not None else self._database.reading() as open_connection:
+        with self._database.reading(connection) as open_connection:
             records = self._read(open_connection, shadows.c.id == shadow_id)
         return records[0] if records else None
 
@@ -194,16 +193,25 @@ class Shadows:
 
     # ---- what became of it ----
 
-    def summary(self, shadow_id: str) -> ShadowSummary:
+    def results(
+        self, shadow_id: str, after: str | None = None, limit: int = 100
+    ) -> tuple[ShadowSummary, Page[ShadowDifference]]:
+        """Numbers of a shadow, and a page of ``differences``, of one state: an answer counted in one is counted in both."""
+        check_page(after, limit)
+        with self._database.reading() as connection:
+            page = self.differences(shadow_id, after, limit, connection=connection)
+            return self.summary(shadow_id, connection=connection), page
+
+    def summary(self, shadow_id: str, *, connection: sa.Connection | None = None) -> ShadowSummary:
         """Numbers of a shadow."""
         of_shadow = shadow_answers.c.shadow_id == shadow_id
         count = sa.select(sa.func.count(), sa.func.sum(sa.cast(shadow_answers.c.agrees, sa.Integer))).where(of_shadow)
         correction_query = sa.select(
             decisions.c.verdict, decisions.c.right_label, decisions.c.label, shadow_answers.c.label.label("candidate_label")
         ).select_from(_joined()).where(of_shadow, decisions.c.verdict.in_(TEACHING))  # fmt: skip
-        with self._database.reading() as connection:
-            sampled, same = connection.execute(count).one()
-            rows = connection.execute(correction_query).all()
+        with self._database.reading(connection) as open_connection:
+            sampled, same = open_connection.execute(count).one()
+            rows = open_connection.execute(correction_query).all()
         triples = [
             (right, row.label, row.candidate_label)
             for row in rows
@@ -214,13 +222,16 @@ class Shadows:
             sum(label == right for right, _, label in triples),
         )  # fmt: skip
 
-    def differences(self, shadow_id: str, after: str | None = None, limit: int = 100) -> Page[ShadowDifference]:
+    def differences(
+        self, shadow_id: str, after: str | None = None, limit: int = 100, *, connection: sa.Connection | None = None
+    ) -> Page[ShadowDifference]:
         """List decisions about which the two models differ, the newest first.
 
         Args:
             shadow_id: which shadow.
             after: ``next`` of the page before.
             limit: decisions a page, 1 to 1000.
+            connection: of a transaction that is open already.
 
         Raises:
             DataError: ``after`` or ``limit`` is not valid.
@@ -236,8 +247,8 @@ class Shadows:
         )  # fmt: skip
         if after is not None:
             query = query.where(shadow_answers.c.decision_id < after)
-        with self._database.reading() as connection:
-            rows = connection.execute(query).mappings().all()
+        with self._database.reading(connection) as open_connection:
+            rows = open_connection.execute(query).mappings().all()
         items = [
             ShadowDifference(
                 ShadowAnswer(**{name: row[name] for name in answer_names}), *(row[f"own_{name}"] for name in names)

@@ -148,6 +148,7 @@ decisions = Table(
     Column("stale", Boolean),
     Column("model", Name, nullable=False),
     Column("image", String(64)),
+    Column("file", Name),  # as the client calls it, without a folder
     Column("request_id", Name, nullable=False),
     Column("actor", Name, nullable=False),
     Column("result", Json, nullable=False),

@@ -35,6 +35,7 @@ from unalike.runs.filenames import (
 )
 from unalike.runs.stage import load_stage, save_stage
 from unalike.storage.atomic import write_text
+from unalike.storage.downloads import DownloadRefused
 from unalike.training.automatic.candidate_files import deliver, save_candidates
 from unalike.training.automatic.choice_rule import (
     RULE,
@@ -143,8 +144,8 @@ def unsupported_reason(spec: Experiment) -> str:
             width = build_starting_trunk(spec, name, (model.input_height, model.input_width)).dim
             if dim is not None and dim > width:
                 return f"model.feat_dim {dim} is more than the {width} features of {name}"
-    except WeightsError:
-        if names_trunk_weights(spec):
+    except WeightsError as error:
+        if names_trunk_weights(spec) or isinstance(error, DownloadRefused):
             raise
         return f"there are no pretrained weights for {model.backbone}"
     return ""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tests.support.inspection_service import inspecting
 from tests.support.serving import run, running
 from tests.unit.serve.routes.test_comparison import drawing
-from unalike.serve.pages.comparison import TEXTS
-from unalike.serve.routes.comparison import OPTIONS
+from unalike.serve.comparison_options import OPTIONS, TEXTS
+from unalike.serve.store import DecisionRecord
 
 MARKUP = "<img src=x onerror=alert(1)>\"'&\u202e.png"
 
@@ -26,11 +27,12 @@ def test_every_option_has_a_field(tmp_path: Path) -> None:
     assert set(TEXTS) == set(OPTIONS)
 
     async def scenario() -> None:
-        async with running(tmp_path) as it:
+        async with inspecting(tmp_path) as it:
             text = (await it.client.get("/compare")).text
             for name in OPTIONS:
                 assert f'name="{name}"' in text and f'for="option-{name}"' in text
             assert 'value="auto" selected' in text and "aria-current=page>Compare" in text and "<article" not in text
+            assert '<option value="part">that of the inspector part</option>' in text and TEXTS["level"] in text
             assert (await it.client.get("/compare?surprise=1")).status_code == 422
 
     run(scenario())
@@ -79,5 +81,51 @@ def test_without_kept_pictures_the_page_says_so(tmp_path: Path) -> None:
         async with running(tmp_path, keep_images=False) as it:
             text = (await it.client.get("/compare", params={"decision": await compare(it)})).text
             assert "The pictures were not kept." in text and 'data-has-images="no"' in text
+
+    run(scenario())
+
+
+def test_without_an_inspector_features_are_not_offered_and_the_page_says_why(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            text = (await it.client.get("/compare")).text
+            assert "option-level" not in text and "option-network" not in text
+            assert "With an inspector, the features of its network can be compared too." in text
+
+    run(scenario())
+
+
+def test_features_have_their_own_heat_map(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with inspecting(tmp_path) as it:
+            for level, buttons in (
+                ("pixels", ["heat"]),
+                ("features", ["heat_features"]),
+                ("both", ["heat", "heat_features"]),
+            ):
+                identifier = await compare(it, level=level)
+                text = (await it.client.get("/compare/answer", params={"id": identifier})).text
+                for name in ("heat", "heat_features"):
+                    assert (f'data-act="{name}"' in text) == (f'of-{name}"' in text) == (name in buttons), (level, name)
+                assert ("of the inspector part" in text) == (level != "pixels")
+
+    run(scenario())
+
+
+def test_words_never_name_an_option_of_the_command_line(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            identifier = await compare(it)
+            text = (await it.client.get("/compare/answer", params={"id": identifier})).text
+            assert (
+                "&#34;Tolerated displacement of edges, in pixels: 2&#34; looks for finer ones" in text
+                and "--" not in text
+            )
+            former = DecisionRecord("compare", "compare", "different", result={
+                **(await it.client.get(f"/v1/decisions/{identifier}")).json()["result"], "notes": ["--lighting none counts it"],
+            })  # fmt: skip
+            it.service.store.decisions.add([former])
+            text = (await it.client.get("/compare/answer", params={"id": former.id})).text
+            assert "&#34;Lighting that does not count: none&#34; counts it" in text and "--" not in text
 
     run(scenario())

@@ -33,6 +33,7 @@ def test_the_form_offers_the_networks_that_there_are(tmp_path: Path) -> None:
         async with inspecting(tmp_path) as it:
             text = (await it.client.get("/inspect/fit")).text
             assert '<option value="part">' in text and '<option value="pretrained">' in text and "Fits" not in text
+            assert "those of the inspector part" in text and "keeps no pictures" not in text
             secret = it.service.store.keys.add("eye", "view")[1]
             it.service.access.refresh()
             text = (await it.client.get("/inspect/fit", headers={"Authorization": f"Bearer {secret}"})).text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,22 @@ def test_the_page_shows_the_answers_of_its_batch_or_the_latest(tmp_path: Path) -
             assert other in text and own not in text
             assert (await it.client.get("/recognize/answer", params={"id": own})).text.count("<article") == 1
             assert (await it.client.get("/recognize/answer", params={"id": "none"})).status_code == 404
+
+    run(scenario())
+
+
+def test_the_name_of_the_file_stands_beside_the_answer_as_text(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            upload = {"content": b64encode(picture()).decode(), "name": f"C:\\Ann\\{MARKUP}\u202e.png"}
+            identifier = (await it.client.post("/v1/identify", json={"image": upload})).json()["answers"][0]["id"]
+            raw = {"content": picture(), "headers": {"content-type": "image/png"}}
+            nameless = (await it.client.post("/v1/identify", **raw)).json()["answers"][0]["id"]
+            name = '<p class="small file">&lt;img src=x onerror=alert(1)&gt;&#34;&#39;&amp;\\u202e.png</p>'
+            for path in ("/recognize", f"/recognize?decision={identifier}", f"/recognize/answer?id={identifier}"):
+                text = (await it.client.get(path)).text
+                assert name in text and "Ann" not in text and "<img src=x" not in text, path
+            assert "small file" not in (await it.client.get(f"/recognize/answer?id={nameless}")).text
 
     run(scenario())
 

@@ -15,8 +15,11 @@ def test_entries_are_shown_with_their_buttons_and_progress(tmp_path: Path) -> No
         async with running(tmp_path) as it:
             set_threshold(it)
             await identify(it, *YELLOW, MIXED)
-            await review(it)
+            document = await review(it)
+            names = [decision["file"] for entry in document["entries"] for decision in entry["decisions"]]
+            assert sorted(names) == ["0.png", "1.png", "2.png", "3.png"]
             text = (await it.client.get("/review")).text
+            assert all(f'<small class="file">{name}</small>' in text for name in names)
             assert text.count("<article") == 2 and "3 unknown pictures that are alike" in text
             assert "0 answered within 24 hours, 2 open" in text and 'data-complete="yes"' in text
             assert (

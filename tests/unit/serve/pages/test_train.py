@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from importlib.resources import files
 from pathlib import Path
 
 from tests.support.learning import NAME, Scene, make_scene, serving
@@ -52,9 +54,13 @@ def test_candidates_are_shown_with_verdict_and_pictures(tmp_path: Path) -> None:
             assert 'data-act="promote"' not in text and 'data-act="roll-back"' not in text
             compare_candidate(scene.place, good.id)
             text = (await it.client.get("/train/state")).text
-            assert f'id="promote-{good.id}"' in text and "the candidate is not worse" in text and "<html" not in text
+            assert (
+                f'id="candidate-{good.id}-promote"' in text
+                and "the candidate is not worse" in text
+                and "<html" not in text
+            )
             assert "now right" in text and "/v1/decisions/" in text and "image?side=128" in text
-            assert f'id="override-{bad.id}"' not in text
+            assert f'id="candidate-{bad.id}-override"' not in text
             assert (await it.client.get("/train", params={"gallery": "none"})).status_code == 404
 
     run(scenario())
@@ -71,7 +77,7 @@ def test_a_verdict_that_refuses_offers_an_override(tmp_path: Path) -> None:
         async with serving(scene) as it:
             text = (await it.client.get("/train")).text
             assert (
-                f'id="override-{bad.id}"' in text
+                f'id="candidate-{bad.id}-override"' in text
                 and 'data-act="promote"' not in text
                 and "the candidate is worse" in text
             )
@@ -131,3 +137,19 @@ def test_checks_say_what_is_in_the_data(tmp_path: Path) -> None:
             assert (await it.client.get("/train/checks", params={"folder": "/etc"})).status_code == 422
 
     run(scenario())
+
+
+def test_no_id_of_the_page_can_be_that_of_a_candidate_or_a_task() -> None:
+    folder = files("unalike.serve") / "templates"
+    fixed = {name: re.findall(r'(?<![-\w])id="([^"]*)"', (folder / name).read_text("utf-8")) for name in (
+        "train.html.j2", "layout.html.j2", "fragments/shadow.html.j2", "fragments/train_checks.html.j2", "fragments/train_state.html.j2",
+    )}  # fmt: skip
+    ids = [identifier for found in fixed.values() for identifier in found]
+    made = [identifier for identifier in ids if "{{" in identifier]
+    assert len(ids) == len(set(ids)) and len(made) >= 9
+    assert all(
+        re.fullmatch(r"(candidate|task)-\{\{ (candidate|task)\.id \}\}-[a-z]+", identifier) for identifier in made
+    ), made
+    assert not [
+        identifier for identifier in ids if identifier not in made and identifier.startswith(("candidate-", "task-"))
+    ]

@@ -6,8 +6,10 @@ import base64
 import io
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw
 
+from tests.support.inspection_service import inspecting, png
 from tests.support.serving import run, running
 
 
@@ -70,7 +72,7 @@ def test_all_options_of_the_command_count_and_are_recorded(tmp_path: Path) -> No
             (pair,) = (await it.client.post("/v1/compare", files=PAIR, data=data)).json()["pairs"]
             assert pair["answer"] == "same" and pair["reference_size"] == [120, 160]
             options = (await it.client.get(f"/v1/decisions/{pair['id']}")).json()["result"]["options"]
-            assert options == {"align": "none", "lighting": "local", "tolerance": 3, "contrast": 40.0, "min_area": 2000, "margin": 0,
+            assert options == {"level": "pixels", "network": None, "align": "none", "lighting": "local", "tolerance": 3, "contrast": 40.0, "min_area": 2000, "margin": 0,
                                "min_compared": 0.5, "max_rotation": 1.0, "max_scale": 1.1, "max_shift": 0.01, "flexible": False,
                                "mirror": False, "any_pose": False, "ground": "black", "range": "0,4095", "ignore_boxes": None}  # fmt: skip
             for name, value in (
@@ -152,5 +154,62 @@ def test_pictures_that_were_not_kept_cannot_be_drawn_again(tmp_path: Path) -> No
             (pair,) = (await it.client.post("/v1/compare", files=PAIR)).json()["pairs"]
             response = await it.client.post("/v1/compare", json={"decision": pair["id"]})
             assert response.status_code == 404 and "not kept" in response.json()["detail"]
+
+    run(scenario())
+
+
+def test_features_are_compared_by_the_network_of_an_inspector(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with inspecting(tmp_path) as it:
+            pairs = {}
+            for level in ("pixels", "features", "both"):
+                data = {"align": "none", "level": level, "pictures": "true"}
+                (pairs[level],) = (await it.client.post("/v1/compare", files=PAIR, data=data)).json()["pairs"]
+                assert pairs[level]["level"] == level and pairs[level]["answer"] == "different"
+            levels = {level: {region["level"] for region in pair["regions"]} for level, pair in pairs.items()}
+            assert levels == {"pixels": {"pixels"}, "features": {"features"}, "both": {"pixels", "features"}}
+            maps = {level: {"heat", "heat_features"} & set(pair["pictures"]) for level, pair in pairs.items()}
+            assert maps == {"pixels": {"heat"}, "features": {"heat_features"}, "both": {"heat", "heat_features"}}
+            assert pairs["both"]["options"]["network"] == "part" and pairs["pixels"]["options"]["network"] is None
+            left, top, right, bottom = pairs["features"]["regions"][0]["box"]
+            assert left < 135 and right > 110 and top < 112 and bottom > 90
+            record = (await it.client.get(f"/v1/decisions/{pairs['features']['id']}")).json()
+            assert record["model"] == pairs["features"]["features"]["network"] != ""
+            body = {"decision": pairs["both"]["id"], "pictures": True}
+            (again,) = (await it.client.post("/v1/compare", json=body)).json()["pairs"]
+            assert again["pictures"] == pairs["both"]["pictures"] and again["regions"] == pairs["both"]["regions"]
+            del it.service.resources.inspectors["part"]
+            response = await it.client.post("/v1/compare", json=body)
+            assert response.status_code == 422 and "no longer served" in response.json()["found"]
+
+    run(scenario())
+
+
+def test_features_without_a_network_are_refused(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            response = await it.client.post("/v1/compare", files=PAIR, data={"level": "both"})
+            assert response.status_code == 422 and response.json()["type"].endswith("no-network")
+            assert "fit an inspector" in response.json()["remedy"]
+        async with inspecting(tmp_path) as it:
+            for data, found in (
+                ({"level": "features", "network": "prt"}, "no inspector 'prt'"),
+                ({"network": "part"}, "to compare pixels"),
+                ({"level": "feature"}, "level: 'feature'"),
+            ):
+                response = await it.client.post("/v1/compare", files=PAIR, data=data)
+                assert response.status_code == 422 and found in response.json()["found"], data
+
+    run(scenario())
+
+
+def test_a_pair_that_cannot_be_aligned_is_refused_in_words_of_the_page(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            noise = np.random.default_rng(1).integers(0, 256, (120, 160, 3), np.uint8)
+            parts = [PAIR[0], ("image", ("b.png", png(noise), "image/png"))]
+            response = await it.client.post("/v1/compare", files=parts)
+            assert response.status_code == 422 and "cannot be aligned" in response.json()["found"]
+            assert response.json()["remedy"] == 'if they are aligned already, compare with "Alignment: none"'
 
     run(scenario())

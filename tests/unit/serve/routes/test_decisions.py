@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from base64 import b64encode
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -29,6 +31,26 @@ def test_every_answer_is_recorded_with_its_image(tmp_path: Path) -> None:
             assert (
                 Image.open(io.BytesIO(small.content)).size == (64, 64) and small.headers["content-type"] == "image/jpeg"
             )
+
+    run(scenario())
+
+
+def test_a_decision_keeps_the_name_of_its_file_without_the_clients_folder(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            forms: list[tuple[dict[str, Any], str | None]] = [
+                ({"files": {"image": ("C:\\Users\\Ann\\photo.png", picture("red"), "image/png")}}, "photo.png"),
+                ({"json": {"image": {"content": b64encode(picture("red")).decode(), "name": "a/b\u202e.png"}}}, "b\\u202e.png"),
+                ({"content": picture("red"), "headers": {"content-type": "image/png"}}, None),
+            ]  # fmt: skip
+            for form, name in forms:
+                answer = (await it.client.post("/v1/identify", **form)).json()["answers"][0]
+                record = (await it.client.get(f"/v1/decisions/{answer['id']}")).json()
+                assert record["file"] == name
+            listed = (await it.client.get("/v1/decisions")).json()["decisions"]
+            assert [record["file"] for record in reversed(listed)] == [name for _, name in forms]
+            schema = (await it.client.get("/openapi.json")).json()["components"]["schemas"]["DecisionModel"]
+            assert "file" in schema["properties"]
 
     run(scenario())
 

@@ -98,8 +98,10 @@ def test_a_fit_is_canceled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("change", "status", "word"), [
-    ({"name": "part"}, 409, "there is an inspector"), ({"name": "../x"}, 422, "letters"), ({"images": []}, 422, "at least 2"),
-    ({"images": "all"}, 422, "no list"), ({"images": [{"sha256": "x"}] * 3}, 404, "hexadecimal"), ({"rate": 0.01}, 422, "99 images"),
+    ({"name": "part"}, 409, "there is an inspector"), ({"name": "../x"}, 422, "letters"), ({"images": []}, 422, "at least 19 images"),
+    ({"images": "all"}, 422, "no list"), ({"images": [{"sha256": "x"}] * 3}, 404, "hexadecimal"), ({"rate": 0.01}, 422, "79 too few"), ({"rate": 0.01}, 422, "at least 99 images"), ({"images": [], "rate": 0.9}, 422, "at least 2 images"),
+    ({"decisions": "all"}, 422, "no object"), ({"decisions": {"inspector": "prt"}}, 422, "whose decisions"),
+    ({"decisions": {"inspector": "part", "since": "yesterday"}}, 422, "since"), ({"decisions": {"inspector": "part", "label": "x"}}, 422, "label"),
     ({"images": [{"sha256": "0" * 64}] * 20}, 404, "not kept"), ({"network": "other"}, 422, "whose network"), ({"light": "dim"}, 422, "even"),
     ({"surprise": 1}, 422, "surprise"), ({"ignore_boxes": [[1, 1, 1, 1]]}, 422, "boxes"),
 ])  # fmt: skip
@@ -123,5 +125,47 @@ def test_images_are_kept_and_what_is_none_is_named(tmp_path: Path) -> None:
             assert it.service.store.images.get(answer["images"][0]["sha256"]) == picture("red")
             assert [entry["path"] for entry in answer["unreadable"]] == ["1.png"]
             assert (await it.client.post("/v1/images", files=files(b"x"))).status_code == 422
+
+    run(scenario())
+
+
+async def judge(it: Any, answers: list[dict[str, Any]], *, is_good: bool = True) -> None:
+    """Say of answers whether their parts are good."""
+    for answer in answers:
+        verdict = "confirmed" if (answer["decision"] == "good") == is_good else "wrong"
+        await it.client.post(f"/v1/decisions/{answer['id']}/feedback", json={"verdict": verdict})
+
+
+def test_an_inspector_is_fitted_to_decisions_that_people_called_good(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with inspecting(tmp_path) as it:
+            answers = await inspect(
+                it, *(part_picture(seed) for seed in range(18)), part_picture(100, is_scratched=True)
+            )
+            await judge(it, answers[:18])
+            await judge(it, answers[18:], is_good=False)
+            count = (await it.client.get("/v1/inspectors/part/good-images")).json()
+            assert count == {"inspector": "part", "images": 18, "not_kept": 0}
+            assert (await it.client.get("/v1/good-images?until=2020-01-01")).json()["images"] == 0
+            assert (await it.client.get("/v1/good-images?since=x")).status_code == 422
+            assert (await it.client.get("/v1/inspectors/none/good-images")).status_code == 404
+            body = {"name": "new", "rate": 0.05, "decisions": {"inspector": "part", "since": "2020-01-01"}}
+            response = await it.client.post("/v1/fits", json=body)
+            assert response.status_code == 422 and "18 good images: 1 too few" in response.json()["found"]
+            it.service.store.images.delete(it.service.store.decisions.get(answers[0]["id"]).image)
+            response = await it.client.post("/v1/fits", json=body)
+            assert (
+                "17 good images (1 more were called good, and their picture is not kept): 2 too few"
+                in response.json()["found"]
+            )
+            assert it.service.store.tasks.find().items == []
+            body["images"] = await keep(it, 19)  # 17 of them are pictures of the decisions
+            response = await it.client.post("/v1/fits", json={**body, "decisions": None})
+            task = await ended(it, (await it.client.post("/v1/fits", json={**body, "name": "both"})).json())
+            assert response.status_code == 202 and (task["state"], task["error"]) == ("done", "")
+            assert task["options"]["images"] == 19
+            assert task["options"]["decisions"] == {"inspector": "part", "since": "2020-01-01T00:00:00+00:00"}
+            entries = (await it.client.get("/v1/audit", params={"action": "inspectors.fit"})).json()["entries"]
+            assert entries[0]["details"]["images"] == 19 and entries[0]["details"]["decisions"]["inspector"] == "part"
 
     run(scenario())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -19,7 +20,7 @@ def records(count: int) -> list[DecisionRecord]:
     return [
         DecisionRecord(
             "identify" if step % 2 else "inspect", f"gallery{step % 4}", "label" if step % 3 else "unknown",
-            label=next(labels), nearest="apple", score=step / count, image=f"{step % 5:064x}", actor=f"till{step % 2}",
+            label=next(labels), nearest="apple", score=step / count, image=f"{step % 5:064x}", file=None if step % 2 else f"{step} ä\0.png", actor=f"till{step % 2}",
             request_id=f"request{step}", time=START + timedelta(seconds=step), calibrated=True, stale=False, model="net",
             result={"step": step},
         )
@@ -30,7 +31,8 @@ def records(count: int) -> list[DecisionRecord]:
 def test_a_decision_comes_back_as_it_was(store: Store) -> None:
     entries = records(3)
     store.decisions.add(entries)
-    assert [store.decisions.get(entry.id) for entry in entries] == entries
+    expected = [replace(entry, file=entry.file and entry.file.replace("\0", "\\x00")) for entry in entries]
+    assert [store.decisions.get(entry.id) for entry in entries] == expected
     assert store.decisions.get("no such id") is None
 
 

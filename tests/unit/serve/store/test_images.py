@@ -15,9 +15,10 @@ from PIL import Image
 pytest.importorskip("moto")
 
 from tests.support.stores import call, s3_server
-from unalike.errors import StoreError, UnreadableImage
-from unalike.serve.store.images import SIDES, ImageStore, NoSuchImage, media_type_of
+from unalike.errors import NoSuchImage, StoreError, UnreadableImage
+from unalike.serve.store.images import SIDES, ImageStore, media_type_of
 from unalike.serve.store.records import utc_now
+from unalike.storage import atomic
 from unalike.storage.digests import content_sha256
 
 
@@ -191,3 +192,14 @@ def test_an_image_that_was_kept_without_waiting_is_on_the_disk_when_it_is_given_
     assert not synced and store.get(sha) == b"content"
     assert store.put(b"content") == sha
     assert synced == [str(tmp_path / sha[:2] / sha), str(tmp_path / sha[:2])]
+
+
+def test_a_thumbnail_waits_for_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = ImageStore(tmp_path)
+    sha = images.put(picture())
+    waits: list[str] = []
+    monkeypatch.setattr(atomic, "sync_file", lambda path: waits.append("file"))
+    monkeypatch.setattr(atomic, "sync_folder", lambda path: waits.append("folder"))
+    assert images.thumbnail(sha, 64) == images.thumbnail(sha, 64) and waits == []
+    images.put(b"another")
+    assert "file" in waits, "what cannot be made again does wait"

@@ -12,10 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from unalike.errors import DataError
+from unalike.errors import DataError, LastAdmin
 from unalike.serve.store import Store, open_store
 from unalike.serve.store import keys as module
-from unalike.serve.store.keys import LastAdmin
 
 
 def test_a_secret_opens_and_another_does_not(store: Store) -> None:

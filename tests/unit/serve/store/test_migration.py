@@ -181,3 +181,20 @@ def test_a_migration_that_fails_changes_nothing(
     migration.upgrade(database)
     with open_store(address(database), tmp_path) as store:
         store.decisions.add([DecisionRecord("identify", "shop", "label")])
+
+
+def test_decisions_of_before_have_no_file_name_and_keep_all_else(database: Database, tmp_path: Path) -> None:
+    migration.upgrade(database)
+    migration.downgrade(database, "0008")
+    row = {"id": "d", "time": MOMENT, "kind": "identify", "resource": "shop", "decision": "label", "label": "pear", "model": "net",
+           "request_id": "r", "actor": "ann", "result": "{}"}  # fmt: skip
+    insert(database, "decisions", [row])
+    migration.upgrade(database)
+    with open_store(address(database), tmp_path) as store:
+        record = store.decisions.get("d")
+        assert record is not None and (record.file, record.label, record.time) == (None, "pear", MOMENT)
+        store.decisions.add([DecisionRecord("identify", "shop", "label", file="photo.png")])
+    migration.downgrade(database, "0008")
+    with database.reading() as connection:
+        assert "file" not in {column["name"] for column in sa.inspect(connection).get_columns("decisions")}
+        assert connection.execute(sa.text("SELECT count(*) FROM decisions")).scalar() == 2

@@ -12,10 +12,10 @@ import pytest
 
 from tests.support.postgres import new_database
 from tests.support.reference_galleries import make_gallery
-from unalike.errors import DataError
+from unalike.errors import DataError, NoSuchImage
 from unalike.recognition.backends.address import open_gallery, replace_gallery, save_gallery
 from unalike.recognition.gallery import Gallery
-from unalike.serve.store import DecisionFilter, DecisionRecord, Feedback, New, NoSuchImage, Store
+from unalike.serve.store import DecisionFilter, DecisionRecord, Feedback, New, Store
 from unalike.serve.store import purge as module
 from unalike.serve.store.purge import PurgeReport, Retention, purge_class, purge_expired, purge_image
 from unalike.serve.store.records import utc_now
@@ -166,13 +166,28 @@ def test_a_decision_that_was_written_while_the_references_were_removed_goes_too(
 
 
 def test_nothing_of_a_purged_decision_stays_in_the_files(sqlite_store: Store) -> None:
-    decision(sqlite_store, label="secret-class", result={"label": "secret-class"})
+    decision(sqlite_store, label="secret-class", file="secret-file.jpg", result={"label": "secret-class"})
     decision(sqlite_store, label="apple")
     purge_class(sqlite_store, "shop", "secret-class", {"shop": make_gallery()})
     sqlite_store.decisions.count()
     content = b"".join(path.read_bytes() for path in sqlite_store.folder.glob("store.db*"))
     assert content.count(b"secret-class") == 1  # in the audit log, which says what was purged
-    assert b"apple" in content
+    assert b"apple" in content and b"secret-file" not in content
+
+
+@pytest.mark.parametrize("way", ["image", "retention"])
+def test_the_name_of_a_file_goes_with_its_decision(sqlite_store: Store, way: str) -> None:
+    sha = sqlite_store.images.put(b"picture")
+    decision(sqlite_store, 40, image=sha, file="secret-file.jpg")
+    decision(sqlite_store, file="other.jpg")
+    if way == "image":
+        purge_image(sqlite_store, sha, {})
+    else:
+        purge_expired(sqlite_store, Retention(decisions=timedelta(days=30)), [])
+    assert [record.file for record in sqlite_store.decisions.find().items] == ["other.jpg"]
+    module._empty_journal(sqlite_store.database)
+    content = b"".join(path.read_bytes() for path in sqlite_store.folder.glob("store.db*"))
+    assert b"other.jpg" in content and b"secret-file" not in content
 
 
 def test_removed_vectors_leave_the_file_of_a_gallery(tmp_path: Path) -> None:
@@ -241,3 +256,39 @@ def test_a_purge_leaves_nothing_with_what_learning_keeps(store: Store, what: str
     assert not any(file.exists() for file in files) and model.exists()
     states = [store.tasks.get(task.id).state for task in tasks]  # type: ignore[union-attr]
     assert states == ["canceled", "running"]
+
+
+def test_a_picture_that_an_answer_kept_again_meanwhile_goes_too(
+    sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha = sqlite_store.images.put(b"asked again")
+    decision(sqlite_store, image=sha)
+    former = module._delete
+
+    def answer_first(database: Any, table: Any, condition: Any) -> int:
+        if table.name == "decisions":
+            sqlite_store.images.put(b"asked again")
+        return former(database, table, condition)
+
+    monkeypatch.setattr(module, "_delete", answer_first)
+    purge_image(sqlite_store, sha, {})
+    assert not ids(sqlite_store) and not sqlite_store.images.exists(sha)
+
+
+def test_a_picture_of_an_answer_that_named_the_class_meanwhile_goes_too(
+    sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery = make_gallery(("pear", reference_name(sqlite_store.images.put(b"reference"), "t")), ("apple", "a.jpg"))
+    former = module._remove_references
+    shared = sqlite_store.images.put(b"shared")
+    decision(sqlite_store, label="apple", image=shared)
+
+    def answer_first(*arguments: Any) -> int:
+        for content in (b"in flight", b"shared"):
+            decision(sqlite_store, label="pear", image=sqlite_store.images.put(content))
+        return former(*arguments)
+
+    monkeypatch.setattr(module, "_remove_references", answer_first)
+    report = purge_class(sqlite_store, "shop", "pear", {"shop": gallery})
+    assert (report.images, report.decisions, report.references) == (2, 2, 1)
+    assert set(sqlite_store.images.hashes()) == {shared}, "which another decision holds"

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.reference_galleries import make_gallery
-from unalike.errors import DataError
+from unalike.errors import DataError, NoSuchImage
 from unalike.recognition.gallery import Gallery
-from unalike.serve.store import NoSuchImage, Store
+from unalike.serve.store import Store
 from unalike.serve.store.references import hash_of_reference, hashes_of, open_galleries, reference_name, references_of
 
 SHA = "0123456789abcdef" * 4

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 from datetime import timedelta
 
 import sqlalchemy as sa
 
 from unalike.serve.store import Store
 from unalike.serve.store.records import utc_now
-from unalike.serve.store.sessions import MAX_TOKEN, SESSION_TIME, csrf_token
+from unalike.serve.store.sessions import MAX_TOKEN, SESSION_TIME
 from unalike.serve.store.tables import sessions
 
 
@@ -52,7 +51,3 @@ def test_signing_in_and_out_stands_in_the_audit_log(store: Store) -> None:
     assert [(e.action, e.actor, e.outcome) for e in entries[:2]] == [
         ("sessions.close", "till", "done"), ("sessions.open", "till", "done"),
     ]  # fmt: skip
-
-
-def test_the_csrf_token_follows_from_the_session_and_not_the_other_way() -> None:
-    assert csrf_token("t") == hmac.new(b"t", b"unalike csrf", "sha256").hexdigest() != csrf_token("u")

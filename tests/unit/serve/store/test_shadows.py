@@ -15,8 +15,8 @@ from unalike.errors import DataError
 from unalike.serve.store import DecisionRecord, Feedback, Store, purge
 from unalike.serve.store.learning import ModelRecord
 from unalike.serve.store.purge import Retention, purge_class, purge_expired, purge_image
-from unalike.serve.store.records import utc_now
-from unalike.serve.store.shadows import ENDED, RUNNING, ShadowAnswer, ShadowRecord, ShadowSummary
+from unalike.serve.store.records import Page, utc_now
+from unalike.serve.store.shadows import ENDED, RUNNING, ShadowAnswer, ShadowDifference, ShadowRecord, ShadowSummary
 
 
 def begin(store: Store, gallery: str = "shop") -> ShadowRecord:
@@ -83,6 +83,24 @@ def test_answers_are_counted_beside_what_was_decided_and_corrected(store: Store)
     ] == [gain.id]
     with pytest.raises(DataError):
         store.shadows.differences(shadow.id, limit=0)
+
+
+def test_numbers_and_differences_are_of_one_state(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    shadow = begin(store)
+    first = answer(store, shadow, "pear", "plum")
+    read = store.shadows.differences
+
+    def read_beside_a_writer(*values: Any, **named: Any) -> Page[ShadowDifference]:
+        page = read(*values, **named)
+        answer(store, shadow, "fig", "plum")
+        return page
+
+    monkeypatch.setattr(store.shadows, "differences", read_beside_a_writer)
+    summary, page = store.shadows.results(shadow.id)
+    assert (summary.sampled, summary.same) == (1, 0) and [d.answer.decision_id for d in page.items] == [first.id]
+    monkeypatch.undo()
+    summary, page = store.shadows.results(shadow.id)
+    assert summary.sampled == len(page.items) == 2
 
 
 def test_no_answer_is_kept_of_what_is_gone(store: Store) -> None:

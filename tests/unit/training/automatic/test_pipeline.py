@@ -12,6 +12,8 @@ import pytest
 
 from tests.support.series import holdout_result
 from unalike.spec import load_spec
+from unalike.storage.downloads import DownloadRefused
+from unalike.training.automatic import pipeline
 from unalike.training.automatic.pipeline import _fits, candidates_to_evaluate, unsupported_reason
 from unalike.training.heads.config import HEAD_TRAININGS, HeadConfig, HeadTraining
 from unalike.training.heads.head_search import HeadTrial
@@ -48,6 +50,15 @@ def test_a_trained_head_is_compared_only_if_it_beats_the_closed_form() -> None:
 def test_unsupported_specs_have_a_reason(override: str, reason: str) -> None:
     actual = unsupported_reason(load_spec("train", overrides=[override]))
     assert reason in actual and bool(actual) == bool(reason)
+
+
+def test_a_refused_download_is_an_error_and_no_reason_to_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise DownloadRefused("the weights of resnet18")
+
+    monkeypatch.setattr(pipeline, "build_starting_trunk", refuse)
+    with pytest.raises(DownloadRefused):
+        unsupported_reason(load_spec("train", overrides=["model.backbone=resnet18"]))
 
 
 def test_cross_validation_after_a_hold_out_needs_time_for_all_of_its_splits() -> None:
