@@ -130,7 +130,7 @@ def _remedy_of(error: Exception) -> str:
         "Missing command"
     ):
         return f"; one of {', '.join(context.command.list_commands(context))}"  # type: ignore[union-attr]
-    if not option or getattr(error, "possibilities", None) or context is None:
+    if not option or context is None:
         return ""
     options = {name for parameter in context.command.params for name in parameter.opts}
     if option in ("-o", "--out", "--output") and "--results-dir" in options:
@@ -140,7 +140,10 @@ def _remedy_of(error: Exception) -> str:
     from unalike.spec.faults import similar_fields
 
     fields = similar_fields(option.lstrip("-").replace("-", "_"))
-    return f"; fields of a spec are written without dashes: {fields[0]}=VALUE" if fields else ""
+    is_exact = bool(fields) and fields[0].endswith(f".{option.lstrip('-').replace('-', '_')}")
+    if not fields or (getattr(error, "possibilities", None) and not is_exact):
+        return ""
+    return f"; fields of a spec are written without dashes: {fields[0]}=VALUE"
 
 
 def run_command(argv: Sequence[str]) -> int:

@@ -190,6 +190,11 @@ def test_standard_output_is_results_only(api: Calls, capsys: pytest.CaptureFixtu
             2,
             "error: No such option: --epochs; fields of a spec are written without dashes: train.num_epochs=VALUE",
         ),
+        (
+            ["train", "--seed", "3"],
+            2,
+            "error: No such option: --seed (Possible options: --spec); fields of a spec are written without dashes: train.seed=VALUE",
+        ),
         (["train", "a", "-o", "b"], 2, "error: No such option: -o; the folder of the results is -r DIR"),
         (["gallery", "list", "--epochs"], 2, "error: No such option: --epochs"),
         (
