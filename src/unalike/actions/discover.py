@@ -90,6 +90,8 @@ def run_discovery(experiment: Experiment, *, overwrite: bool = False) -> Result:
     if results_folder("discover", experiment) is None:
         name = Path(str(section.source).rstrip("/")).name.split(".")[0] or "images"
         settle(experiment, "discover.results_dir", f"{name}-groups", "the name of the source")
+        # A folder of which the user did not say that it is to exist is not made for a call that fails at once.
+        load_images(str(section.source), labeled=False, notices=Notices())
     source = str(section.source)
     _check_target(results_folder("discover", experiment), source, overwrite)
     if section.kind == "link" and ("://" in source or is_archive(resolve_source(source))):

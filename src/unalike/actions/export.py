@@ -22,6 +22,7 @@ from unalike.errors import (
     DataError,
     DeviceError,
     ExportError,
+    SpecError,
     UnreadableImage,
 )
 from unalike.progress import say
@@ -124,8 +125,8 @@ def export(
     refuse_several_processes("export")
     experiment = resolve_spec("export", spec, overrides, data)
     if not experiment.export.checkpoint:
-        raise ExportError("export.checkpoint is not set", expected="a trained checkpoint (.pth); random weights are "
-                          "not exported", remedy="set export.checkpoint=FILE")  # fmt: skip
+        raise SpecError("export.checkpoint is not set", expected="a trained checkpoint (.pth), or the folder of its run; random "
+                        "weights are not exported", remedy="unalike export MODEL, or export.checkpoint=FILE")  # fmt: skip
     return run_action(
         "export", run_export, experiment, (), None, resume=resume, overwrite=overwrite, message="exported: {path}"
     )

@@ -141,7 +141,8 @@ def find_model_source(section: Retrieval, name: str) -> str:
         del sources["checkpoint"]
     if not sources:
         raise SpecError(f"none of {', '.join(f'{name}.{key}' for key in fields)} is set", expected="a trained model",
-                        remedy=f"set {name}.checkpoint=FILE.pth, or {PRETRAINED} for the pretrained trunk without training")  # fmt: skip
+                        remedy=f"unalike {name} MODEL ..., or {name}.checkpoint=FILE.pth; {PRETRAINED} is the pretrained trunk "
+                        "without training")  # fmt: skip
     if len(sources) > 1:
         raise SpecError(f"{' and '.join(f'{name}.{key}' for key in sources)} are both set", remedy="keep one")
     key, source = next(iter(sources.items()))

@@ -73,8 +73,7 @@ def train(
         if overwrite:
             raise SpecError("--take and --overwrite together", remedy="leave --overwrite out")
         return _take(experiment, take)
-    if experiment.dataset.labels != "none":
-        require_training_data(experiment)
+    require_training_data(experiment)
     with policy_of_action(experiment.model.download):
         return _train_by_policy(experiment, start, resume=resume, overwrite=overwrite)
 

@@ -5,16 +5,19 @@ else goes to standard error. Nothing heavy is imported before an action is known
 """
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from unalike import __version__
 from unalike.cli.commands import ALIASES, COMMANDS, LazyGroup, is_command
 from unalike.cli.output import replace_closed_streams, tolerate_narrow_encodings
+from unalike.cli.positionals import unquoted_path
 from unalike.cli.signals import end_in_order
 from unalike.errors import Interrupted, SpecError, closest
 from unalike.runs.program_start import mark_program
@@ -91,7 +94,9 @@ def _explain(error: BaseException, verbose: bool, argv: Sequence[str]) -> int:
             print(one_line(redact(line)), file=sys.stderr)
     failure = known_failure(error)
     if failure is not None:
-        print(f"error: {failure}", file=sys.stderr)
+        quoted = unquoted_path(argv[1:])
+        hint = f"; a name with blanks is written in quotes: {shlex.quote(quoted)}" if quoted else ""
+        print(f"error: {failure}{hint}", file=sys.stderr)
         if isinstance(failure, Interrupted):
             from unalike.cli.next_steps import suggest_resume
 
@@ -107,16 +112,25 @@ def _called_as() -> str:
     return name if name in PROGRAMS else "python -m unalike" if name == "__main__" else PROGRAMS[0]
 
 
-def _help_of(error: Exception) -> str:
+def _help_of(error: Exception, argv: Sequence[str]) -> str:
     """The command that shows the help of the command whose call was wrong."""
     context = getattr(error, "ctx", None)
-    return f"{context.command_path if context is not None else _called_as()} --help"
+    if context is not None:
+        return f"{context.command_path} --help"
+    return f"{_called_as()} {argv[0]} --help" if is_command(argv[0]) else f"{_called_as()} --help"
 
 
 def _remedy_of(error: Exception) -> str:
-    """For an option that a command lacks: the fields of the spec of such a name, or the option for the results folder."""
+    """For an option that a command lacks: the field of the spec of such a name, or the option for the results folder.
+
+    For a command of several that was called without one of them: their names.
+    """
     option, context = getattr(error, "option_name", ""), getattr(error, "ctx", None)
-    if not option or getattr(error, "possibilities", None) or context is None:
+    if isinstance(getattr(context, "command", None), TyperGroup) and str(getattr(error, "message", "")).startswith(
+        "Missing command"
+    ):
+        return f"; one of {', '.join(context.command.list_commands(context))}"  # type: ignore[union-attr]
+    if not option or context is None:
         return ""
     options = {name for parameter in context.command.params for name in parameter.opts}
     if option in ("-o", "--out", "--output") and "--results-dir" in options:
@@ -126,7 +140,10 @@ def _remedy_of(error: Exception) -> str:
     from unalike.spec.faults import similar_fields
 
     fields = similar_fields(option.lstrip("-").replace("-", "_"))
-    return f"; fields of a spec are written without dashes: {fields[0]}=VALUE" if fields else ""
+    is_exact = bool(fields) and fields[0].endswith(f".{option.lstrip('-').replace('-', '_')}")
+    if not fields or (getattr(error, "possibilities", None) and not is_exact):
+        return ""
+    return f"; fields of a spec are written without dashes: {fields[0]}=VALUE"
 
 
 def run_command(argv: Sequence[str]) -> int:
@@ -146,7 +163,7 @@ def run_command(argv: Sequence[str]) -> int:
     except ClickException as error:
         message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
         print(
-            f"error: {one_line(redact(message)).rstrip('.')}{_remedy_of(error)}; see '{_help_of(error)}'",
+            f"error: {one_line(redact(message)).rstrip('.')}{_remedy_of(error)}; see '{_help_of(error, argv)}'",
             file=sys.stderr,
         )
         return 2

@@ -11,8 +11,7 @@ from unalike.errors import RunError
 from unalike.runs.filenames import SEARCH_FILE
 from unalike.runs.kpi_names import short_name
 
-automl_app = typer.Typer(name="automl", rich_markup_mode=None, help="Show the trials of a hyperparameter search.",
-                         no_args_is_help=True)  # fmt: skip
+automl_app = typer.Typer(name="automl", rich_markup_mode=None, help="Show the trials of a hyperparameter search.")
 
 MOST_TRIALS = 20  # listed without --all
 

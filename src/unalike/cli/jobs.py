@@ -15,9 +15,7 @@ from unalike.spec.actions import action_of
 if TYPE_CHECKING:
     from unalike.jobs import Job, Workspace
 
-job_app = typer.Typer(
-    rich_markup_mode=None, no_args_is_help=True, help="Actions as jobs, which run in the background, one after another."
-)
+job_app = typer.Typer(rich_markup_mode=None, help="Actions as jobs, which run in the background, one after another.")
 
 WorkspaceFolder = Annotated[
     str | None,

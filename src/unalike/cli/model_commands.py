@@ -8,7 +8,7 @@ import typer
 import unalike
 from unalike.cli.next_steps import suggest
 from unalike.cli.output import show_result
-from unalike.cli.positionals import model_argument, refuse_models, split_arguments
+from unalike.cli.positionals import model_argument, refuse_models, refuse_nothing, split_arguments
 from unalike.cli.section_options import Option, section_command
 from unalike.cli.shared_options import (
     Arguments,
@@ -46,6 +46,8 @@ def run_action(
     data, overrides = split_arguments(action, arguments)
     fields_by_name = fields or {}
     refuse_models({"--reference": fields_by_name.get(REFERENCE_FIELD), "--query": fields_by_name.get(QUERY_FIELD)})
+    if data is not None and any(fields_by_name.values()) and model_argument(arguments) is None:
+        refuse_nothing(data)
     overrides = flag_overrides(action, overrides, results_dir, policy, minutes=minutes, trials=trials, fields=fields)
     perform = getattr(unalike, {"inference": "infer"}.get(action, action))
     options = {} if take is None else {"take": take}

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
 from unalike.cli.shared_options import split_overrides
-from unalike.errors import SpecError
+from unalike.errors import DataError, SpecError
 from unalike.spec.actions import MODEL_ACTIONS
 
 _RETRIEVAL = {
@@ -65,6 +65,29 @@ def split_arguments(action: str, arguments: Sequence[str] | None) -> tuple[str |
                 f"two {kind}, {paths[0]!r} and {paths[1]!r}", expected="one", remedy=_second_remedy(action, paths)
             )
     return (data[0] if data else None), [*(_model_override(action, model) for model in models), *overrides]
+
+
+def refuse_nothing(path: str) -> None:
+    """Raise DataError for a path to nothing, which would count as images though a model may have been meant."""
+    if os.path.lexists(os.path.expanduser(path)) or any(mark in path for mark in ("://", "!", "#")):
+        return
+    from unalike.storage.outside_files import path_remedy
+
+    raise DataError(
+        f"{path}: no such file or folder",
+        expected="a model, the folder of its run, or images",
+        remedy=path_remedy(path),
+    )
+
+
+def unquoted_path(words: Sequence[str]) -> str:
+    """A path with blanks that exists and stands in several words of a command line, for want of quotes; empty text without."""
+    for first in range(len(words)):
+        for last in range(first + 2, len(words) + 1):
+            path = " ".join(words[first:last])
+            if not os.path.lexists(words[first]) and os.path.lexists(path):
+                return path
+    return ""
 
 
 def _second_remedy(action: str, paths: Sequence[str]) -> str:

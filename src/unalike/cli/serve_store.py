@@ -43,7 +43,7 @@ GalleryAddresses = Annotated[
     ),
 ]
 
-keys = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="API keys of the service: add, list, revoke.")
+keys = typer.Typer(rich_markup_mode=None, help="API keys of the service: add, list, revoke.")
 
 
 def add_store_commands(group: typer.Typer) -> None:

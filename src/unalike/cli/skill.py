@@ -7,9 +7,7 @@ import typer
 from unalike.cli.output import print_line, print_lines, show_result
 from unalike.cli.shared_options import AsJson, Quiet, Verbose, set_verbosity
 
-skill_app = typer.Typer(
-    rich_markup_mode=None, no_args_is_help=True, help="Install or print the skill, instructions for agents."
-)
+skill_app = typer.Typer(rich_markup_mode=None, help="Install or print the skill, instructions for agents.")
 
 
 @skill_app.command(short_help="Install the skill into a folder of skills.")

@@ -74,12 +74,16 @@ def load_from_spec(
 
 
 def require_training_data(experiment: Experiment) -> str:
-    """``dataset.train_dataset``. Raises SpecError where it is not set."""
-    source = experiment.dataset.train_dataset
-    if not source:
-        raise SpecError("dataset.train_dataset is not set", expected="a folder of class folders, an archive or a manifest",
-                        remedy="give the folder: unalike train DIR")  # fmt: skip
-    return source
+    """Return ``dataset.train_dataset``. Raises SpecError where it is not set."""
+    if not experiment.dataset.train_dataset:
+        what, option = (
+            ("images: a folder", " --no-labels")
+            if experiment.dataset.labels == "none"
+            else ("a folder of class folders", "")
+        )
+        raise SpecError("dataset.train_dataset is not set", expected=f"{what}, an archive or a manifest",
+                        remedy=f"give the folder: unalike train DIR{option}")  # fmt: skip
+    return experiment.dataset.train_dataset
 
 
 def load_training_sets(experiment: Experiment, notices: Notices, *, manifest: Path | None = None) -> TrainingSets:
@@ -147,10 +151,7 @@ def load_unlabeled_images(experiment: Experiment, notices: Notices) -> ImageSet:
         DataError: No usable images.
         SpecError: ``dataset.train_dataset`` is not set.
     """
-    source = experiment.dataset.train_dataset
-    if not source:
-        raise SpecError("dataset.train_dataset is not set", expected="images: a folder, an archive or a manifest",
-                        remedy="give the folder: unalike train DIR --no-labels")  # fmt: skip
+    source = require_training_data(experiment)
     return _training_rows(load_from_spec(experiment, source, notices, labeled=False))
 
 

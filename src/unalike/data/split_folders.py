@@ -55,7 +55,7 @@ def _notice_folders_of_classes(
     names = [name for folders in inner.values() for name in folders]
     if not names or "" in names or len(set(names)) < len(names) or len(names) < 2 * len(inner):
         return
-    remedy = f"if their {len(names)} folders are the classes: " + (
+    remedy = "if the innermost folders are the classes: " + (
         f"unalike train {shlex.quote(root)} dataset.class_from=leaf"
         if for_training
         else "give one of them, or one folder a class"

@@ -192,3 +192,11 @@ def test_a_name_that_is_too_long_with_its_folders_is_cut(tmp_path):
     for name in names:
         (tmp_path / name).touch()
         assert name.endswith(".png")
+
+
+def test_a_call_that_fails_at_once_leaves_no_folder_that_nobody_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for source in ("empty", "none"):
+        assert run_command(["discover", source]) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]

@@ -190,8 +190,21 @@ def test_standard_output_is_results_only(api: Calls, capsys: pytest.CaptureFixtu
             2,
             "error: No such option: --epochs; fields of a spec are written without dashes: train.num_epochs=VALUE",
         ),
+        (
+            ["train", "--seed", "3"],
+            2,
+            "error: No such option: --seed (Possible options: --spec); fields of a spec are written without dashes: train.seed=VALUE",
+        ),
         (["train", "a", "-o", "b"], 2, "error: No such option: -o; the folder of the results is -r DIR"),
         (["gallery", "list", "--epochs"], 2, "error: No such option: --epochs"),
+        (
+            ["train", "a", "--take"],
+            2,
+            "error: Option '--take' requires an argument; see 'python -m unalike train --help'",
+        ),
+        (["skill"], 2, "error: Missing command; one of install, show; see 'python -m unalike skill --help'"),
+        (["job"], 2, "error: Missing command; one of create, "),
+        (["inspect", "fitt"], 2, "error: No such command 'fitt'"),
         (["train", "a", "b"], 2, "error: two data folders, 'a' and 'b'"),
         (["evaluate", "a.pth", "b.onnx"], 2, "error: two models, 'a.pth' and 'b.onnx'"),
         (["train", "a.pth"], 2, "error: a.pth is a model, not data for train"),
@@ -240,6 +253,31 @@ def test_two_folders_or_files_are_told_with_the_call_that_was_meant(
     ):
         assert cli.run_command(argv) == 2
         assert remedy in capsys.readouterr().err
+
+
+def test_a_name_with_blanks_without_quotes_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my new photo.jpg").write_bytes(b"")
+    for argv in (["identify", "g.gallery", "my", "new", "photo.jpg"], ["train", "my", "new", "photo.jpg"]):
+        assert cli.run_command(argv) != 0
+        assert capsys.readouterr().err.endswith("; a name with blanks is written in quotes: 'my new photo.jpg'\n")
+    assert cli.run_command(["train", "my", "old"]) == 2
+    assert "quotes" not in capsys.readouterr().err
+
+
+def test_a_mistyped_model_is_not_taken_for_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("shop").mkdir()
+    assert cli.run_command(["evaluate", "runs/latest", "--reference", "shop"]) == 1
+    assert capsys.readouterr().err == (
+        "error: runs/latest: no such file or folder; expected a model, the folder of its run, or images; there is no folder runs either\n"
+    )
+    assert cli.run_command(["export", "shop"]) == 2
+    assert "export.checkpoint is not set" in capsys.readouterr().err
 
 
 def test_of_several_processes_the_first_prints_the_result(

@@ -58,7 +58,7 @@ def test_folders_of_class_folders_are_named_with_the_key_that_takes_the_inner_on
         )
         ((kind, name, detail),) = notices
         assert (kind, name) == ("folders-of-classes", "Fruit, Packages in my data/")
-        assert detail.startswith(f"if their 4 folders are the classes: {remedy}")
+        assert detail.startswith(f"if the innermost folders are the classes: {remedy}")
 
 
 @pytest.mark.parametrize("names", [
