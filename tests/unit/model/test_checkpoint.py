@@ -15,8 +15,7 @@ import pytest
 import torch
 
 from unalike.errors import RunError, WeightsError
-from unalike.model import checkpoint
-from unalike.model import hub_files
+from unalike.model import checkpoint, hub_files
 from unalike.model.checkpoint import load_embedder, network_key, read_checkpoint, write_checkpoint
 from unalike.model.embedder import Embedder, EmbedderConfig, create_embedder
 
