@@ -11,6 +11,7 @@ from unalike.cli.shared_options import AsJson, GroupWithDefault, Quiet, Verbose,
 
 LIST = "list"
 _MEGABYTE = 1e6
+_OWN_FILE = "name a file of your own in model.pretrained_trunk_path"
 
 
 class TrunksGroup(GroupWithDefault):
@@ -131,9 +132,11 @@ def _lines(row: Mapping[str, Any]) -> list[str]:
     cost = f"input {height} x {width}"
     if row["parameters"] is not None:
         cost = f"{row['parameters'] / 1e6:.1f} M parameters, {row['multiply_adds'] / 1e9:.2f} G multiply-adds at {height} x {width}"
-    weights = {"own file": "none published: name a file of your own in model.pretrained_trunk_path"}.get(
-        row["origin"], f"{row['origin']} {row['source']}, license {row['license']}"
-    )
+    weights = f"{row['origin']} {row['source']}, license {row['license']}"
+    if row["origin"] == "own file":
+        weights = f"none published: {_OWN_FILE}"
+    elif row["origin"] == "address" and row["path"] is None:
+        weights += f"; they are not downloaded: {_OWN_FILE}"
     here = f"not here: unalike trunks fetch {row['name']} downloads them (bytes: {row['download_bytes']})"
     if row["path"] is not None:
         here = f"here: {_megabytes(row['bytes'])}, {row['path']}"

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.program import unalike
 from unalike.actions import trunks
+from unalike.cli.trunks import _lines
 
 LITE = "tf_efficientnet_lite0"
 
@@ -39,6 +40,16 @@ def test_the_list_states_facts_in_json_and_in_lines():
     assert "bytes: unknown" in lines
     own = unalike("trunks", "fan_tiny").stdout
     assert "none published: name a file of your own in model.pretrained_trunk_path" in own and "fetch" not in own
+
+
+def test_weights_at_an_address_that_is_not_fetched_say_what_to_do():
+    facts = {"name": "x", "weights": "x.in1k", "input_size": [224, 224], "license": "not stated", "parameters": None,
+             "origin": "address", "source": "https://example.org/x.pth", "path": None, "bytes": None, "download_bytes": 0}  # fmt: skip
+    last = _lines(facts)[-1]
+    assert last.startswith(
+        "    weights: address https://example.org/x.pth, license not stated; they are not downloaded: "
+    )
+    assert last.endswith("model.pretrained_trunk_path")
 
 
 def test_the_list_without_a_word_is_what_is_here():
