@@ -167,9 +167,9 @@ class Front:
             await self.service.access.check(scope["method"], scope["path"], headers, context)
             response = None if endpoint is None else await endpoint.call(request)
         except Exception as error:
-            known = respond(scope, error)
-            await (known or failure_response(scope))(scope, receive, send)
-            if known is None:
+            answer = respond(scope, error)
+            await (answer or failure_response(scope))(scope, receive, send)
+            if answer is None:
                 raise
             return
         if response is None:

@@ -95,15 +95,15 @@ class StartUp:
 
     async def _start(self) -> None:
         try:
-            loaded = await _call_in_thread(self._load)
-            self._service = loaded.service
-            await loaded.service.start()
+            parts = await _call_in_thread(self._load)
+            self._service = parts.service
+            await parts.service.start()
             if self._waits:
-                (await _call_in_thread(loaded.load_rest))()
-            self._app = loaded.app
+                (await _call_in_thread(parts.load_rest))()
+            self._app = parts.app
             self._on_ready()
             if not self._waits:
-                (await _call_in_thread(loaded.load_rest))()
+                (await _call_in_thread(parts.load_rest))()
         except Exception as error:  # noqa: BLE001  the server says it, and ends
             self._on_failure(error)
 
