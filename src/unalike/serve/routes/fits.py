@@ -211,13 +211,13 @@ def _add_good_decisions(service: Service, options: dict[str, Any]) -> int:
 def _require_enough(options: dict[str, Any], not_kept: int) -> None:
     """Refuse too few good images. Raises Problem (422)."""
     count, rate = len(options["images"]), options["rate"]
-    needed = max(2, images_needed(rate))
-    if count >= needed:
+    least = max(2, images_needed(rate))
+    if count >= least:
         return
-    missing = needed - count
+    missing = least - count
     lost = f" ({not_kept} more were called good, and their picture is not kept)" if not_kept else ""
     raise Problem(422, "no-images", f"{count} good images{lost}: {missing} too few for a share of {rate:.3g} false alarms",
-                  expected=f"at least {needed} images", remedy="send more good images, confirm more answers of an inspector, or allow a "
+                  expected=f"at least {least} images", remedy="send more good images, confirm more answers of an inspector, or allow a "
                   "larger share of false alarms")  # fmt: skip
 
 
