@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 
-from tests.browser.actions import PATIENCE_MS, SHAPES, message, undo, until
+from tests.browser.actions import PATIENCE_MS, SHAPES, message, undo, until, upload
 from tests.browser.view import Visit
 from tests.support.workbench import BIDI, MARKUP, NAMES, Workbench, noise_picture, workbench
 from unalike.recognition.gallery import Gallery
@@ -353,6 +353,32 @@ def test_a_class_is_renamed_and_merged_and_it_is_undone(browser, service):
     assert (service.counts()[name], service.counts()[other]) == (2, 1)
 
 
+def test_a_picture_for_a_class_that_was_renamed_in_another_tab_makes_no_new_class(browser, service):
+    label, name = "in two tabs", "renamed in the other tab"
+    enroll(service, label, noise_picture(480))
+    with Visit(browser) as visit:
+        page = visit.page
+        page.goto(class_address(service, label))
+        service.call("POST", "/v1/classes/rename", json={"label": label, "new": name})
+        upload(page, noise_picture(481))
+        message(page, f"There is no class {label} any more")
+        assert label not in service.counts() and service.counts()[name] == 1
+        visit.messages = [text for text in visit.messages if "404" not in text]  # the browser's own line
+        assert not page.locator("#drop").is_visible() and not visit.faults(), "\n".join(visit.faults())
+        page.get_by_role("link", name="See all classes").click()
+        page.locator(".cell-name", has_text=name).wait_for()
+        page.goto(class_address(service, name))
+        service.call("DELETE", f"/v1/classes?{urlencode({'label': name})}")
+        page.keyboard.press("e")
+        page.locator("#name-text").fill("another name")
+        page.keyboard.press("Enter")
+        message(page, f"There is no class {name} any more")
+        page.get_by_role("link", name="Make a class of this name").click()
+        upload(page, noise_picture(482))
+        message(page, "1 reference added")
+        assert service.counts()[name] == 1
+
+
 def test_a_class_is_deleted_and_what_was_kept_comes_back(browser, service):
     label = "to delete"
     enroll(service, label, *(noise_picture(500 + seed) for seed in range(3)))
@@ -371,9 +397,11 @@ def test_a_class_is_deleted_and_what_was_kept_comes_back(browser, service):
         page.locator("#confirm-yes").click()
         message(page, "is deleted, 3 references removed")
         assert label not in service.counts()
+        page.wait_for_url("**/classes?**")
         undo(page, "is deleted")
-        page.locator("[role=option]").nth(2).wait_for()
         assert {entry["name"].split("/")[0] for entry in references(service, label)} == pictures
+        page.locator(".cell-name", has_text=label).wait_for()
+        page.goto(class_address(service, label))
         delete.click()
         page.locator("#confirm-yes").click()
         message(page, "is deleted")

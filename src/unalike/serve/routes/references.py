@@ -25,7 +25,14 @@ from unalike.serve.changes import Change, apply, bounded, carry_out, request_dig
 from unalike.serve.documents import add_scoped, image_body, problems, query_parameters
 from unalike.serve.problems import Problem
 from unalike.serve.resources import GalleryResource
-from unalike.serve.routes.classes import MAX_LABEL, MAX_PAGE, PAGE_PARAMETERS, check_new_classes, no_class
+from unalike.serve.routes.classes import (
+    MAX_LABEL,
+    MAX_PAGE,
+    PAGE_PARAMETERS,
+    check_new_classes,
+    no_class,
+    require_classes,
+)
 from unalike.serve.routes.decisions import decision_upload, image_response, stored_image
 from unalike.serve.routes.recognition import require_images
 from unalike.serve.service import Service, json_response
@@ -120,33 +127,41 @@ def _add_enrollment(service: Service, router: APIRouter) -> None:
         form = await service.read_images(request, resource.network)
         parameters = Parameters(form.values)
         await _add_own_images(service, request, parameters, form)
-        labels = _labels(parameters, form)
+        labels, must_exist = _labels(parameters, form), parameters.boolean("require_class")
         parameters.finish()
         await check_new_classes(resource, labels)
         uploads = require_images(form)
+        required = sorted(set(labels)) if must_exist else []
 
         async def perform(change: Change) -> tuple[int, Any]:
+            if change.claim is None or not change.claim.is_retry:  # before any work; it is looked at again below
+                await asyncio.to_thread(require_classes, resource.gallery, required)
             vectors_ND = await embed_references(service, request, resource, uploads)
             hashes = await _keep_all(service, uploads)
             names = [reference_name(sha, change.token(number)) for number, sha in enumerate(hashes)]
-            return await asyncio.to_thread(_enroll, service, resource, change, vectors_ND, labels, names)
+            return await asyncio.to_thread(_enroll, service, resource, change, vectors_ND, labels, names, required)
 
-        return await carry_out(service, request, request_digest(request, {"label": labels}, uploads), perform)
+        return await carry_out(
+            service, request, request_digest(request, {"label": labels, "require_class": must_exist}, uploads), perform
+        )
 
     parameters = {
         "label": {**_LABEL, "description": "Class of all images."},
         "decision": {"type": "string", "description": "Id of a decision whose image is enrolled, in place of images."},
         "pictures": {"type": "array", "items": {"type": "string"}, "description": "Content hashes of pictures that the service "
                      "keeps, in place of images."},
+        "require_class": {"type": "boolean", "default": False, "description": "Refuse with 404 where there is no such class, such "
+                          "as one that somebody renamed in the meantime; otherwise its first image makes it."},
     }  # fmt: skip
     add_scoped(router, "POST", "galleries", "/references", enroll, answer=Enrollment, status=201, statuses=[409],
                summary="Enroll images as references of a class.", extra=image_body({"image": "Images of the class."}, parameters, required=()))  # fmt: skip
 
 
 def _enroll(
-    service: Service, resource: GalleryResource, change: Change, vectors_ND: np.ndarray, labels: Sequence[str], names: Sequence[str]
+    service: Service, resource: GalleryResource, change: Change, vectors_ND: np.ndarray, labels: Sequence[str], names: Sequence[str],
+    required: Sequence[str],
 ) -> tuple[int, Any]:  # fmt: skip
-    """Put references into a gallery, those of a repeated request once; in a thread."""
+    """Put references into a gallery, those of a repeated request once, where it has the classes ``required``; in a thread."""
     decoding = resource.view.decoding
 
     def function(gallery: GalleryBackend) -> list[Entry]:
@@ -155,6 +170,7 @@ def _enroll(
         if change.claim is not None and change.claim.is_retry and gallery.has_name(names[0]):
             ids = [gallery.ids_of_name(name)[0] for name in names]  # applied before the process was killed
         else:
+            require_classes(gallery, required)
             ids = gallery.enrol(vectors_ND, labels, names)
         return [Entry(id, label, name) for id, label, name in zip(ids, labels, names, strict=True)]
 

@@ -1,5 +1,6 @@
 // The page Classes: the grid, and its search.
 import { call, galleryPath, say, sayProblem } from "./api.js";
+import { sayDeleted } from "./deleted_class.js";
 import { fetchFragment } from "./fragments.js";
 import { bindKeys } from "./keys.js";
 import { askName } from "./name_dialog.js";
@@ -90,10 +91,11 @@ document.getElementById("classes").addEventListener("click", async ({ target }) 
 
 async function nameClass() {
   const label = await askName({ title: "A new class", verb: "Go on to its pictures" });
-  if (label) location.assign(`/classes/view?${new URLSearchParams({ gallery, label })}`);
+  if (label) location.assign(`/classes/view?${new URLSearchParams({ gallery, label, new: "true" })}`);
 }
 
 document.getElementById("new-class")?.addEventListener("click", nameClass);
+sayDeleted(async () => grid.restart(await fetchPart(shown, 0)));
 bindKeys({
   "/": () => field.focus(),
   n: () => document.getElementById("new-class") && nameClass(),

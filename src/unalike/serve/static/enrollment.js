@@ -9,13 +9,15 @@ const MOST_MOVED = 1000; // references of a request that moves or removes
  * @param {string} gallery
  * @param {{file: File, label: string, name: string}[]} pictures
  * @param {Element} place where progress is shown
+ * @param {{mustExist?: boolean}} options `mustExist`: no new class is made
  * @returns {Promise<{ids: number[], refused: {name: string, reason: string}[]}>}
  */
-export async function enrollPictures(gallery, pictures, place) {
+export async function enrollPictures(gallery, pictures, place, { mustExist = false } = {}) {
   const { results, refused } = await sendAll(pictures, place, async ({ file, label, name }) => {
     const form = new FormData();
     form.append("image", file, name);
     form.append("label", label);
+    if (mustExist) form.append("require_class", "true");
     const { references } = await call("POST", galleryPath(gallery, "/references"), { form });
     return references[0].id;
   });

@@ -74,6 +74,24 @@ def test_of_several_images_all_are_enrolled_or_none(tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_a_class_that_must_exist_is_not_made_where_it_was_renamed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            data = {"label": "red", "require_class": "true"}
+            answer = await it.client.post("/v1/references", files=files(picture(GOLD)), data=data)
+            assert answer.status_code == 201
+            renamed = await it.client.post("/v1/classes/rename", json={"label": "red", "new": "ruby"})
+            assert renamed.status_code == 200
+            refused = await it.client.post("/v1/references", files=files(picture((1, 2, 3))), data=data)
+            assert refused.status_code == 404 and refused.json()["type"].endswith("no-class")
+            counts = it.service.resources.gallery().gallery.counts()
+            assert counts == {"ruby": 2, "green": 1, "blue": 1}
+            made = await it.client.post("/v1/references", files=files(picture((1, 2, 3))), data={"label": "red"})
+            assert made.status_code == 201
+
+    run(scenario())
+
+
 def test_a_repeated_request_is_carried_out_once(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as it:
