@@ -484,6 +484,53 @@ def test_a_folder_becomes_classes_and_it_is_undone(browser, service, tmp_path):
         assert service.counts() == counts
 
 
+def test_an_import_that_a_reload_breaks_off_is_said_and_gone_on_with_or_undone(browser, service, tmp_path):
+    folder = tmp_path / "broken"
+    for number in range(8):
+        path = folder / "broken off" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(noise_picture(900 + number))
+    with Visit(browser, 390) as visit:
+        page = visit.page
+        page.goto(f"{service.address}/classes/import")
+        # After two pictures none is answered any more.
+        sent: list[str] = []
+
+        def pass_two(route: Any) -> None:
+            sent.append(route.request.url)
+            if len(sent) <= 2:
+                route.continue_()
+
+        page.route("**/v1/galleries/*/references", pass_two)
+        page.set_input_files("#folder", str(folder))
+        page.locator("#enrolling", has_text="2 of 8 pictures").wait_for(timeout=PATIENCE_MS)
+        page.close()
+        page = visit.page = visit.context.new_page()
+        page.on("console", lambda text: visit.messages.append(text.text))
+        page.goto(f"{service.address}/classes")
+        page.locator("#broken-import", has_text="At least 2 of 8 pictures were added").wait_for()
+        assert service.counts()["broken off"] == 2
+        page.goto(f"{service.address}/classes/import")
+        page.locator("#broken-import", has_text="At least 2 of 8").wait_for()
+        assert not visit.faults(), "\n".join(visit.faults())
+        page.set_input_files("#folder", str(folder))
+        page.locator("#summary", has_text="6 of 8 files became references").wait_for(timeout=PATIENCE_MS)
+        assert "2 were references of their class already" in page.locator("#summary").inner_text()
+        assert service.counts()["broken off"] == 8
+        page.reload()
+        assert page.locator("#broken-import").is_hidden(), "an import that ended is none that was broken off"
+        page.evaluate(
+            "ids => localStorage.setItem('unalike-import:' + document.getElementById('import').dataset.gallery,"
+            " JSON.stringify({total: 9, ids}))",
+            [entry["id"] for entry in references(service, "broken off")[:3]],
+        )
+        page.reload()
+        page.get_by_role("button", name="Undo: remove these 3").click()
+        until(lambda: service.counts()["broken off"] == 5, page)
+        page.locator("#broken-import").wait_for(state="hidden")
+        assert not visit.messages
+
+
 def test_a_table_with_its_pictures_becomes_references(browser, service):
     table = '\ufeffpath;label\r\n"a ""1"".png";"semi; colon"\r\nsub/b.png;plain\r\nmissing.png;plain\r\n;plain\r\nb.png;\r\n'
     sent = [

@@ -114,14 +114,14 @@ async function add(files) {
   if (!mayMake && state().total === "0") return sayGone(label);
   const pictures = [...files].map((file) => ({ file, label, name: file.name || "picture" }));
   if (!pictures.length) return;
-  const { ids, refused } = await enrollPictures(gallery, pictures, document.getElementById("enrolling"), { mustExist: !mayMake });
+  const { ids, known, refused } = await enrollPictures(gallery, pictures, document.getElementById("enrolling"), { mustExist: !mayMake });
   const takeAway = changer(gallery, ids);
   const undo = async () => {
     await takeAway();
     await show(label, mayMake);
   };
-  const words = refused.length ? `, ${count(refused.length, "picture")} refused` : "";
-  say(`${count(ids.length)} added${words}.`, { isBad: !ids.length, ...(ids.length ? { undo } : {}) });
+  const words = `${known ? `, ${known} already there` : ""}${refused.length ? `, ${count(refused.length, "picture")} refused` : ""}`;
+  say(`${count(ids.length)} added${words}.`, { isBad: !ids.length && !known, ...(ids.length ? { undo } : {}) });
   await show(label, mayMake);
   if (state().total === "0" && !mayMake) sayGone(label);
 }

@@ -2,6 +2,7 @@
 import { call, galleryPath, say, sayProblem } from "./api.js";
 import { sayDeleted } from "./deleted_class.js";
 import { fetchFragment } from "./fragments.js";
+import { showBrokenImport } from "./import_record.js";
 import { bindKeys } from "./keys.js";
 import { askName } from "./name_dialog.js";
 import { VirtualGrid } from "./virtual_grid.js";
@@ -95,7 +96,9 @@ async function nameClass() {
 }
 
 document.getElementById("new-class")?.addEventListener("click", nameClass);
-sayDeleted(async () => grid.restart(await fetchPart(shown, 0)));
+const showFirst = async () => grid.restart(await fetchPart(shown, 0));
+sayDeleted(showFirst);
+if (document.getElementById("broken-import")) showBrokenImport(gallery, (work) => work(), showFirst);
 bindKeys({
   "/": () => field.focus(),
   n: () => document.getElementById("new-class") && nameClass(),
