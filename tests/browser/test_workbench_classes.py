@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 
-from tests.browser.actions import PATIENCE_MS, SHAPES, message, undo, until
+from tests.browser.actions import PATIENCE_MS, SHAPES, message, undo, until, upload
 from tests.browser.view import Visit
 from tests.support.workbench import BIDI, MARKUP, NAMES, Workbench, noise_picture, workbench
 from unalike.recognition.gallery import Gallery
@@ -353,6 +353,32 @@ def test_a_class_is_renamed_and_merged_and_it_is_undone(browser, service):
     assert (service.counts()[name], service.counts()[other]) == (2, 1)
 
 
+def test_a_picture_for_a_class_that_was_renamed_in_another_tab_makes_no_new_class(browser, service):
+    label, name = "in two tabs", "renamed in the other tab"
+    enroll(service, label, noise_picture(480))
+    with Visit(browser) as visit:
+        page = visit.page
+        page.goto(class_address(service, label))
+        service.call("POST", "/v1/classes/rename", json={"label": label, "new": name})
+        upload(page, noise_picture(481))
+        message(page, f"There is no class {label} any more")
+        assert label not in service.counts() and service.counts()[name] == 1
+        visit.messages = [text for text in visit.messages if "404" not in text]  # the browser's own line
+        assert not page.locator("#drop").is_visible() and not visit.faults(), "\n".join(visit.faults())
+        page.get_by_role("link", name="See all classes").click()
+        page.locator(".cell-name", has_text=name).wait_for()
+        page.goto(class_address(service, name))
+        service.call("DELETE", f"/v1/classes?{urlencode({'label': name})}")
+        page.keyboard.press("e")
+        page.locator("#name-text").fill("another name")
+        page.keyboard.press("Enter")
+        message(page, f"There is no class {name} any more")
+        page.get_by_role("link", name="Make a class of this name").click()
+        upload(page, noise_picture(482))
+        message(page, "1 reference added")
+        assert service.counts()[name] == 1
+
+
 def test_a_class_is_deleted_and_what_was_kept_comes_back(browser, service):
     label = "to delete"
     enroll(service, label, *(noise_picture(500 + seed) for seed in range(3)))
@@ -371,9 +397,11 @@ def test_a_class_is_deleted_and_what_was_kept_comes_back(browser, service):
         page.locator("#confirm-yes").click()
         message(page, "is deleted, 3 references removed")
         assert label not in service.counts()
+        page.wait_for_url("**/classes?**")
         undo(page, "is deleted")
-        page.locator("[role=option]").nth(2).wait_for()
         assert {entry["name"].split("/")[0] for entry in references(service, label)} == pictures
+        page.locator(".cell-name", has_text=label).wait_for()
+        page.goto(class_address(service, label))
         delete.click()
         page.locator("#confirm-yes").click()
         message(page, "is deleted")
@@ -454,6 +482,53 @@ def test_a_folder_becomes_classes_and_it_is_undone(browser, service, tmp_path):
         assert not visit.faults(), "\n".join(visit.faults())
         undo(page, "3 references imported")
         assert service.counts() == counts
+
+
+def test_an_import_that_a_reload_breaks_off_is_said_and_gone_on_with_or_undone(browser, service, tmp_path):
+    folder = tmp_path / "broken"
+    for number in range(8):
+        path = folder / "broken off" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(noise_picture(900 + number))
+    with Visit(browser, 390) as visit:
+        page = visit.page
+        page.goto(f"{service.address}/classes/import")
+        # After two pictures none is answered any more.
+        sent: list[str] = []
+
+        def pass_two(route: Any) -> None:
+            sent.append(route.request.url)
+            if len(sent) <= 2:
+                route.continue_()
+
+        page.route("**/v1/galleries/*/references", pass_two)
+        page.set_input_files("#folder", str(folder))
+        page.locator("#enrolling", has_text="2 of 8 pictures").wait_for(timeout=PATIENCE_MS)
+        page.close()
+        page = visit.page = visit.context.new_page()
+        page.on("console", lambda text: visit.messages.append(text.text))
+        page.goto(f"{service.address}/classes")
+        page.locator("#broken-import", has_text="At least 2 of 8 pictures were added").wait_for()
+        assert service.counts()["broken off"] == 2
+        page.goto(f"{service.address}/classes/import")
+        page.locator("#broken-import", has_text="At least 2 of 8").wait_for()
+        assert not visit.faults(), "\n".join(visit.faults())
+        page.set_input_files("#folder", str(folder))
+        page.locator("#summary", has_text="6 of 8 files became references").wait_for(timeout=PATIENCE_MS)
+        assert "2 were references of their class already" in page.locator("#summary").inner_text()
+        assert service.counts()["broken off"] == 8
+        page.reload()
+        assert page.locator("#broken-import").is_hidden(), "an import that ended is none that was broken off"
+        page.evaluate(
+            "ids => localStorage.setItem('unalike-import:' + document.getElementById('import').dataset.gallery,"
+            " JSON.stringify({total: 9, ids}))",
+            [entry["id"] for entry in references(service, "broken off")[:3]],
+        )
+        page.reload()
+        page.get_by_role("button", name="Undo: remove these 3").click()
+        until(lambda: service.counts()["broken off"] == 5, page)
+        page.locator("#broken-import").wait_for(state="hidden")
+        assert not visit.messages
 
 
 def test_a_table_with_its_pictures_becomes_references(browser, service):

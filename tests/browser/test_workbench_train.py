@@ -108,8 +108,9 @@ def test_from_corrections_to_a_promoted_model_and_back(browser, service):
         page.locator('[data-act="compare"]').first.wait_for(timeout=PATIENCE_MS)
         assert page.locator(".candidate h3").first.inner_text() == MARKUP
         (candidate,) = service.call("GET", "/v1/candidates")["candidates"]
-        page.locator('[data-act="compare"]').click()
+        page.locator('[data-act="compare"]').dblclick()
         message(page, "The comparison is done", PATIENCE_MS)
+        assert len(service.call("GET", "/v1/tasks?kind=compare")["tasks"]) == 1, "a double click begins one"
         verdict = page.locator(".verdict").inner_text()
         decision = service.call("GET", f"/v1/candidates/{candidate['id']}")["comparison"]["result"]["verdict"][
             "decision"

@@ -111,16 +111,18 @@ def read_class(service: Service, request: Request) -> tuple[GalleryResource, str
 
 
 async def _references(service: Service, request: Request) -> dict[str, Any]:
-    """A page of the references of a class; a class that does not exist has none, and gets some on this page."""
+    """A page of the references of a class; one that does not exist gets some on this page where ``new`` asks for it."""
     resource, label, parameters = read_class(service, request)
-    after = parameters.integer("after", -1, -1, MAX_ID)
+    after, is_new = parameters.integer("after", -1, -1, MAX_ID), parameters.boolean("new")
     parameters.finish()
 
     def find() -> dict[str, Any]:
         with resource.gallery.view() as view:
             return _page(view, resource, label, after)
 
-    return {"gallery": resource.name, "label": label, "after": after, **await asyncio.to_thread(find)}
+    values = await asyncio.to_thread(find)
+    is_new = is_new and not values["total"]
+    return {"gallery": resource.name, "label": label, "after": after, "is_new": is_new, **values}
 
 
 def _page(view: GalleryView, resource: GalleryResource, label: str, after: int) -> dict[str, Any]:

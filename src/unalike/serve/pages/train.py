@@ -19,7 +19,7 @@ from unalike.serve.routes.tasks import plain_task
 from unalike.serve.routes.trainings import GOALS, check_values
 from unalike.serve.service import Service
 from unalike.serve.store import TaskRecord
-from unalike.serve.store.learning import LEARNING_KINDS, TRAIN
+from unalike.serve.store.learning import COMPARE, LEARNING_KINDS, TRAIN
 from unalike.serve.store.records import RUNNING, WAITING
 from unalike.serve.uploads import Parameters
 from unalike.spec.automl import MAX_MINUTES
@@ -110,6 +110,7 @@ def _state(service: Service, resource: GalleryResource) -> dict[str, Any]:
         candidates.append(candidate)
     return {
         "tasks": tasks, "candidates": candidates, "can_roll_back": learning.standing_promotion(resource.name) is not None,
+        "compared": {task.options.get("model") for task in service.store.tasks.find_open(COMPARE, resource.name)},
         "is_busy": any(not view.is_over for view in tasks), "network": network,
         "has_shadow": bool(service.store.shadows.active(resource.name)),
     }  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Annotated, Any
 
@@ -19,13 +20,20 @@ from starlette.responses import Response
 from unalike.data.decode import IMAGE_SUFFIXES, open_image
 from unalike.data.folders import normalize_class_name
 from unalike.errors import NoSuchImage, UnreadableImage
-from unalike.recognition.backends.protocol import Entry, GalleryBackend
+from unalike.recognition.backends.protocol import Entry, GalleryBackend, pages
 from unalike.serve.batching import EmbedFinish
 from unalike.serve.changes import Change, apply, bounded, carry_out, request_digest
 from unalike.serve.documents import add_scoped, image_body, problems, query_parameters
 from unalike.serve.problems import Problem
 from unalike.serve.resources import GalleryResource
-from unalike.serve.routes.classes import MAX_LABEL, MAX_PAGE, PAGE_PARAMETERS, check_new_classes, no_class
+from unalike.serve.routes.classes import (
+    MAX_LABEL,
+    MAX_PAGE,
+    PAGE_PARAMETERS,
+    check_new_classes,
+    no_class,
+    require_classes,
+)
 from unalike.serve.routes.decisions import decision_upload, image_response, stored_image
 from unalike.serve.routes.recognition import require_images
 from unalike.serve.service import Service, json_response
@@ -55,6 +63,9 @@ class Enrollment(BaseModel):
     gallery: str
     references: list[ReferenceModel]
     images: int = Field(description="Number of all references of the gallery.")
+    already_there: int = Field(
+        description="With `skip_known`: number of the images that were left out, since they are references of their class."
+    )
 
 
 class ReferenceRemoval(BaseModel):
@@ -121,48 +132,107 @@ def _add_enrollment(service: Service, router: APIRouter) -> None:
         parameters = Parameters(form.values)
         await _add_own_images(service, request, parameters, form)
         labels = _labels(parameters, form)
+        must_exist, skip_known = parameters.boolean("require_class"), parameters.boolean("skip_known")
         parameters.finish()
         await check_new_classes(resource, labels)
         uploads = require_images(form)
+        required = sorted(set(labels)) if must_exist else []
+        values = {"label": labels, "require_class": must_exist, "skip_known": skip_known}
 
         async def perform(change: Change) -> tuple[int, Any]:
+            if change.claim is None or not change.claim.is_retry:  # before any work; it is looked at again below
+                await asyncio.to_thread(require_classes, resource.gallery, required)
             vectors_ND = await embed_references(service, request, resource, uploads)
             hashes = await _keep_all(service, uploads)
             names = [reference_name(sha, change.token(number)) for number, sha in enumerate(hashes)]
-            return await asyncio.to_thread(_enroll, service, resource, change, vectors_ND, labels, names)
+            batch = _Batch(vectors_ND, labels, names, required, skip_known)
+            return await asyncio.to_thread(_enroll, service, resource, change, batch)
 
-        return await carry_out(service, request, request_digest(request, {"label": labels}, uploads), perform)
+        return await carry_out(service, request, request_digest(request, values, uploads), perform)
 
     parameters = {
         "label": {**_LABEL, "description": "Class of all images."},
         "decision": {"type": "string", "description": "Id of a decision whose image is enrolled, in place of images."},
         "pictures": {"type": "array", "items": {"type": "string"}, "description": "Content hashes of pictures that the service "
                      "keeps, in place of images."},
+        "require_class": {"type": "boolean", "default": False, "description": "Refuse with 404 where there is no such class, such "
+                          "as one that somebody renamed in the meantime; otherwise its first image makes it."},
+        "skip_known": {"type": "boolean", "default": False, "description": "Leave out images that are references of their class "
+                       "already, by content; the answer counts them. An import that was broken off goes on with it."},
     }  # fmt: skip
     add_scoped(router, "POST", "galleries", "/references", enroll, answer=Enrollment, status=201, statuses=[409],
                summary="Enroll images as references of a class.", extra=image_body({"image": "Images of the class."}, parameters, required=()))  # fmt: skip
 
 
-def _enroll(
-    service: Service, resource: GalleryResource, change: Change, vectors_ND: np.ndarray, labels: Sequence[str], names: Sequence[str]
-) -> tuple[int, Any]:  # fmt: skip
-    """Put references into a gallery, those of a repeated request once; in a thread."""
+@dataclass(frozen=True)
+class _Batch:
+    """What one request enrolls.
+
+    Attributes:
+        vectors_ND: embeddings.
+        labels, names: of each image.
+        required: classes that the gallery must have.
+        skip_known: whether images that are references of their class are left out.
+    """
+
+    vectors_ND: np.ndarray
+    labels: Sequence[str]
+    names: Sequence[str]
+    required: Sequence[str]
+    skip_known: bool
+
+    def put(self, gallery: GalleryBackend, is_retry: bool) -> list[Entry]:
+        """Put the images into a gallery, those of a repeated request once. Raises Problem (404)."""
+        numbers = range(len(self.names))
+        if is_retry and (applied := [number for number in numbers if gallery.has_name(self.names[number])]):
+            ids = [gallery.ids_of_name(self.names[number])[0] for number in applied]  # before the process was killed
+            return self._entries(applied, ids)
+        require_classes(gallery, self.required)
+        chosen = self._unknown(gallery) if self.skip_known else list(numbers)
+        if not chosen:
+            return []
+        labels, names = ([values[number] for number in chosen] for values in (self.labels, self.names))
+        return self._entries(chosen, gallery.enrol(self.vectors_ND[chosen], labels, names))
+
+    def _unknown(self, gallery: GalleryBackend) -> list[int]:
+        """Numbers of the images that are no references of their class, each content once."""
+        with gallery.view() as view:
+            counts = view.counts()
+            entries = [entry for label in set(self.labels) if label in counts for entry in pages(view, label)]
+        known = {(entry.label, hash_of_reference(entry.name)) for entry in entries}
+        chosen = []
+        for number, image in enumerate(zip(self.labels, map(hash_of_reference, self.names), strict=True)):
+            if image not in known:
+                known.add(image)
+                chosen.append(number)
+        return chosen
+
+    def _entries(self, numbers: Sequence[int], ids: Sequence[int]) -> list[Entry]:
+        return [Entry(id, self.labels[number], self.names[number]) for number, id in zip(numbers, ids, strict=True)]
+
+
+def _enroll(service: Service, resource: GalleryResource, change: Change, batch: _Batch) -> tuple[int, Any]:
+    """Put references into a gallery; in a thread."""
     decoding = resource.view.decoding
 
     def function(gallery: GalleryBackend) -> list[Entry]:
         own = gallery.model_identity.decoding
         gallery.model_identity = gallery.model_identity.with_decoding(own.completed(decoding))
-        if change.claim is not None and change.claim.is_retry and gallery.has_name(names[0]):
-            ids = [gallery.ids_of_name(name)[0] for name in names]  # applied before the process was killed
-        else:
-            ids = gallery.enrol(vectors_ND, labels, names)
-        return [Entry(id, label, name) for id, label, name in zip(ids, labels, names, strict=True)]
+        return batch.put(gallery, change.claim is not None and change.claim.is_retry)
 
     def answer(entries: list[Entry]) -> tuple[int, Any]:
         plain = [plain_reference(resource, entry) for entry in entries]
-        return 201, {"gallery": resource.name, "references": plain, "images": len(resource.gallery)}
+        rest = len(batch.names) - len(entries)
+        return 201, {
+            "gallery": resource.name,
+            "references": plain,
+            "images": len(resource.gallery),
+            "already_there": rest,
+        }
 
-    details = {"labels": bounded(sorted(set(labels))), "images": len(labels)}
+    details = {"labels": bounded(sorted(set(batch.labels))), "images": len(batch.labels)}
+    if batch.skip_known:
+        details["skip_known"] = True
     return apply(service, resource, change, "references.add", details, function, answer)
 
 

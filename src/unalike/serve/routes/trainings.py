@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -201,13 +202,22 @@ def _add_trainings(service: Service, router: APIRouter) -> None:
 async def begin_task(
     service: Service, request: Request, values: Any, kind: str, resource: GalleryResource, options: dict[str, Any]
 ) -> Response:
-    """Ask for a task of a gallery once, and answer with it."""
+    """Ask for a task of a gallery once, and answer with it. Raises Problem (409) while the same one waits or runs."""
 
     def add(change: Change, connection: sa.Connection) -> TaskRecord:
         context = change.context
+        for task in service.store.tasks.find_open(kind, resource.name, connection=connection):
+            if _is_same(kind, task.options, options):
+                raise Problem(409, "task-open", f"the same task of kind {kind} {task.state} already: {task.id}", expected="one at a time",
+                              remedy=f"wait for it (GET /v1/tasks/{task.id})")  # fmt: skip
         return service.learning.begin(kind, resource, options, context.actor, context.id, connection)
 
     return await add_task(service, request, values, "tasks.begin", resource.name, {"kind": kind}, add)
+
+
+def _is_same(kind: str, options: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
+    """Whether two tasks of a kind and a gallery are about the same: trainings with all their options, all else by its model."""
+    return dict(options) == dict(others) if kind == TRAIN else options.get("model") == others.get("model")
 
 
 async def complete(service: Service, change: Change, status: int, answer: Any) -> None:

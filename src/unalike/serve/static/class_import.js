@@ -2,6 +2,7 @@
 import { say, sayProblem } from "./api.js";
 import { parseTable } from "./csv_table.js";
 import { changer, enrollPictures } from "./enrollment.js";
+import { showBrokenImport, startRecord } from "./import_record.js";
 import { listRefused } from "./sending.js";
 
 const { gallery, suffixes, table: tableName } = document.getElementById("import").dataset;
@@ -73,10 +74,13 @@ function entriesOfTable(text, files) {
 
 async function importPictures({ pictures, refused }) {
   summary.textContent = "";
-  const result = await enrollPictures(gallery, pictures, place);
+  const record = startRecord(gallery, pictures.length);
+  document.getElementById("broken-import").hidden = true;
+  const result = await enrollPictures(gallery, pictures, place, { onAdded: record.add });
+  record.end();
   const all = [...refused, ...result.refused];
   const classes = new Set(pictures.map(({ label }) => label)).size;
-  summary.textContent = `${result.ids.length} of ${pictures.length + refused.length} files became references, of ${classes} classes; ${all.length} refused.`;
+  summary.textContent = `${result.ids.length} of ${pictures.length + refused.length} files became references, of ${classes} classes; ${result.known ? `${result.known} were references of their class already; ` : ""}${all.length} refused.`;
   place.replaceChildren(...(all.length ? [listRefused(all)] : []));
   if (!result.ids.length) return;
   const takeAway = changer(gallery, result.ids);
@@ -112,6 +116,10 @@ function take(field, use) {
   });
 }
 
+showBrokenImport(gallery, (work) => {
+  if (isBusy) return say("An import is under way: wait for its end.");
+  return work();
+});
 take(document.getElementById("folder"), (files) => alone(async () => {
   const own = files.find((file) => pathOf(file) === tableName);
   return own ? entriesOfTable(await own.text(), files) : entriesOfFolder(files);

@@ -1,8 +1,9 @@
 // The page of one class: its references are selected, moved and removed, pictures are added, the class is renamed, merged and deleted.
 // Every change has its undo in its message.
-import { call, galleryPath, say, sayProblem } from "./api.js";
+import { ApiError, call, galleryPath, say, sayProblem } from "./api.js";
 import { askClass } from "./class_choice.js";
 import { confirmChange } from "./confirm_dialog.js";
+import { handOver } from "./deleted_class.js";
 import { startDropZone } from "./drop_zone.js";
 import { changer, enrollPictures, keptPicture, listReferences, restorer } from "./enrollment.js";
 import { fetchFragment } from "./fragments.js";
@@ -11,6 +12,7 @@ import { askName } from "./name_dialog.js";
 import { Selection } from "./selection.js";
 
 const page = document.getElementById("class-page");
+const drop = document.getElementById("drop");
 const mostPictures = Number(page.dataset.maxFiles);
 const { gallery } = state();
 
@@ -26,14 +28,22 @@ const selection = new Selection(page, "#references", (selected) => {
   for (const name of ["move", "remove"]) page.querySelector(`[data-act=${name}]`).disabled = !selected.length;
 });
 
+/** Whether the page is that of a class that its first picture makes. */
+function isNew() {
+  return state().new === "yes";
+}
+
 /** Show a class as it is now, under its address; the same page of it where it is the same class. */
-async function show(label) {
+async function show(label, mayMake = false) {
   const isSame = label === state().label;
   const after = isSame ? state().after : "-1";
-  const query = { gallery, label, ...(after === "-1" ? {} : { after }) };
+  const query = { gallery, label, ...(after === "-1" ? {} : { after }), ...(mayMake ? { new: "true" } : {}) };
   const part = await fetchFragment(`/classes/references?${new URLSearchParams(query)}`);
   const hadFocus = page.contains(document.activeElement) || document.activeElement === document.body;
   page.replaceChildren(part);
+  const exists = state().total !== "0";
+  if (drop) drop.hidden = !exists && !isNew();
+  if (exists) delete query.new;
   const address = new URL(location.href);
   address.pathname = "/classes/view";
   address.search = new URLSearchParams(query).toString();
@@ -99,18 +109,21 @@ function sayRemoved(text, label, hashes, lost) {
 }
 
 async function add(files) {
-  const pictures = [...files].map((file) => ({ file, label: state().label, name: file.name || "picture" }));
-  if (!pictures.length) return;
   const { label } = state();
-  const { ids, refused } = await enrollPictures(gallery, pictures, document.getElementById("enrolling"));
+  const mayMake = isNew();
+  if (!mayMake && state().total === "0") return sayGone(label);
+  const pictures = [...files].map((file) => ({ file, label, name: file.name || "picture" }));
+  if (!pictures.length) return;
+  const { ids, known, refused } = await enrollPictures(gallery, pictures, document.getElementById("enrolling"), { mustExist: !mayMake });
   const takeAway = changer(gallery, ids);
   const undo = async () => {
     await takeAway();
-    await show(label);
+    await show(label, mayMake);
   };
-  const words = refused.length ? `, ${count(refused.length, "picture")} refused` : "";
-  say(`${count(ids.length)} added${words}.`, { isBad: !ids.length, ...(ids.length ? { undo } : {}) });
-  await show(label);
+  const words = `${known ? `, ${known} already there` : ""}${refused.length ? `, ${count(refused.length, "picture")} refused` : ""}`;
+  say(`${count(ids.length)} added${words}.`, { isBad: !ids.length && !known, ...(ids.length ? { undo } : {}) });
+  await show(label, mayMake);
+  if (state().total === "0" && !mayMake) sayGone(label);
 }
 
 // ---- the class ----
@@ -150,8 +163,20 @@ async function deleteClass() {
   const references = await listReferences(gallery, label);
   await call("DELETE", galleryPath(gallery, `/classes?${new URLSearchParams({ label })}`));
   const hashes = references.map(keptPicture).filter(Boolean);
-  sayRemoved(`The class ${label} is deleted, ${count(references.length)} removed`, label, hashes, references.length - hashes.length);
+  const lost = references.length - hashes.length;
+  const text = `The class ${label} is deleted, ${count(references.length)} removed`;
+  const note = lost ? `; ${count(lost)} cannot be brought back` : "";
+  if (handOver({ gallery, label, hashes, most: mostPictures, text: `${text}${note}.` })) {
+    location.assign(`/classes?${new URLSearchParams({ gallery })}`);
+    return;
+  }
+  sayRemoved(text, label, hashes, lost);
   await show(label);
+}
+
+/** Say that the class of this page is gone. */
+function sayGone(label) {
+  say(`There is no class ${label} any more: it was renamed, merged or deleted. See all classes for what it is called now.`, { isBad: true });
 }
 
 /** Show how well the class is separated, or hide it again. */
@@ -186,7 +211,9 @@ async function alone(work) {
   try {
     await work();
   } catch (error) {
-    sayProblem(error);
+    const { label } = state();
+    if (!(error instanceof ApiError && error.problem.type?.endsWith("no-class"))) return sayProblem(error);
+    await show(label).then(() => (state().total === "0" ? sayGone(label) : sayProblem(error)), sayProblem);
   } finally {
     isBusy = false;
   }
@@ -210,7 +237,7 @@ bindKeys({
   e: () => act("rename"),
   g: () => act("merge"),
   s: () => act("separation"),
-  o: () => files?.click(),
+  o: () => drop && !drop.hidden && files.click(),
 });
 
-if (files) startDropZone(document.getElementById("drop"), (pictures) => alone(() => add(pictures)));
+if (files) startDropZone(drop, (pictures) => alone(() => add(pictures)));

@@ -1,6 +1,8 @@
 // The page Classes: the grid, and its search.
 import { call, galleryPath, say, sayProblem } from "./api.js";
+import { sayDeleted } from "./deleted_class.js";
 import { fetchFragment } from "./fragments.js";
+import { showBrokenImport } from "./import_record.js";
 import { bindKeys } from "./keys.js";
 import { askName } from "./name_dialog.js";
 import { VirtualGrid } from "./virtual_grid.js";
@@ -90,10 +92,13 @@ document.getElementById("classes").addEventListener("click", async ({ target }) 
 
 async function nameClass() {
   const label = await askName({ title: "A new class", verb: "Go on to its pictures" });
-  if (label) location.assign(`/classes/view?${new URLSearchParams({ gallery, label })}`);
+  if (label) location.assign(`/classes/view?${new URLSearchParams({ gallery, label, new: "true" })}`);
 }
 
 document.getElementById("new-class")?.addEventListener("click", nameClass);
+const showFirst = async () => grid.restart(await fetchPart(shown, 0));
+sayDeleted(showFirst);
+if (document.getElementById("broken-import")) showBrokenImport(gallery, (work) => work(), showFirst);
 bindKeys({
   "/": () => field.focus(),
   n: () => document.getElementById("new-class") && nameClass(),

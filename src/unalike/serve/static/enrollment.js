@@ -9,17 +9,25 @@ const MOST_MOVED = 1000; // references of a request that moves or removes
  * @param {string} gallery
  * @param {{file: File, label: string, name: string}[]} pictures
  * @param {Element} place where progress is shown
- * @returns {Promise<{ids: number[], refused: {name: string, reason: string}[]}>}
+ * @param {{mustExist?: boolean, onAdded?: (ids: number[]) => void}} options `mustExist`: no new class is made; `onAdded` is called for each
+ *   picture that was sent, with the id of its reference where it is a new one
+ * @returns {Promise<{ids: number[], known: number, refused: {name: string, reason: string}[]}>} `known`: pictures that were references of
+ *   their class before, and are not added again
  */
-export async function enrollPictures(gallery, pictures, place) {
+export async function enrollPictures(gallery, pictures, place, { mustExist = false, onAdded = () => {} } = {}) {
   const { results, refused } = await sendAll(pictures, place, async ({ file, label, name }) => {
     const form = new FormData();
     form.append("image", file, name);
     form.append("label", label);
+    if (mustExist) form.append("require_class", "true");
+    form.append("skip_known", "true");
     const { references } = await call("POST", galleryPath(gallery, "/references"), { form });
-    return references[0].id;
+    const ids = references.map(({ id }) => id);
+    onAdded(ids);
+    return ids;
   });
-  return { ids: results, refused };
+  const ids = results.flat();
+  return { ids, known: results.length - ids.length, refused };
 }
 
 /** All references of a class. */

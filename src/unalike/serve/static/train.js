@@ -163,14 +163,20 @@ const acts = {
   },
 };
 
+const BEGIN = new Set(["compare", "promote"]);
+
 place.addEventListener("click", async (event) => {
   const button = event.target.closest("button[data-act]");
-  if (!button) return;
+  if (!button || button.disabled || event.detail > 1) return; // a double click is one
   const article = button.closest("article");
+  // What begins a task stays so while it is sent and followed; the state that is fetched then has a button of its own.
+  button.disabled = BEGIN.has(button.dataset.act);
   try {
     await acts[button.dataset.act](article?.dataset.id, article);
   } catch (error) {
     sayProblem(error);
+  } finally {
+    button.disabled = false;
   }
 });
 

@@ -92,6 +92,12 @@ class Tasks:
         with self._database.writing(connection) as open_connection:
             return open_connection.execute(query.limit(1)).first() is not None
 
+    def find_open(self, kind: str, resource: str, *, connection: sa.Connection | None = None) -> list[TaskRecord]:
+        """The tasks of a kind on a resource that wait or run, the oldest first."""
+        query = sa.select(*_COLUMNS).where(tasks.c.kind == kind, tasks.c.resource == resource, _IS_OPEN)
+        with self._database.writing(connection) as open_connection:
+            return [TaskRecord(**row) for row in open_connection.execute(query.order_by(tasks.c.id)).mappings().all()]
+
     # ---- of the process that does a task ----
 
     def claim(

@@ -44,11 +44,16 @@ def test_references_are_shown_page_by_page(tmp_path: Path) -> None:
     run(scenario())
 
 
-def test_a_class_that_does_not_exist_is_a_page_that_may_make_it(tmp_path: Path) -> None:
+def test_a_class_that_does_not_exist_is_made_only_where_that_was_asked_for(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as it:
-            response = await it.client.get("/classes/view", params={"label": "none"})
+            response = await it.client.get("/classes/view", params={"label": "none", "new": "true"})
             assert response.status_code == 200 and "its first picture makes it" in response.text
+            assert 'aria-label="Pictures to add" hidden' not in response.text
+            response = await it.client.get("/classes/view", params={"label": "none"})
+            assert response.status_code == 200 and "it was renamed, merged or deleted" in response.text
+            assert 'href="/classes?gallery=' in response.text and "See all classes" in response.text
+            assert 'aria-label="Pictures to add" hidden' in response.text
             for query in ("", "label=", "label=%20", "label=red&after=x", "label=red&other=1"):
                 assert (await it.client.get(f"/classes/view?{query}")).status_code == 422, query
             assert (await it.client.get("/classes/view?label=red&gallery=none")).status_code == 404
@@ -97,7 +102,7 @@ def test_the_page_offers_what_the_role_may_do(tmp_path: Path) -> None:
                 and ids_in(text) == [0]
             )
             assert (
-                "There is no such class."
+                "There is no class of this name"
                 in (await it.client.get("/classes/view?label=none", headers=keys["view"])).text
             )
 

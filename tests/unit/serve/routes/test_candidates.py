@@ -96,6 +96,33 @@ def test_a_candidate_is_compared_promoted_and_taken_back(tmp_path: Path) -> None
     run_tasks(scenario())
 
 
+def test_one_comparison_of_a_candidate_waits_or_runs_at_a_time(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path, kind="gray")
+    one, other = scene.add_candidate("color"), scene.add_candidate("gray")
+
+    async def scenario() -> None:
+        async with serving(scene) as it:
+            answers = await asyncio.gather(
+                *(it.client.post(f"/v1/candidates/{one.id}/comparison") for _ in range(3)),
+                it.client.post(f"/v1/candidates/{other.id}/comparison"),
+            )
+            assert sorted(answer.status_code for answer in answers[:3]) == [202, 409, 409]
+            assert answers[3].status_code == 202, "another candidate may be compared beside it"
+            refused = next(answer for answer in answers if answer.status_code == 409)
+            assert refused.json()["type"].endswith("task-open")
+            page = (await it.client.get("/train/state")).text
+            assert f'id="candidate-{one.id}-compare" data-act="compare" disabled>It is being compared' in page
+            begun = next(answer for answer in answers[:3] if answer.status_code == 202)
+            assert begun.json()["id"] in refused.json()["detail"]
+            await it.client.post(f"/v1/tasks/{begun.json()['id']}/cancel")
+            again = await it.client.post(f"/v1/candidates/{one.id}/comparison")
+            assert again.status_code == 202, "one that is over holds up no other"
+            for answer in (again, answers[3]):
+                await it.client.post(f"/v1/tasks/{answer.json()['id']}/cancel")
+
+    run_tasks(scenario())
+
+
 def test_a_bad_candidate_needs_an_override_with_a_reason(tmp_path: Path) -> None:
     scene = make_scene(tmp_path, kind="color")
     for shade in range(8):

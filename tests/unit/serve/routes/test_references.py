@@ -74,6 +74,48 @@ def test_of_several_images_all_are_enrolled_or_none(tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_a_class_that_must_exist_is_not_made_where_it_was_renamed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            data = {"label": "red", "require_class": "true"}
+            answer = await it.client.post("/v1/references", files=files(picture(GOLD)), data=data)
+            assert answer.status_code == 201
+            renamed = await it.client.post("/v1/classes/rename", json={"label": "red", "new": "ruby"})
+            assert renamed.status_code == 200
+            refused = await it.client.post("/v1/references", files=files(picture((1, 2, 3))), data=data)
+            assert refused.status_code == 404 and refused.json()["type"].endswith("no-class")
+            counts = it.service.resources.gallery().gallery.counts()
+            assert counts == {"ruby": 2, "green": 1, "blue": 1}
+            made = await it.client.post("/v1/references", files=files(picture((1, 2, 3))), data={"label": "red"})
+            assert made.status_code == 201
+
+    run(scenario())
+
+
+def test_an_image_that_is_a_reference_of_its_class_is_not_added_again_where_that_was_asked_for(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            gold, black = picture(GOLD), picture((1, 2, 3))
+            data = {"label": "gold", "skip_known": "true"}
+            first = (await it.client.post("/v1/references", files=files(gold, gold), data=data)).json()
+            assert len(first["references"]) == 1 and first["already_there"] == 1
+            headers = {"idempotency-key": "k2"}
+            second = await it.client.post("/v1/references", files=files(gold, black), data=data, headers=headers)
+            assert second.status_code == 201 and second.json()["already_there"] == 1
+            (added,) = second.json()["references"]
+            assert added["name"].startswith(f"sha256:{content_sha256(black)}/")
+            again = await it.client.post("/v1/references", files=files(gold, black), data=data, headers=headers)
+            assert again.json() == second.json()
+            none = (await it.client.post("/v1/references", files=files(gold), data=data)).json()
+            assert none["references"] == [] and none["already_there"] == 1 and none["images"] == 5
+            other = await it.client.post("/v1/references", files=files(gold), data={**data, "label": "brass"})
+            assert len(other.json()["references"]) == 1, "it may be a reference of another class"
+            twice = await it.client.post("/v1/references", files=files(gold), data={"label": "gold"})
+            assert len(twice.json()["references"]) == 1 and twice.json()["already_there"] == 0
+
+    run(scenario())
+
+
 def test_a_repeated_request_is_carried_out_once(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as it:

@@ -22,6 +22,7 @@ def test_tasks_are_done_in_their_order_and_their_progress_is_read_back(store: St
     assert tasks.claim(KINDS) is None
     first = tasks.add(KIND, "a", {"images": [1, 2]}, actor="ann", request_id="r")
     second = tasks.add(KIND, "b", {})
+    assert tasks.find_open(KIND, "a") == [first] and tasks.find_open(KIND, "c") == []
     assert tasks.get(first.id) == first and first.state == "waiting" and not first.is_over
     record = tasks.claim(KINDS)
     assert record is not None and record.id == first.id and record.options == {"images": [1, 2]}
@@ -32,7 +33,13 @@ def test_tasks_are_done_in_their_order_and_their_progress_is_read_back(store: St
     assert now is not None and (now.state, now.step, now.count, now.total) == ("running", "sampling", 3, 20)
     assert tasks.claim(KINDS) is None  # one at a time
     assert tasks.keep_result(record, {"file": "x"})
-    assert tasks.finish(record) and not tasks.finish(record) and not tasks.report(record)
+    assert [entry.id for entry in tasks.find_open(KIND, "a")] == [first.id]
+    assert (
+        tasks.finish(record)
+        and tasks.find_open(KIND, "a") == []
+        and not tasks.finish(record)
+        and not tasks.report(record)
+    )
     assert not tasks.keep_result(record, {})
     other = tasks.claim(KINDS)
     assert other is not None and other.id == second.id

@@ -1,0 +1,38 @@
+// A class that was deleted on its page: the list of classes, to which one comes back, says so and undoes it.
+import { say } from "./api.js";
+import { restorer } from "./enrollment.js";
+
+const KEY = "unalike-deleted-class";
+
+/**
+ * Give what was deleted to the next page.
+ * @param {{gallery: string, label: string, hashes: string[], most: number, text: string}} removal `most`: pictures of a request
+ * @returns {boolean} whether the browser keeps it
+ */
+export function handOver(removal) {
+  try {
+    sessionStorage.setItem(KEY, JSON.stringify(removal));
+    return true;
+  } catch {
+    return false; // storage is full or forbidden
+  }
+}
+
+/** Say what the page before deleted, with its undo. */
+export function sayDeleted(onUndone) {
+  let kept = null;
+  try {
+    kept = sessionStorage.getItem(KEY);
+    sessionStorage.removeItem(KEY);
+  } catch {
+    return; // storage is forbidden
+  }
+  if (!kept) return;
+  const { gallery, label, hashes, most, text } = JSON.parse(kept);
+  const restore = restorer(gallery, label, hashes, most);
+  const undo = async () => {
+    await restore();
+    await onUndone();
+  };
+  say(text, hashes.length ? { undo } : {});
+}
