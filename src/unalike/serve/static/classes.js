@@ -24,7 +24,7 @@ const grid = new VirtualGrid(document.querySelector("#grid .cells"), {
     const text = `${total} of ${classes} classes, ${references} references in all`;
     const count = document.getElementById("count");
     if (count.textContent !== text) count.textContent = text; // a screen reader reads what is written again
-    document.getElementById("no-classes").hidden = total !== "0";
+    document.getElementById("no-classes").hidden = total !== "0" || !shown;
   },
   onError: sayProblem,
 });
@@ -94,6 +94,16 @@ async function nameClass() {
 }
 
 document.getElementById("new-class")?.addEventListener("click", nameClass);
+
+/** Other pages lead here to name a class. */
+function followLink() {
+  if (location.hash !== "#new-class" || !document.getElementById("new-class")) return;
+  history.replaceState(null, "", location.pathname + location.search);
+  nameClass();
+}
+
+addEventListener("hashchange", followLink);
+followLink();
 bindKeys({
   "/": () => field.focus(),
   n: () => document.getElementById("new-class") && nameClass(),
