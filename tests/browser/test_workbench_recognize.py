@@ -45,7 +45,7 @@ def test_the_page_is_shown_whole_and_follows_wcag_with_its_dialogs_open(browser,
         assert page.url.endswith("/recognize") and page.locator("article").count() >= len(NAMES)
         assert not visit.faults(), "\n".join(visit.faults())
         page.keyboard.press("?")
-        assert page.get_by_role("dialog", name="Keys of this page").is_visible()
+        assert page.get_by_role("dialog", name="Shortcuts of this page").is_visible()
         assert not visit.faults(), "\n".join(visit.faults())
         page.keyboard.press("Escape")
         page.keyboard.press("h")
@@ -192,6 +192,58 @@ def test_a_correction_is_undone_by_its_button_and_by_its_key(browser, service):
         assert not visit.messages
 
 
+def test_doubtful_answers_come_first_and_stay_so_after_a_reload(browser, service):
+    with Visit(browser, 390) as visit:
+        page = visit.page
+        page.goto(f"{service.address}/recognize")
+        upload(page, *(mark_picture(number, 4) for number in range(4)), noise_picture(7))
+        wait_for(page, 5)
+        until(lambda: page.locator("#count").inner_text().startswith("5 pictures: "), page)
+        times = page.eval_on_selector_all("article", "all => all.map(one => one.dataset.time)")
+        page.get_by_role("button", name="Doubtful first").click()
+
+        def ranks() -> list[int]:
+            states = page.eval_on_selector_all("article", "all => all.map(one => one.dataset.state)")
+            return [{"doubtful": 0, "unknown": 1}.get(state, 2) for state in states]
+
+        assert ranks() == sorted(ranks()) and "order=doubtful" in page.url
+        page.reload()
+        assert ranks() == sorted(ranks()) and page.locator("#doubtful-first").get_attribute("aria-pressed") == "true"
+        assert not visit.faults(), "\n".join(visit.faults())
+        page.get_by_role("button", name="Doubtful first").click()
+        assert page.eval_on_selector_all("article", "all => all.map(one => one.dataset.time)") == sorted(times)[::-1]
+        first = page.locator("article").first
+        runner_up = first.get_attribute("data-runner-up")
+        first.get_by_role("button", name="Wrong").click()
+        page.locator("#choice-1").wait_for()
+        assert page.locator("#choice-1").get_attribute("data-label") == runner_up
+        page.keyboard.press("Enter")
+        message(page, "is now a reference of")
+        page.locator("article.state-corrected").wait_for()
+        until(lambda: "1 corrected" in page.locator("#count").inner_text(), page)
+        assert "Corrected by" in page.locator("article.state-corrected").inner_text()
+
+
+def test_an_empty_gallery_leads_to_the_first_class(browser, tmp_path):
+    with workbench(tmp_path, names=()) as service, Visit(browser, 390) as visit:
+        page = visit.page
+        page.goto(f"{service.address}/recognize")
+        assert "by comparing it with example pictures of your classes" in page.locator(".first-step").inner_text()
+        assert not visit.faults(), "\n".join(visit.faults())
+        page.get_by_role("link", name="New class").click()
+        page.locator("#name-dialog[open]").wait_for()
+        page.locator("#name-text").fill("   ")
+        page.keyboard.press("Enter")
+        assert page.locator("#name-text").evaluate("field => field.validationMessage") == "Give a name"
+        page.keyboard.press("Escape")
+        page.get_by_role("link", name="New class").click()
+        page.locator("#name-dialog[open]").wait_for()
+        page.locator("#name-text").fill("anchor")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/classes/view?*label=anchor")
+        assert not visit.messages
+
+
 def test_two_browsers_see_the_same_answers_and_verdicts(browser, service):
     with Visit(browser) as first, Visit(browser, 390, "dark") as second:
         first.page.goto(f"{service.address}/recognize")
@@ -263,7 +315,7 @@ def test_signing_in_with_a_key_and_out_again(browser, tmp_path, width, scheme):
 def test_an_error_is_a_page(browser, service, width, scheme):
     with Visit(browser, width, scheme) as visit:
         visit.page.goto(f"{service.address}/<img src=x onerror=alert(1)>")
-        assert visit.page.get_by_role("heading", name="Not Found").is_visible()
+        assert visit.page.get_by_role("heading", name="This page does not exist").is_visible()
         visit.messages = [text for text in visit.messages if "404" not in text]  # the browser's own line
         assert not visit.faults(), "\n".join(visit.faults())
 

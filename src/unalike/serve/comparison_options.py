@@ -49,6 +49,9 @@ _SCHEMAS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 OPTIONS = {name: {"title": TEXTS[name], **schema} for name, schema in _SCHEMAS.items()}
 _COMMAND_OPTION = re.compile(r"--([a-z]+(?:-[a-z]+)*)(?: (none|auto|both|\d+(?:\.\d+)?)\b)?")
+# The words of ``ComparisonResult.not_looked_for``, as they are or as ``in_words`` gives them.
+_FINER = re.compile(rf'(?:--tolerance |{re.escape(TEXTS["tolerance"])}: )(\d+)')
+_FEATURE_CELL = re.compile(r"by features: changes smaller than (\d+) px")
 
 
 def read_settings(parameters: Parameters) -> dict[str, Any]:
@@ -135,3 +138,26 @@ def in_words(text: str) -> str:
         return f'"{TEXTS[option]}: {value}"' if value else f'"{TEXTS[option]}"'
 
     return _COMMAND_OPTION.sub(name_of, text)
+
+
+def describe_left_out(result: Mapping[str, Any]) -> str:
+    """Which changes a comparison does not look for, in the words of the page; empty where it looks for all.
+
+    Args:
+        result: the answer of a comparison, plain data.
+    """
+    text, displacement, area = result.get("not_looked_for") or "", result.get("tolerated_displacement"), result.get("smallest_area")  # fmt: skip
+    parts = []
+    if area is not None:
+        moved = (
+            f"edges that moved by {displacement} pixels or less, details that have like ones as near as that, "
+            if displacement
+            else ""
+        )
+        parts.append(f"{moved}{'and ' if moved else ''}spots of fewer than {area} pixels")
+    if cell := _FEATURE_CELL.search(text):
+        parts.append(f"in the features, what is smaller than {cell[1]} pixels across")
+    finer = _FINER.search(text)
+    return "; ".join(parts) + (
+        f'. The option "{TEXTS["tolerance"]}" at {finer[1]} looks for finer changes' if finer else ""
+    )

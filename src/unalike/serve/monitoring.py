@@ -61,12 +61,14 @@ class Alarm:
         is_on: whether the rule is broken.
         rule: when it is, in words.
         text: what was seen.
+        is_measured: whether there is enough to say whether the rule is broken.
     """
 
     name: str
     is_on: bool
     rule: str
     text: str
+    is_measured: bool = True
 
 
 def read_statistics(
@@ -178,21 +180,22 @@ def _alarms(unknown: Share, drift: tuple[Share, float | None], errors: Share) ->
     return [
         Alarm(
             "unknown images", unknown.total >= MIN_DECISIONS and (unknown.low or 0.0) > UNKNOWN_SHARE,
-            f"more than {UNKNOWN_SHARE:.0%} of the last {LATEST} decisions of a week are unknown: the lower bound of the share is above it, "
-            f"with at least {MIN_DECISIONS} decisions",
-            str(unknown),
+            f"more than {UNKNOWN_SHARE:.0%} of the last {LATEST} decisions of a week are unknown, by more than chance (95 % interval); it takes at least "
+            f"{MIN_DECISIONS} decisions to say so",
+            str(unknown), unknown.total >= MIN_DECISIONS,
         ),
         Alarm(
             "score drift", below.total >= MIN_DECISIONS and (below.low or 0.0) > DRIFT_SHARE,
-            f"more than {DRIFT_SHARE:.0%} of the labels have scores that {DRIFT_QUANTILE:.0%} of the references have: the lower bound of the "
-            f"share is above it, with at least {MIN_DECISIONS} labels and {MIN_REFERENCES} references",
-            "too few references to compare with" if bound is None else f"below {bound:.3f}: {below}",
+            f"more than {DRIFT_SHARE:.0%} of the labels score lower than {1 - DRIFT_QUANTILE:.0%} of the references do, by more than chance (95 % "
+            f"interval); it takes at least {MIN_DECISIONS} labels and {MIN_REFERENCES} references to say so",
+            "there are too few references with another one of their class to compare with" if bound is None else f"below {bound:.3f}: {below}",
+            bound is not None and below.total >= MIN_DECISIONS,
         ),
         Alarm(
             "errors", errors.total >= MIN_REQUESTS and (errors.low or 0.0) > ERROR_SHARE,
-            f"more than {ERROR_SHARE:.0%} of the requests since the start failed (status 500 and above): the lower bound of the share is "
-            f"above it, with at least {MIN_REQUESTS} requests",
-            str(errors),
+            f"more than {ERROR_SHARE:.0%} of the requests since the start failed (status 500 and above), by more than chance (95 % interval); it takes at "
+            f"least {MIN_REQUESTS} requests to say so",
+            str(errors), errors.total >= MIN_REQUESTS,
         ),
     ]  # fmt: skip
 

@@ -16,6 +16,7 @@ from unalike.serve.comparison_options import (
     OPTIONS,
     TEXTS,
     choose_network,
+    describe_left_out,
     in_words,
     make_comparer,
     read_settings,
@@ -123,3 +124,18 @@ def test_every_option_that_messages_of_a_comparison_name_has_words() -> None:
     }
     assert {"align", "lighting", "tolerance", "mirror"} <= names
     assert {name.replace("-", "_") for name in names} <= set(TEXTS) | OF_THE_COMMAND
+
+
+def test_what_is_left_out_is_said_without_options_of_the_command_line() -> None:
+    result = {
+        "tolerated_displacement": 3, "smallest_area": 12,
+        "not_looked_for": "edges displaced by up to 3 px, details that close to alike ones, and changes below 12 px in area; --tolerance 2 looks for finer ones"
+        "; by features: changes smaller than 16 px across",
+    }  # fmt: skip
+    assert describe_left_out(result) == (
+        "edges that moved by 3 pixels or less, details that have like ones as near as that, and spots of fewer than 12 pixels; "
+        'in the features, what is smaller than 16 pixels across. The option "Tolerated displacement of edges, in pixels" at 2 '
+        "looks for finer changes"
+    )
+    assert describe_left_out({"tolerated_displacement": 0, "smallest_area": 4, "not_looked_for": "x"}) == "spots of fewer than 4 pixels"  # fmt: skip
+    assert describe_left_out({"not_looked_for": ""}) == describe_left_out({}) == ""

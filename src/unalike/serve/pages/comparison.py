@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from unalike.serve.comparison_options import OPTIONS, in_words
+from unalike.serve.comparison_options import OPTIONS, describe_left_out, in_words
 from unalike.serve.pages.rendering import render_page
 from unalike.serve.problems import Problem
 from unalike.serve.region_sets import KIND
@@ -40,7 +40,7 @@ def comparison_pages(service: Service) -> APIRouter:
 
         latest = await asyncio.to_thread(find)
         return render_page(
-            request, "compare.html.j2", record=record, latest=latest, options=OPTIONS, in_words=in_words,
+            request, "compare.html.j2", record=record, latest=latest, options=OPTIONS, in_words=in_words, left_out=describe_left_out,
             networks=list(service.resources.inspectors),
             keeps_images=service.settings.keep_images, frame=None, boxes=[], max_name=MAX_NAME, **await _sets(service),
         )  # fmt: skip
@@ -56,6 +56,7 @@ def comparison_pages(service: Service) -> APIRouter:
             "fragments/comparison.html.j2",
             record=await _comparison(service, request, decision),
             in_words=in_words,
+            left_out=describe_left_out,
         )
 
     @router.get("/compare/region-sets")

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from unalike.serve.pages.answer_list import AnswerList
-from unalike.serve.pages.answer_view import view_answers
+from unalike.serve.pages.answer_view import FIRST_STATES, STATES, count_states, sort_doubtful_first, view_answers
 from unalike.serve.pages.batch import new_batch
 from unalike.serve.pages.rendering import render_page
 from unalike.serve.resources import GalleryResource
@@ -18,6 +18,7 @@ from unalike.serve.service import Service
 from unalike.serve.uploads import Parameters
 
 MAX_CHOICES = 20
+DOUBTFUL_FIRST = "doubtful"
 
 
 def recognize_pages(service: Service) -> APIRouter:
@@ -29,6 +30,7 @@ def recognize_pages(service: Service) -> APIRouter:
         values = await _answers(service, request)
         return render_page(
             request, "recognize.html.j2", service=service, new_batch=values["batch"] or new_batch(), **values,
+            first_states=FIRST_STATES,
             keeps_images=service.settings.keep_images,
         )  # fmt: skip
 
@@ -48,13 +50,15 @@ def recognize_pages(service: Service) -> APIRouter:
     async def choices(request: Request) -> Response:
         resource, parameters = _gallery(service, request)
         search = (parameters.text("search", "", most=MAX_LABEL) or "").strip()
+        first = parameters.text("first", most=MAX_LABEL)
         parameters.finish()
         labels = find_labels(await asyncio.to_thread(resource.gallery.counts), search)
-        # What begins with the text, or is the text, comes first.
+        # What is the text, or begins with it, comes first; among those the likely one.
         labels.sort(
             key=lambda label: (
                 label.casefold() != search.casefold(),
                 not label.casefold().startswith(search.casefold()),
+                label != first,
             )
         )
         return render_page(
@@ -77,4 +81,17 @@ def _answers_of(resource: GalleryResource) -> AnswerList:
 
 async def _answers(service: Service, request: Request) -> dict[str, Any]:
     resource, parameters = _gallery(service, request)
-    return {"gallery": resource.name, **await _answers_of(resource).page(service, request, parameters)}
+    order = parameters.choice("order", (DOUBTFUL_FIRST,))
+    values = await _answers_of(resource).page(service, request, parameters)
+    if order == DOUBTFUL_FIRST:
+        values["answers"] = sort_doubtful_first(values["answers"])
+    return {
+        "gallery": resource.name, "order": order, "states": list(STATES), "counts": count_states(values["answers"]),
+        **values, **await asyncio.to_thread(_gallery_state, resource),
+    }  # fmt: skip
+
+
+def _gallery_state(resource: GalleryResource) -> dict[str, Any]:
+    """Whether there is anything to compare with, and what stands behind the answers."""
+    with resource.gallery.view() as view:
+        return {"is_empty": not view.size[0], "calibration": view.calibration, "stale": view.stale}

@@ -33,6 +33,7 @@ class AlarmModel(BaseModel):
     is_on: bool
     rule: str = Field(description="When the alarm is on, in words.")
     text: str
+    is_measured: bool = Field(description="Whether there is enough to say whether the rule is broken.")
 
 
 class OtherModel(BaseModel):

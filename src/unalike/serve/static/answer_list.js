@@ -9,7 +9,7 @@ export async function showAnswer(address, id) {
   const answer = await fetchFragment(address);
   const old = document.getElementById(`answer-${id}`);
   const hadFocus = old && (old.contains(document.activeElement) || document.activeElement === document.body);
-  document.getElementById("no-answers").hidden = true;
+  document.getElementById("no-answers")?.setAttribute("hidden", "");
   if (old) old.replaceWith(answer);
   else list.prepend(answer);
   if (hadFocus) answer.focus({ preventScroll: true });

@@ -66,18 +66,22 @@ export function galleryPath(gallery, path) {
 /**
  * Show a message.
  * @param {string} text
- * @param {{isBad?: boolean, undo?: () => Promise<void>}} options `undo` takes the change back
+ * @param {{isBad?: boolean, isLasting?: boolean, undo?: () => Promise<void>}} options `undo` takes the change back; an error goes at the
+ *   next action, a lasting one only when it is closed
  */
-export function say(text, { isBad = false, undo } = {}) {
+export function say(text, { isBad = false, isLasting = false, undo } = {}) {
   const message = document.createElement("div");
-  message.className = isBad ? "message bad" : "message";
+  message.className = `message${isBad ? " bad" : ""}${undo || isLasting ? " lasting" : ""}`;
   const words = document.createElement("span");
   words.textContent = text;
   message.append(words);
   if (undo) {
-    const entry = { message, undo };
+    const entry = { message, undo, text };
     undos.push(entry);
-    message.append(makeButton("Undo", () => takeBack(entry)));
+    const button = makeButton("Undo", () => takeBack(entry));
+    words.id = `message-${randomName()}`;
+    button.setAttribute("aria-describedby", words.id);
+    message.append(button);
   }
   message.append(makeButton("Close", () => message.remove()));
   const region = document.getElementById("messages");
@@ -104,12 +108,25 @@ async function takeBack(entry) {
   try {
     await entry.undo();
     entry.message.remove();
-    say("Undone.");
+    say(`Undone: ${entry.text}`);
   } catch (error) {
     undos.splice(place, 0, entry);
     sayProblem(error);
   }
 }
+
+/** Take errors away: they go at the next action, since what was wrong then says nothing about what is done now. One with an undo stays. */
+export function forgetErrors() {
+  for (const message of document.querySelectorAll("#messages .message.bad:not(.lasting)")) message.remove();
+}
+
+document.addEventListener("click", ({ target }) => {
+  if (target.closest("button, [role=option]") && !target.closest("#messages, #keys, [data-close]")) forgetErrors();
+}, { capture: true });
+document.addEventListener("change", ({ target }) => {
+  if (target.type === "file") forgetErrors();
+}, { capture: true });
+for (const type of ["submit", "drop", "paste"]) document.addEventListener(type, forgetErrors, { capture: true });
 
 function makeButton(name, action) {
   const button = document.createElement("button");

@@ -10,11 +10,12 @@ let isAwaited = false; // Enter was pressed before the list of the text was ther
  * Ask for a class.
  * @param {string} gallery
  * @param {string} title
+ * @param {string} likely the class that is offered first
  * @returns {Promise<{label: string, isNew: boolean} | null>} null: cancelled
  */
-export function askClass(gallery, title) {
+export function askClass(gallery, title, likely = "") {
   field.value = "";
-  field.setAttribute("hx-vals", JSON.stringify({ gallery }));
+  field.setAttribute("hx-vals", JSON.stringify({ gallery, ...(likely ? { first: likely } : {}) }));
   choices.replaceChildren();
   delete choices.dataset.text;
   isAwaited = false;

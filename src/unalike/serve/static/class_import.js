@@ -9,6 +9,7 @@ const { gallery, suffixes, table: tableName } = document.getElementById("import"
 const known = new Set(suffixes.split(" "));
 const summary = document.getElementById("summary");
 const place = document.getElementById("enrolling");
+const next = document.getElementById("next-step");
 let table = null;
 let isBusy = false;
 
@@ -74,6 +75,7 @@ function entriesOfTable(text, files) {
 
 async function importPictures({ pictures, refused }) {
   summary.textContent = "";
+  next.hidden = true;
   const record = startRecord(gallery, pictures.length);
   document.getElementById("broken-import").hidden = true;
   const result = await enrollPictures(gallery, pictures, place, { onAdded: record.add });
@@ -82,11 +84,13 @@ async function importPictures({ pictures, refused }) {
   const classes = new Set(pictures.map(({ label }) => label)).size;
   summary.textContent = `${result.ids.length} of ${pictures.length + refused.length} files became references, of ${classes} classes; ${result.known ? `${result.known} were references of their class already; ` : ""}${all.length} refused.`;
   place.replaceChildren(...(all.length ? [listRefused(all)] : []));
+  next.hidden = !result.ids.length;
   if (!result.ids.length) return;
   const takeAway = changer(gallery, result.ids);
   const undo = async () => {
     await takeAway();
     summary.textContent = "The import was undone.";
+    next.hidden = true;
   };
   say(`${result.ids.length} references imported.`, { undo });
 }

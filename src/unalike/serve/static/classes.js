@@ -26,7 +26,7 @@ const grid = new VirtualGrid(document.querySelector("#grid .cells"), {
     const text = `${total} of ${classes} classes, ${references} references in all`;
     const count = document.getElementById("count");
     if (count.textContent !== text) count.textContent = text; // a screen reader reads what is written again
-    document.getElementById("no-classes").hidden = total !== "0";
+    document.getElementById("no-classes").hidden = total !== "0" || !shown;
   },
   onError: sayProblem,
 });
@@ -99,6 +99,16 @@ document.getElementById("new-class")?.addEventListener("click", nameClass);
 const showFirst = async () => grid.restart(await fetchPart(shown, 0));
 sayDeleted(showFirst);
 if (document.getElementById("broken-import")) showBrokenImport(gallery, (work) => work(), showFirst);
+
+/** Other pages lead here to name a class. */
+function followLink() {
+  if (location.hash !== "#new-class" || !document.getElementById("new-class")) return;
+  history.replaceState(null, "", location.pathname + location.search);
+  nameClass();
+}
+
+addEventListener("hashchange", followLink);
+followLink();
 bindKeys({
   "/": () => field.focus(),
   n: () => document.getElementById("new-class") && nameClass(),

@@ -24,5 +24,6 @@ export async function giveFeedback(answer, verdict, label, show) {
 export async function judge(answer, verdict, words, show) {
   const undo = await giveFeedback(answer, verdict, null, show);
   await show(answer.dataset.id);
-  say(words, { undo });
+  const name = answer.querySelector(".file")?.textContent;
+  say(name ? `${words} (${name})` : words, { undo });
 }

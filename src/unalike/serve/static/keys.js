@@ -1,4 +1,5 @@
 // Keys of a page: one letter each, never while somebody types or a dialog is open.
+import { forgetErrors } from "./api.js";
 
 /** Whether a key press belongs to a field, to a dialog, or to the browser. */
 export function isTaken(event) {
@@ -11,6 +12,7 @@ export function bindKeys(bindings) {
   document.addEventListener("keydown", (event) => {
     if (isTaken(event) || !Object.hasOwn(bindings, event.key)) return;
     event.preventDefault();
+    if (event.key !== "?") forgetErrors();
     bindings[event.key](event);
   });
 }

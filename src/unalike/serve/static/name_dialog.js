@@ -12,12 +12,17 @@ const field = document.getElementById("name-text");
 export function askName({ title, verb, value = "" }) {
   document.getElementById("name-take").textContent = verb;
   field.value = value;
+  field.setCustomValidity("");
   const answer = dialog.ask(title);
   field.select();
   return answer;
 }
 
+field?.addEventListener("input", () => field.setCustomValidity(""));
 document.getElementById("name-form")?.addEventListener("submit", (event) => {
   event.preventDefault();
-  if (field.value.trim()) dialog.answer(field.value.trim());
+  const name = field.value.trim();
+  if (name) return dialog.answer(name);
+  field.setCustomValidity("Give a name");
+  return field.reportValidity();
 });

@@ -8,7 +8,7 @@ import { giveFeedback, judge } from "./feedback.js";
 import { bindKeys } from "./keys.js";
 import { keepBatchInAddress, startQueue } from "./picture_queue.js";
 
-const { gallery, batch } = document.getElementById("recognize").dataset;
+const { gallery, batch, first } = document.getElementById("recognize").dataset;
 
 // ---- pictures ----
 
@@ -17,13 +17,59 @@ async function send(file) {
   form.append("image", file, file.name || "picture");
   const { answers } = await call("POST", galleryPath(gallery, "/identify"), { form, requestId: batch });
   await show(answers[0].id);
+  if (isDoubtfulFirst()) sortAnswers();
 }
 
 function show(id) {
   return showAnswer(`/recognize/answer?${new URLSearchParams({ gallery, id })}`, id);
 }
 
-const addPictures = startQueue(send, { verb: "is being recognized", onStart: () => keepBatchInAddress({ gallery, batch }) });
+// ---- how many answers are of each state, and their order ----
+
+const list = document.getElementById("answer-list");
+const doubtfulFirst = document.getElementById("doubtful-first");
+const count = document.getElementById("count");
+
+function isDoubtfulFirst() {
+  return doubtfulFirst.getAttribute("aria-pressed") === "true";
+}
+
+function countAnswers() {
+  const answers = [...list.querySelectorAll("article")];
+  const counts = count.dataset.states.split("|").map((state) => [answers.filter((one) => one.dataset.state === state).length, state]);
+  const words = counts.filter(([number]) => number).map(([number, state]) => `${number} ${state}`);
+  count.textContent = `${answers.length} picture${answers.length === 1 ? "" : "s"}: ${words.join(", ")}`;
+  document.getElementById("answers-count").hidden = !answers.length;
+}
+
+/** Doubtful answers first, or all by time, the latest first; the focus stays where it is. */
+function sortAnswers() {
+  const states = isDoubtfulFirst() ? first.split(" ") : [];
+  const rank = ({ dataset }) => (states.includes(dataset.state) ? states.indexOf(dataset.state) : states.length);
+  const focused = document.activeElement;
+  const time = ({ dataset }) => Date.parse(dataset.time);
+  list.append(...[...list.children].sort((one, other) => rank(one) - rank(other) || time(other) - time(one)));
+  if (list.contains(focused)) focused.focus({ preventScroll: true });
+}
+
+function keepOrderInAddress() {
+  const address = new URL(location.href);
+  if (isDoubtfulFirst()) address.searchParams.set("order", "doubtful");
+  else address.searchParams.delete("order");
+  history.replaceState(null, "", address);
+}
+
+doubtfulFirst.addEventListener("click", () => {
+  doubtfulFirst.setAttribute("aria-pressed", String(!isDoubtfulFirst()));
+  keepOrderInAddress();
+  sortAnswers();
+});
+new MutationObserver(countAnswers).observe(list, { childList: true });
+
+const addPictures = startQueue(send, { verb: "is being recognized", onStart: () => {
+  keepBatchInAddress({ gallery, batch });
+  keepOrderInAddress();
+} });
 startDropZone(document.getElementById("drop"), addPictures);
 const openCamera = startCamera((picture) => addPictures([picture]));
 
@@ -31,7 +77,7 @@ const openCamera = startCamera((picture) => addPictures([picture]));
 
 /** Correct a decision: feedback, and the picture becomes a reference of the right class. */
 async function correct(answer, title) {
-  const choice = await askClass(gallery, title);
+  const choice = await askClass(gallery, title, answer.dataset.runnerUp);
   if (!choice) return;
   const { id, hasImage } = answer.dataset;
   const withdraw = await giveFeedback(answer, choice.isNew ? "new class" : "wrong", choice.label, show);

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
 from tests.support.serving import files, picture, run, running
-from unalike.serve.pages.answer_view import EDGE, WIDTH, Scale, view_answers
-from unalike.serve.store import DecisionRecord
+from unalike.serve.pages.answer_view import (
+    CLEAR,
+    CORRECTED,
+    DOUBTFUL,
+    EDGE,
+    NOT_CALIBRATED,
+    RIGHT,
+    STATES,
+    UNUSABLE,
+    WIDTH,
+    WRONG,
+    AnswerView,
+    Scale,
+    count_states,
+    find_doubt,
+    sort_doubtful_first,
+    view_answers,
+)
+from unalike.serve.store import DecisionRecord, Feedback
 
 
 def test_figures_are_placed_on_one_axis() -> None:
@@ -44,7 +61,55 @@ def test_what_was_decided_in_words(decision: str, label: str | None, second: str
     assert view.headline == headline and view.second == second and view.neighbors == () and view.feedback is None
 
 
+def view_of(verdict: str = "", right: str | None = None, **values: Any) -> AnswerView:
+    resource = SimpleNamespace(gallery=SimpleNamespace(view=lambda: _Empty()))
+    values = {
+        "decision": "label",
+        "label": "red",
+        "score": 0.9,
+        "threshold": 0.5,
+        "margin": 0.4,
+        "calibrated": True,
+        **values,
+    }
+    feedback = (Feedback(verdict, right, "ann"),) if verdict else ()
+    record = DecisionRecord("identify", "colors", nearest="red", result={"second": "blue"}, feedback=feedback, **values)
+    return view_answers([record], resource)[0]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("values", "state"),
+    [({}, CLEAR), ({"calibrated": False}, NOT_CALIBRATED), ({"margin": 0.01, "calibrated": False}, DOUBTFUL), ({"threshold": 0.88}, DOUBTFUL),
+     ({"decision": "ambiguous", "label": None}, DOUBTFUL), ({"decision": "unknown", "label": None}, "unknown"), ({"margin": None}, CLEAR),
+     ({"verdict": "confirmed", "margin": 0.01}, RIGHT), ({"verdict": "wrong", "right": "blue"}, CORRECTED), ({"verdict": "wrong"}, WRONG),
+     ({"verdict": "new class", "right": "gold"}, CORRECTED), ({"verdict": "unusable"}, UNUSABLE), ({"verdict": "withdrawn"}, CLEAR)],
+)  # fmt: skip
+def test_an_answer_has_one_state_with_a_mark_of_its_own(values: dict[str, Any], state: str) -> None:
+    view = view_of(**values)
+    assert view.state == state and view.mark == STATES[state] and len(set(STATES.values())) == len(STATES)
+
+
+def test_a_corrected_answer_is_headed_by_the_right_class() -> None:
+    assert (view_of("wrong", "blue").headline, view_of("wrong", "blue").decided) == ("blue", "red")
+    assert (view_of("confirmed").headline, view_of("confirmed").decided) == ("red", "")
+
+
+def test_the_margin_of_the_gallery_moves_what_is_doubtful() -> None:
+    record = DecisionRecord("identify", "colors", "label", "red", "red", 0.9, margin=0.2)
+    assert find_doubt(record, 0.0) == "" and find_doubt(record, 0.18) == "Another class is nearly as close."
+
+
+def test_answers_are_counted_by_state_and_doubtful_ones_come_first() -> None:
+    clear, doubtful = view_of(), view_of(margin=0.0)
+    unknown = view_of(decision="unknown", label=None)
+    answers = [clear, unknown, doubtful, clear]
+    assert count_states(answers) == [(CLEAR, 2), (DOUBTFUL, 1), ("unknown", 1)]
+    assert sort_doubtful_first(answers) == [doubtful, unknown, clear, clear]
+
+
 class _Empty:
+    calibration = None
+
     def __enter__(self) -> Self:
         return self
 

@@ -118,7 +118,7 @@ def test_words_never_name_an_option_of_the_command_line(tmp_path: Path) -> None:
             identifier = await compare(it)
             text = (await it.client.get("/compare/answer", params={"id": identifier})).text
             assert (
-                "&#34;Tolerated displacement of edges, in pixels: 2&#34; looks for finer ones" in text
+                "&#34;Tolerated displacement of edges, in pixels&#34; at 2 looks for finer changes" in text
                 and "--" not in text
             )
             former = DecisionRecord("compare", "compare", "different", result={

@@ -19,7 +19,12 @@ def test_charts_have_text_and_tables(tmp_path: Path) -> None:
             it.service.store.decisions.add([DecisionRecord("inspect", MARKUP, "photo\u202egnp.exe")])
             text = (await it.client.get("/monitor?range=hour")).text
             assert 'role="img" aria-label="Decisions an hour: 1 labels, 0 ambiguous, 3 unknown in the range' in text
-            assert text.count("<table>") >= 4 and "<polyline" in text and text.count("Quiet: ") == 3
+            assert (
+                text.count("<table>") >= 4
+                and "<polyline" in text
+                and text.count("Not measured: ") == 3
+                and text.count("No alarm: ") == 0
+            )
             assert "75.0 %" in text and "n = 4" in text and "Since the start of the service;" in text
             assert "<img src=x" not in text and "\u202e" not in text and "&lt;img src=x" in text
             assert "aria-current=true>Last hour" in text

@@ -29,7 +29,11 @@ def test_the_page_shows_the_answers_of_its_batch_or_the_latest(tmp_path: Path) -
             assert own in text and other in text and text.index(other) < text.index(own)
             text = (await it.client.get("/recognize", params={"gallery": "colors", "batch": batch})).text
             assert own in text and other not in text and f'data-batch="{batch}"' in text
-            assert "Not calibrated" in text and "1.000" in text
+            assert (
+                text.count("Not calibrated: no threshold is set") == 1
+                and "Set a threshold on the page Classes" in text
+                and "1.000" in text
+            )
             text = (await it.client.get("/recognize", params={"decision": other})).text
             assert other in text and own not in text
             assert (await it.client.get("/recognize/answer", params={"id": own})).text.count("<article") == 1
@@ -86,7 +90,12 @@ def test_feedback_is_shown_until_it_is_withdrawn(tmp_path: Path) -> None:
             path, page = f"/v1/decisions/{identifier}/feedback", f"/recognize/answer?id={identifier}"
             await it.client.post(path, json={"verdict": "wrong", "label": MARKUP})
             text = (await it.client.get(page)).text
-            assert 'data-verdict="wrong"' in text and "Wrong: &lt;img src=x" in text and "<img src=x" not in text
+            assert (
+                'data-verdict="wrong"' in text
+                and "Corrected by anonymous; the answer was red." in text
+                and "Wrong: &lt;img src=x" in text
+                and "<img src=x" not in text
+            )
             await it.client.post(path, json={"verdict": "withdrawn"})
             text = (await it.client.get(page)).text
             assert 'data-verdict=""' in text and "says anonymous" not in text
@@ -113,6 +122,50 @@ def test_classes_are_chosen_by_a_part_of_their_name(tmp_path: Path) -> None:
             assert "<img" not in text and "&lt;img src=x onerror=alert(1)&gt;&#34;&#39;&amp;" in text
         async with running(tmp_path / "empty", filled=False) as it:
             assert "no classes yet" in (await it.client.get("/recognize/choices")).text
+
+    run(scenario())
+
+
+def test_doubtful_answers_come_first_where_the_address_says_so(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            doubtful, clear = await identify(it, (128, 128, 0)), await identify(it, "red")
+            text = (await it.client.get("/recognize")).text
+            assert "2 pictures: 1 not calibrated, 1 doubtful</span>" in text and text.index(clear) < text.index(
+                doubtful
+            )
+            text = (await it.client.get("/recognize?order=doubtful")).text
+            assert text.index(doubtful) < text.index(clear) and 'aria-pressed="true">Doubtful first' in text
+            assert (await it.client.get("/recognize?order=x")).status_code == 422
+
+    run(scenario())
+
+
+def test_the_likely_class_is_offered_first(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            text = (await it.client.get("/recognize/choices", params={"first": "green"})).text
+            labels = [text.index(f'data-label="{label}"') for label in ("green", "blue", "red")]
+            assert labels == sorted(labels)
+            text = (await it.client.get("/recognize/choices", params={"first": "green", "search": "b"})).text
+            assert "green" not in text
+
+    run(scenario())
+
+
+def test_an_empty_gallery_says_what_the_product_does_and_the_first_step(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, filled=False) as it:
+            for path in ("/recognize", "/classes"):
+                text = (await it.client.get(path)).text
+                assert (
+                    "comparing it with example pictures" in text and 'href="/classes?gallery=colors#new-class"' in text
+                ), path
+                assert 'href="/classes/import?gallery=colors"' in text and "No answers yet" not in text, path
+                assert "Not calibrated" not in text, path
+        async with running(tmp_path / "filled") as it:
+            for path in ("/recognize", "/classes"):
+                assert "example pictures" not in (await it.client.get(path)).text, path
 
     run(scenario())
 
