@@ -112,6 +112,8 @@ class Reviews:
     ) -> tuple[list[Candidate], list[Candidate]]:
         """Decisions of a gallery that nobody has said anything about, the newest first, of the ``LOOKED_AT`` latest ones.
 
+        Of decisions about one picture, by content, the newest stands for all; an answer to one is an answer to all.
+
         Args:
             resource: the gallery.
             near: distance of a score from the threshold, or of a margin from the smallest one, that makes a label doubtful.
@@ -127,6 +129,7 @@ class Reviews:
             review_items.c.resource == resource, review_items.c.item == sa.literal("decision ").concat(columns.id)
         )
         is_open = sa.and_(columns.kind == "identify", columns.resource == resource, columns.verdict.is_(None))
+        is_open = sa.and_(is_open, sa.or_(columns.image.is_(None), columns.image.not_in(_answered_images(resource))))
         if model is not None:
             is_open = sa.and_(is_open, columns.model == model)
         is_near = sa.or_(columns.score - columns.threshold < near, columns.margin < margin + near)
@@ -144,7 +147,14 @@ class Reviews:
                     sa.select(*_CANDIDATE_COLUMNS).where(is_open, condition).order_by(columns.id.desc()).limit(limit)
                 )
                 lists.append([Candidate(**row) for row in connection.execute(query).mappings()])
-        return lists[0], lists[1]
+        newest: dict[str, str] = {}
+        for one in (*lists[0], *lists[1]):
+            if one.image is not None:
+                newest[one.image] = max(one.id, newest.get(one.image, one.id))
+        unknown, doubtful = (
+            [one for one in each if one.image is None or newest[one.image] == one.id] for each in lists
+        )
+        return unknown, doubtful
 
     def answered(self, resource: str, items: Iterable[str]) -> set[str]:
         """Those of some items that have an answer."""
@@ -202,3 +212,14 @@ class Reviews:
             for review_id, item in connection.execute(of_page.order_by(review_items.c.item)):
                 items.setdefault(review_id, []).append(item)
         return [Review(**row, items=tuple(items.get(row["id"], ()))) for row in rows]
+
+
+def _answered_images(resource: str) -> sa.Select[Any]:
+    """Content hashes of the pictures of a gallery's decisions about which somebody has said something."""
+    others = decisions.alias("others").c
+    item = sa.literal("decision ").concat(others.id)
+    is_answered = sa.select(review_items.c.item).where(review_items.c.resource == resource, review_items.c.item == item)
+    return sa.select(others.image).where(
+        others.kind == "identify", others.resource == resource, others.image.is_not(None),
+        sa.or_(others.verdict.is_not(None), is_answered.exists()),
+    )  # fmt: skip

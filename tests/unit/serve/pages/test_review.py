@@ -21,7 +21,11 @@ def test_entries_are_shown_with_their_buttons_and_progress(tmp_path: Path) -> No
             text = (await it.client.get("/review")).text
             assert all(f'<small class="file">{name}</small>' in text for name in names)
             assert text.count("<article") == 2 and "3 unknown pictures that are alike" in text
-            assert "0 answered within 24 hours, 2 open" in text and 'data-complete="yes"' in text
+            assert (
+                "0 answered on this page within 24 hours, 2 open" in text
+                and "Done looking: 3 of 3 references" in text
+                and 'data-complete="yes"' in text
+            )
             assert (
                 text.count('type="checkbox" checked') == 3
                 and 'data-act="name"' in text
@@ -60,6 +64,6 @@ def test_nothing_to_look_at_is_said(tmp_path: Path) -> None:
         async with running(tmp_path, filled=False) as it:
             await review(it)
             text = (await it.client.get("/review")).text
-            assert "Nothing is left to look at." in text and "<article" not in text
+            assert "Done: nothing is left to look at." in text and "<article" not in text
 
     run(scenario())

@@ -57,6 +57,25 @@ def test_candidates_are_open_decisions_of_the_gallery_near_a_bound(store: Store)
     assert ids(store) == ([unknown.id], [near.id, ambiguous.id])
 
 
+def test_one_picture_is_asked_about_once_and_an_answer_to_one_is_an_answer_to_all(store: Store) -> None:
+    first, second = "1" * 64, "2" * 64
+    old = decide(store, "unknown", 0.1, image=first)
+    new = decide(store, "ambiguous", 0.9, 0.01, image=first)
+    other = decide(store, "unknown", 0.1, image=second)
+    elsewhere = decide(store, "unknown", 0.1, image=second, resource="other")
+    assert ids(store) == ([other.id], [new.id]), "the newest of one picture stands for all"
+    store.decisions.give_feedback(elsewhere.id, Feedback("confirmed"))
+    assert ids(store) == ([other.id], [new.id]), "what is said in another gallery says nothing here"
+    store.decisions.give_feedback(old.id, Feedback("confirmed"))
+    assert ids(store) == ([other.id], [])
+    store.decisions.give_feedback(old.id, Feedback("withdrawn"))
+    review = Review(DOUBTFUL, "shop", "dismissed", items=(decision_item(new.id),))
+    store.reviews.add(review)
+    assert ids(store) == ([other.id], [])
+    store.reviews.remove(review.id)
+    assert ids(store) == ([other.id], [new.id])
+
+
 def test_the_latest_decisions_alone_are_looked_at(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOOKED_AT", 3)
     records = [decide(store, "unknown", 0.1) for _ in range(5)]
