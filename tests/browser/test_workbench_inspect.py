@@ -275,7 +275,7 @@ def test_a_fit_is_canceled_and_one_that_cannot_be_says_why(browser, service):
         message(page, "Choose good pictures first")
         upload(page, *(part_picture(seed) for seed in range(5)))
         page.get_by_role("button", name="Fit", exact=True).click()
-        message(page, "5 good images: 14 too few for a share of 0.05 false alarms")
+        message(page, "5 good images: 14 too few for 5 % false alarms")
         page.get_by_role("button", name="Choose anew").click()
         upload(page, *(part_picture(seed) for seed in range(20)))
         page.get_by_role("button", name="Fit", exact=True).click()

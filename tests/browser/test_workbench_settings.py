@@ -40,11 +40,14 @@ def status(service: Workbench, path: str, secret: str = "") -> int:
     return httpx.get(service.address + path, headers=headers, timeout=60).status_code
 
 
-def create_key(page: Any, name: str, role: str) -> str:
+def create_key(page: Any, name: str, role: str, *, is_first: bool = False) -> str:
     """Make a key on the page; its secret."""
     page.locator("#key-name").fill(name)
     page.locator("#key-role").select_option(role)
     page.get_by_role("button", name="Create").click()
+    if is_first:
+        page.locator("#confirm[open]").wait_for(timeout=PATIENCE_MS)
+        page.locator("#confirm-yes").click()
     page.locator("#secret").wait_for(timeout=PATIENCE_MS)
     secret: str = page.locator("#secret-text").input_value()
     page.keyboard.press("Escape")
@@ -95,7 +98,7 @@ def test_the_first_key_signs_its_maker_in_and_keys_are_revoked(browser, service)
     with Visit(browser) as visit:
         page = visit.page
         page.goto(f"{service.address}/settings")
-        secret = create_key(page, "chief", "admin")
+        secret = create_key(page, "chief", "admin", is_first=True)
         page.locator("#secret-close").click()
         page.get_by_role("button", name="Sign out").wait_for(timeout=PATIENCE_MS)
         assert secret not in page.content()
@@ -112,20 +115,55 @@ def test_the_first_key_signs_its_maker_in_and_keys_are_revoked(browser, service)
         message(page, "is revoked")
         service.restart()
         assert status(service, "/v1/classes", till) == 401
-        assert "the last one that may all" in page.locator("#key-table").inner_text()
+        assert "the only admin key: it cannot be revoked" in page.locator("#key-table").inner_text()
         assert page.get_by_role("button", name="Revoke").count() == 0
         assert not [text for text in visit.messages if "40" not in text], visit.messages
 
 
-def test_a_first_key_that_may_less_is_refused_with_a_reason(browser, service):
+def test_the_first_key_is_an_admin_key_and_is_asked_about(browser, service):
+    with Visit(browser, 390) as visit:
+        page = visit.page
+        page.goto(f"{service.address}/settings")
+        assert page.locator("#key-role option").all_inner_texts() == ["admin"]
+        assert page.locator("#key-gallery option").all_inner_texts() == ["all"]
+        page.locator("#key-name").fill("chief")
+        page.get_by_role("button", name="Create").click()
+        page.locator("#confirm[open]").wait_for(timeout=PATIENCE_MS)
+        assert "This browser is then signed in as chief." in page.locator("#confirm").inner_text()
+        assert not visit.faults(), "\n".join(visit.faults())
+        page.locator("#confirm-no").click()
+        assert status(service, "/v1/classes") == 200 and service.call("GET", "/v1/keys")["keys"] == []
+
+
+def test_the_whole_secret_is_seen_and_copied(browser, service):
+    with Visit(browser, 390, permissions=["clipboard-read", "clipboard-write"]) as visit:
+        page = visit.page
+        page.goto(f"{service.address}/settings")
+        secret = create_key(page, "chief", "admin", is_first=True)
+        field = page.locator("#secret-text")
+        assert field.evaluate(
+            "field => field.scrollWidth <= field.clientWidth && field.scrollHeight <= field.clientHeight"
+        )
+        page.get_by_role("button", name="Copy").click()
+        page.locator("#secret-state", has_text="Copied.").wait_for(timeout=PATIENCE_MS)
+        assert page.evaluate("navigator.clipboard.readText()") == secret
+        assert not visit.faults(), "\n".join(visit.faults())
+
+
+def test_an_error_goes_at_the_next_action(browser, service):
     with Visit(browser) as visit:
         page = visit.page
         page.goto(f"{service.address}/settings")
-        page.locator("#key-name").fill("till")
-        page.locator("#key-role").select_option("operate")
+        create_key(page, "chief", "admin", is_first=True)
+        page.locator("#secret-close").click()
+        page.get_by_role("button", name="Sign out").wait_for(timeout=PATIENCE_MS)
+        page.locator("#key-name").fill("chief")
         page.get_by_role("button", name="Create").click()
-        message(page, "no key that may all")
-        assert status(service, "/v1/classes") == 200 and service.call("GET", "/v1/keys")["keys"] == []
+        page.locator(".message.bad").wait_for(timeout=PATIENCE_MS)
+        create_key(page, "till", "operate")
+        assert page.locator(".message.bad").count() == 0
+        page.locator("#secret-close").click()
+        message(page, "is made")
 
 
 def test_retention_is_changed_undone_and_kept(browser, service):

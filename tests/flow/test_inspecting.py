@@ -97,7 +97,7 @@ def test_fit_and_run_as_jobs(folder, tmp_path):
     (["inspect", "fit", "{root}/nowhere", "-o", "{out}/a.inspector"], "nowhere"),
     (["inspect", "fit", "{root}/good", "-o", "{root}/plate.inspector"], "add --overwrite"),
     (["inspect", "fit", "{root}/good", "-o", "{out}/a.inspector", "-m", "{root}/maps.onnx", "--rate", "0.001"],
-     "24 good images cannot support 0.001"),
+     "24 good images cannot support 0.1 %"),
     (["inspect", "fit", "{root}/good", "-o", "{out}/a.inspector", "-m", "{root}/maps.onnx", "--rate", "0.05", "--size", "32x32"], "for images of"),
     (["inspect", "run", "{root}/good/plate 1.png", "{root}/test"], "is no inspector"),
     (["inspect", "run", "{root}/plate.inspector", "{root}/masks/spot", "--good", "good"], "some of both"),

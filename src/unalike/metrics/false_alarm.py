@@ -119,11 +119,11 @@ def require_images(count: int, rate: float) -> None:
     if not 0 < rate < 1:
         raise DataError(f"a rate of false alarms of {rate}", expected="between 0 and 1, such as 0.01")
     if count < images_needed(rate):
-        lowest = f"a rate of {1 / (count + 1):.3g} or more" if count else "good images"
+        lowest = f"{100 / (count + 1):.3g} % or more" if count else "good images"
         raise DataError(
-            f"{count} good images cannot support {rate:.3g} false alarms",
+            f"{count} good images cannot support {100 * rate:.3g} % false alarms",
             expected=f"at least {images_needed(rate)} images, or {lowest}",
-            remedy="give more good images or a higher --rate",
+            remedy="give more good images, or allow more false alarms (on the command line a higher --rate)",
         )
 
 

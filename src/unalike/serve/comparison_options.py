@@ -50,7 +50,7 @@ _SCHEMAS: dict[str, dict[str, Any]] = {
 OPTIONS = {name: {"title": TEXTS[name], **schema} for name, schema in _SCHEMAS.items()}
 _COMMAND_OPTION = re.compile(r"--([a-z]+(?:-[a-z]+)*)(?: (none|auto|both|\d+(?:\.\d+)?)\b)?")
 # The words of ``ComparisonResult.not_looked_for``, as they are or as ``in_words`` gives them.
-_FINER = re.compile(rf'(?:--tolerance |{re.escape(TEXTS["tolerance"])}: )(\d+)')
+_FINER = re.compile(rf"(?:--tolerance |{re.escape(TEXTS['tolerance'])}: )(\d+)")
 _FEATURE_CELL = re.compile(r"by features: changes smaller than (\d+) px")
 
 

@@ -178,7 +178,7 @@ def test_defects_with_masks_update_the_model_and_are_counted(tmp_path, capsys):
 def test_too_few_images_and_a_rate_out_of_reach():
     with pytest.raises(DataError, match="1 good image; expected at least 2"):
         Inspector.fit(GOOD_PARTS[:1], model=map_model())
-    with pytest.raises(DataError, match="24 good images cannot support 0.01"):
+    with pytest.raises(DataError, match="24 good images cannot support 1 %"):
         Inspector.fit(GOOD_PARTS, model=map_model(), rate=0.01)
     fitted = Inspector.fit(GOOD_PARTS[:2], model=map_model(), rate=None, config=CONFIG)
     assert fitted.threshold is None and fitted.inspect(draw_part(1, (30, 30))).decision == "undecided"

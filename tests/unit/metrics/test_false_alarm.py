@@ -36,7 +36,9 @@ def test_the_target_rate_is_kept_on_average_and_inside_its_interval():
 def test_a_rate_that_the_data_cannot_support_is_refused():
     assert images_needed(0.01) == 99 and images_needed(0.5) == 1
     scores = np.arange(98.0)
-    with pytest.raises(DataError, match="98 good images cannot support 0.01.*at least 99"):
+    with pytest.raises(
+        DataError, match="98 good images cannot support 1 % false alarms.*at least 99 images, or 1.01 % or more"
+    ):
         fit_threshold(scores, 0.01)
     assert fit_threshold(np.arange(99.0), 0.01).threshold == 98.0
     with pytest.raises(DataError, match="between 0 and 1"):

@@ -216,7 +216,7 @@ def _require_enough(options: dict[str, Any], not_kept: int) -> None:
         return
     missing = least - count
     lost = f" ({not_kept} more were called good, and their picture is not kept)" if not_kept else ""
-    raise Problem(422, "no-images", f"{count} good images{lost}: {missing} too few for a share of {rate:.3g} false alarms",
+    raise Problem(422, "no-images", f"{count} good images{lost}: {missing} too few for {100 * rate:.3g} % false alarms",
                   expected=f"at least {least} images", remedy="send more good images, confirm more answers of an inspector, or allow a "
                   "larger share of false alarms")  # fmt: skip
 

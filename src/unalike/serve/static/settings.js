@@ -33,6 +33,7 @@ function showSecret(name, secret) {
   const field = document.getElementById("secret-text");
   document.getElementById("secret-name").textContent = name;
   field.value = secret;
+  document.getElementById("secret-state").textContent = "";
   dialog.showModal();
   field.select();
   return new Promise((resolve) => {
@@ -43,6 +44,13 @@ function showSecret(name, secret) {
   });
 }
 
+document.getElementById("secret-copy").addEventListener("click", async () => {
+  const field = document.getElementById("secret-text");
+  field.select();
+  // The clipboard of scripts exists under https and on this machine alone; the older way works elsewhere too.
+  const isCopied = await (navigator.clipboard?.writeText(field.value).then(() => true, () => false) ?? false) || document.execCommand("copy");
+  document.getElementById("secret-state").textContent = isCopied ? "Copied." : "The browser did not copy it: it is selected, copy it yourself.";
+});
 document.getElementById("secret-close").addEventListener("click", () => document.getElementById("secret").close());
 // Neither Escape nor a click beside it takes the secret away.
 document.getElementById("secret").addEventListener("cancel", (event) => event.preventDefault());
@@ -50,11 +58,27 @@ document.getElementById("secret").addEventListener("click", (event) => {
   if (event.target.id === "secret") event.stopImmediatePropagation();
 }, { capture: true });
 
+/** Ask before the first key: with it nobody does anything without one. */
+function confirmFirst(name) {
+  const content = document.createElement("div");
+  for (const text of [
+    `This browser is then signed in as ${name}. Everybody else, and every program that asks this service, needs a key from that moment on.`,
+    "The secret is shown once: keep it before you go on. A lost one cannot be read again.",
+    "Here the only admin key cannot be revoked. The way back is on the service's machine: when the administrator revokes all keys there (unalike serve keys revoke NAME), the service asks for none.",
+  ]) {
+    const paragraph = document.createElement("p");
+    paragraph.textContent = text;
+    content.append(paragraph);
+  }
+  return confirmChange({ title: "Lock the service by its first key?", content, verb: "Create the key" });
+}
+
 document.getElementById("new-key").addEventListener("submit", (event) => {
   event.preventDefault();
   const form = event.target;
   alone(async () => {
     const { name, role, gallery } = Object.fromEntries(new FormData(form));
+    if (needsKey !== "yes" && !(await confirmFirst(name))) return;
     const key = await call("POST", "/v1/keys", { json: { name, role, ...(gallery ? { gallery } : {}) } });
     await showSecret(key.name, key.secret);
     form.reset();

@@ -81,7 +81,7 @@ class Keys:
         row = {f.name: getattr(record, f.name) for f in fields(record)} | {"digest": text_sha256(secret)}
         with self._database.writing(connection) as open_connection:
             if needs_admin and not _is_chief(record) and not self._chiefs(open_connection):
-                raise LastAdmin(f"a key of the role {role}{' for one gallery' if gallery else ''}, and no key that may all",
+                raise LastAdmin(f"a key of the role {role}{' for one gallery' if gallery else ''}, and no admin key for all galleries",
                                 expected="first a key of the role admin for all galleries")  # fmt: skip
             try:
                 open_connection.execute(keys.insert(), row)
@@ -132,8 +132,8 @@ class Keys:
                 names = [name for (name,) in open_connection.execute(sa.select(keys.c.name).where(is_valid))]
                 raise DataError(f"no key {key!r}", remedy=closest(key, names) or "see: unalike serve keys list")
             if chiefs == (row["id"],):
-                raise LastAdmin(f"key {row['name']!r} is the last one that may all", expected="another key of the role admin",
-                                remedy="make one first; on the service's machine unalike serve keys revokes any key")  # fmt: skip
+                raise LastAdmin(f"key {row['name']!r} is the only admin key for all galleries", expected="another key of the role admin",
+                                remedy="make another one first (on the service's machine the command unalike serve keys revokes any key)")  # fmt: skip
             open_connection.execute(keys.update().where(keys.c.id == row["id"]).values(revoked=now))
             self._note_change(open_connection, actor, "keys.revoke", row["name"], {"id": row["id"]}, request_id)
         with self._lock:

@@ -24,14 +24,18 @@ def test_keys_retention_and_files_are_shown(tmp_path: Path) -> None:
             store.keys.revoke(old.id)
             it.service.access.refresh()
             text = (await it.client.get("/settings", headers=chief)).text
-            assert text.count("data-revoke=") == 2 and "the last one that may all" in text and "revoked 2" in text
+            assert (
+                text.count("data-revoke=") == 2
+                and "the only admin key: it cannot be revoked" in text
+                and "revoked 2" in text
+            )
             assert "<img src=x" not in text and "\u202e" not in text and "&lt;img src=x" in text
             assert '<a href="/settings"' in text
             part = (await it.client.get("/settings/keys", headers=chief)).text
             assert part.count("data-revoke=") == 2 and "<html" not in part
             await it.client.put("/v1/settings", json={"retention_days": 3}, headers=chief)
             part = (await it.client.get("/settings/retention", headers=chief)).text
-            assert 'value="3"' in part and "Changed; the start option says 30." in part
+            assert 'value="3"' in part and "Changed; the service was started with 30." in part
 
     run(scenario())
 

@@ -135,13 +135,13 @@ def test_changes_of_keys_are_in_the_audit_log(store: Store) -> None:
 
 def test_the_last_key_that_may_all_is_kept_where_that_is_asked(store: Store) -> None:
     for role, gallery in (("view", None), ("operate", None), ("admin", "shop")):
-        with pytest.raises(LastAdmin, match="no key that may all"):
+        with pytest.raises(LastAdmin, match="no admin key for all galleries"):
             store.keys.add("first", role, gallery, needs_admin=True)
     assert store.keys.list() == [] and not store.audit.find().items
     chief, _ = store.keys.add("chief", "admin", needs_admin=True)
     till, _ = store.keys.add("till", "operate", needs_admin=True)
     store.keys.add("shop chief", "admin", "shop")
-    with pytest.raises(LastAdmin, match="the last one that may all"):
+    with pytest.raises(LastAdmin, match="the only admin key for all galleries"):
         store.keys.revoke(chief.id, keeps_admin=True)
     store.keys.revoke(till.id, keeps_admin=True)
     second, _ = store.keys.add("second", "admin")
