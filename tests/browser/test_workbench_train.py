@@ -121,6 +121,7 @@ def test_from_corrections_to_a_promoted_model_and_back(browser, service):
         assert not visit.faults(), "\n".join(visit.faults())
         if decision == "promote":
             page.locator('[data-act="promote"]').click()
+            page.locator("#confirm-yes").click()
         else:
             page.locator('[data-act="override"]').click()
             page.locator("#reason").fill("a test <b>of the page</b>")

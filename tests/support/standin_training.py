@@ -20,7 +20,7 @@ def _train(spec: Any, settings: Any, *, data: Path) -> Result:
     run.mkdir(parents=True, exist_ok=True)
     lines = [{"step": step, "epoch": 0, "kpi": {"train_loss": 1 / step, "seconds": 3}} for step in (1, 2, 3)]
     (run / "status.json").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"torn')
-    (run / "report.html").write_text("<!doctype html><title>Report</title><h1>Report</h1>")
+    (run / "report.html").write_text("<!doctype html><title>Report</title><main><h1>Report</h1></main>")
     print("training <b>began</b>", flush=True)
     gate = os.environ.get(GATE)
     while gate and not Path(gate).exists():

@@ -18,6 +18,8 @@ MARGIN = 0.01
 PROMOTE, WORSE, TOO_FEW = "promote", "worse", "too few"
 # So many images decide about any candidate: more are not asked for.
 MOST_IMAGES = 1_000_000
+# What becomes a held-out image.
+WHERE = "corrected answers or new references that neither model was trained on"
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def judge(result: PairedResult) -> Verdict:
     """Decide about a candidate by its comparison with the model in service."""
     if not len(result):
         missing = images_needed(0.0, 0.0)
-        return Verdict(TOO_FEW, missing, f"no withheld image: {missing} are missing")
+        return Verdict(TOO_FEW, missing, f"no held-out image: about {missing} are missing, {WHERE}")
     difference = result.difference
     points = f"{100 * difference.value:+.1f} points of R@1 on {len(result)} images"
     if difference.value < 0:
@@ -62,7 +64,9 @@ def judge(result: PairedResult) -> Verdict:
         return Verdict(PROMOTE, 0, f"the candidate is not worse: {points}{bounds}")
     enough = images_needed(result.gains / len(result), result.losses / len(result))
     missing = max(1, enough - len(result))
-    return Verdict(TOO_FEW, missing, f"too few images to say: {points}{bounds}; about {missing} more are missing")
+    return Verdict(
+        TOO_FEW, missing, f"too few images to say: {len(result)} held out; about {missing} more are missing, {WHERE}"
+    )
 
 
 def images_needed(gain: float, loss: float) -> int:

@@ -28,7 +28,8 @@ def test_an_equal_candidate_needs_enough_images() -> None:
     assert 100 < needed < 1000
     assert judge(result(needed)).decision == PROMOTE
     few = judge(result(needed - 40))
-    assert few.decision == TOO_FEW and few.missing == 40 and "40 more are missing" in few.reason
+    assert few.decision == TOO_FEW and few.missing == 40 and "40 more are missing, corrected answers" in few.reason
+    assert "points" not in few.reason
     assert judge(result(0)).missing == needed
 
 

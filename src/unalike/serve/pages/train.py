@@ -26,6 +26,7 @@ from unalike.spec.automl import MAX_MINUTES
 
 # So many tasks and changes of sides are shown; the API has all.
 TASKS, CHANGES = 8, 24
+MINUTES = 10.0  # of a first training; later the field begins with those of the last one
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,11 @@ def train_pages(service: Service) -> APIRouter:
     async def train(request: Request) -> Response:
         resource = _resource(service, request)
         values = await asyncio.to_thread(lambda: _state(service, resource) | _shadow(service, resource))
+        trainings = [view.task for view in values["tasks"] if view.task["kind"] == TRAIN]
         return render_page(
             request, "train.html.j2", service=service, gallery=resource.name, folders=list(service.learning.folders), goals=GOALS,
-            max_minutes=MAX_MINUTES, max_bytes=service.limits.max_bytes, **values,
+            max_minutes=MAX_MINUTES, minutes=trainings[0]["options"].get("minutes", MINUTES) if trainings else MINUTES,
+            max_bytes=service.limits.max_bytes, **values,
         )  # fmt: skip
 
     @router.get("/train/state")
@@ -103,13 +106,16 @@ def _state(service: Service, resource: GalleryResource) -> dict[str, Any]:
     network = resource.gallery.model_identity.network
     page = service.store.tasks.find(LEARNING_KINDS, limit=TASKS, resource=resource.name)
     tasks = [_task_view(service, record) for record in page.items]
+    standing = learning.standing_promotion(resource.name)
     candidates = []
     for record in learning.models(resource.name):
         candidate = plain_candidate(record, network, learning.comparison(record.id, network))
+        # One that a promotion did not bring into service is the network that was there before.
+        candidate["is_unchanged"] = record.network == network and (standing is None or standing.model != record.id)
         candidate["changes"] = _changes(resource, candidate["comparison"])
         candidates.append(candidate)
     return {
-        "tasks": tasks, "candidates": candidates, "can_roll_back": learning.standing_promotion(resource.name) is not None,
+        "tasks": tasks, "candidates": candidates, "can_roll_back": standing is not None,
         "compared": {task.options.get("model") for task in service.store.tasks.find_open(COMPARE, resource.name)},
         "is_busy": any(not view.is_over for view in tasks), "network": network,
         "has_shadow": bool(service.store.shadows.active(resource.name)),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from html import escape
 from typing import Any
+from urllib.parse import urlencode
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Request
@@ -196,7 +198,17 @@ def _add_trainings(service: Service, router: APIRouter) -> None:
         if content is None:
             raise Problem(404, "no-report", "the training has no report yet", remedy="ask again when it is done")
         headers = {"Content-Security-Policy": REPORT_POLICY}
-        return Response(content, headers=headers, media_type="text/html; charset=utf-8")
+        return Response(
+            _with_way_back(content, record.resource), headers=headers, media_type="text/html; charset=utf-8"
+        )
+
+
+def _with_way_back(report: bytes, gallery: str) -> bytes:
+    """A report with a link to the page Train at its beginning."""
+    address = f"/train?{urlencode({'gallery': gallery})}"
+    return report.replace(
+        b"<main>", f'<main>\n<p><a href="{escape(address)}">Back to the page Train</a></p>'.encode(), 1
+    )
 
 
 async def begin_task(

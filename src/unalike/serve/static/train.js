@@ -57,7 +57,7 @@ async function ending(id, words) {
     if (task.state === "waiting" || task.state === "running") continue;
     await refresh();
     if (task.state === "done") say(`${words} is done.`);
-    else if (task.state === "failed") say(`${words} failed: ${task.error}`, { isBad: true });
+    else if (task.state === "failed") say(`${words} failed: ${task.error}`, { isBad: true, isLasting: true });
     else say(`${words} was canceled.`);
     return;
   }
@@ -139,9 +139,17 @@ function askReason(verdict) {
   });
 }
 
+/** Ask before the model in service is replaced. */
+async function promote(id) {
+  const text = document.createElement("p");
+  text.textContent = "The gallery is converted to it, and its threshold is set anew where it had one: look at it on the page Classes afterwards. The former model can be taken back.";
+  if (!(await confirmChange({ title: "Promote the candidate?", content: text, verb: "Promote" }))) return;
+  await begin(`/v1/candidates/${encodeURIComponent(id)}/promotion`, {}, "The promotion");
+}
+
 const acts = {
   compare: (id) => begin(`/v1/candidates/${encodeURIComponent(id)}/comparison`, {}, "The comparison"),
-  promote: (id) => begin(`/v1/candidates/${encodeURIComponent(id)}/promotion`, {}, "The promotion"),
+  promote,
   override: async (id, article) => {
     const reason = await askReason(article.querySelector(".verdict").textContent);
     if (reason === null) return;

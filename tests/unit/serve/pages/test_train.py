@@ -49,7 +49,9 @@ def test_candidates_are_shown_with_verdict_and_pictures(tmp_path: Path) -> None:
         async with serving(scene) as it:
             text = (await it.client.get("/train")).text
             assert (
-                text.count('data-act="compare"') == 2 - 1 and "in service" in text
+                text.count('data-act="compare"') == 2 - 1
+                and "in service" in text
+                and text.count("there is nothing to promote") == 1
             )  # the gray one is the network in service
             assert 'data-act="promote"' not in text and 'data-act="roll-back"' not in text
             compare_candidate(scene.place, good.id)

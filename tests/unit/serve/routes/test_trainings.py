@@ -92,6 +92,7 @@ def test_a_training_is_followed_to_its_candidate(tmp_path: Path, monkeypatch: py
             assert (
                 report.headers["content-type"].startswith("text/html")
                 and "sandbox" in report.headers["content-security-policy"]
+                and '<main>\n<p><a href="/train?gallery=' in report.text
             )
             gate.write_text("")
             task = await finished(it, started)
