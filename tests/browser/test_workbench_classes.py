@@ -617,6 +617,11 @@ def test_a_threshold_is_set_anew_on_the_page_and_holds_after_a_restart(service: 
         page.goto(f"{service.address}/classes")
         page.locator("#calibrate").click()
         message(page, "The threshold is set")
+        undo(page, "The threshold is set")
+        assert service.call("GET", "/v1/calibration")["calibration"] is None
+        page.locator("#calibration", has_text="No threshold is set").wait_for()
+        page.locator("#calibrate").click()
+        message(page, "The threshold is set")
         assert "a picture is called unknown" in page.locator("#calibration").inner_text()
         assert not visit.faults()
     calibration = service.call("GET", "/v1/calibration")

@@ -38,7 +38,7 @@ COOKIE, CSRF_HEADER = "unalike_session", "x-csrf-token"
 _ASKING = frozenset(("identify", "embed", "explain", "compare", "inspect", "verify", "infer"))
 # Changes of what is recognized, and feedback.
 _TEACHING = re.compile(
-    r"/v1(/galleries/[^/]+)?/(references(/[^/]+)?|classes(/rename|/merge)?|calibration|review/answers(/[^/]+)?)|/v1/decisions/[^/]+/feedback"
+    r"/v1(/galleries/[^/]+)?/(references(/[^/]+)?|classes(/rename|/merge)?|calibration(/undo)?|review/answers(/[^/]+)?)|/v1/decisions/[^/]+/feedback"
     r"|/v1/inspectors/[^/]+(/threshold|/ignored-regions|/restore)?|/v1/(images|fits|region-sets)|/v1/tasks/[^/]+/cancel"
 )
 # What only administrators read. What a process wrote may name files of the server; a check of training data decodes all of it.

@@ -10,15 +10,18 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from unalike.recognition.backends.protocol import GalleryBackend
-from unalike.recognition.decision import RULES
+from unalike.recognition.decision import RULES, GalleryCalibration
 from unalike.serve.changes import Change, apply, carry_out, request_digest
 from unalike.serve.documents import add_scoped, json_body, problems
+from unalike.serve.problems import Problem
 from unalike.serve.request_context import context_of
 from unalike.serve.resources import GalleryResource, Network, recognizer_of
 from unalike.serve.service import Service, json_response
+from unalike.serve.store.records import AuditEntry
 from unalike.serve.uploads import Parameters, parse_json, read_body
 
 MAX_BODY = 1 << 16
+SET, UNDO = "calibration.set", "calibration.undo"
 
 
 class NetworkModel(BaseModel):
@@ -134,13 +137,36 @@ def _add_calibration(service: Service, router: APIRouter) -> None:
             def answer(_: None) -> tuple[int, Any]:
                 return 200, describe_gallery(resource)
 
-            details = {"rate": rate, "rule": rule}
-            return await asyncio.to_thread(
-                apply, service, resource, change, "calibration.set", details, function, answer
-            )
+            # What an undo puts back.
+            details = {"rate": rate, "rule": rule, "former": _plain_calibration(resource.gallery)}
+            return await asyncio.to_thread(apply, service, resource, change, SET, details, function, answer)
 
         return await carry_out(service, request, request_digest(request, values), perform)
 
+    async def undo(request: Request, name: str | None) -> Response:
+        """Put back the calibration before the last one that was set; once, and not after another model came into service."""
+        resource = service.gallery(request, name)
+        await read_body(request, MAX_BODY)
+
+        async def perform(change: Change) -> tuple[int, Any]:
+            entry = await asyncio.to_thread(_last_set, service, resource)
+            former = entry.details["former"]
+
+            def function(gallery: GalleryBackend) -> None:
+                gallery.calibration = None if former is None else GalleryCalibration.from_dict(former)
+
+            def answer(_: None) -> tuple[int, Any]:
+                return 200, describe_gallery(resource)
+
+            details = {"entry": entry.id}
+            return await asyncio.to_thread(apply, service, resource, change, UNDO, details, function, answer)
+
+        return await carry_out(service, request, request_digest(request, {}), perform)
+
+    add_scoped(
+        router, "POST", "galleries", "/calibration/undo", undo, answer=GalleryModel, statuses=[409],
+        summary="Put back the calibration before the last one that was set.",
+    )  # fmt: skip
     share = {"type": ["number", "null"], "exclusiveMinimum": 0, "exclusiveMaximum": 1}
     add_scoped(
         router,
@@ -161,3 +187,24 @@ def _add_calibration(service: Service, router: APIRouter) -> None:
             "rule": {"type": "string", "enum": list(RULES), "default": "nearest"},
         }),
     )  # fmt: skip
+
+
+def _plain_calibration(gallery: GalleryBackend) -> dict[str, Any] | None:
+    """The calibration of a gallery as plain data; None where there is none."""
+    calibration = gallery.calibration
+    return None if calibration is None else calibration.to_dict()
+
+
+def _last_set(service: Service, resource: GalleryResource) -> AuditEntry:
+    """The entry of the calibration that was set last, of which the former one is known; in a thread. Raises Problem (409)."""
+    latest = [
+        entry
+        for action in (SET, UNDO, "model.promote", "model.rollback")
+        for entry in service.store.audit.find(action=action, resource=resource.name, outcome="done", limit=1).items
+    ]
+    entry = max(latest, key=lambda one: one.id, default=None)
+    if entry is None or entry.action != SET or "former" not in entry.details:
+        raise Problem(409, "nothing-to-undo", f"no calibration of the gallery {resource.name} can be taken back",
+                      expected="one that was set after the last undo and the last change of the model",
+                      remedy="set the threshold anew: POST /v1/calibration")  # fmt: skip
+    return entry

@@ -80,7 +80,11 @@ document.getElementById("classes").addEventListener("click", async ({ target }) 
   try {
     await call("POST", galleryPath(gallery, "/calibration"), { json: {} });
     await showCalibration();
-    say("The threshold is set from the references as they are now.");
+    const undo = async () => {
+      await call("POST", galleryPath(gallery, "/calibration/undo"), { json: {} });
+      await showCalibration();
+    };
+    say("The threshold is set from the references as they are now.", { undo });
     document.getElementById("calibrate").focus();
   } catch (error) {
     target.disabled = false;

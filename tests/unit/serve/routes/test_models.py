@@ -44,6 +44,40 @@ def test_a_calibration_is_set_kept_and_used(tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_a_calibration_is_taken_back_once(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            assert (await it.client.post("/v1/calibration/undo")).status_code == 409
+            for color in ("red", "green", "blue"):
+                images = [picture(color, shift=shift) for shift in (5, 10, 15)]
+                await it.client.post("/v1/references", files=files(*images), data={"label": color})
+            first = (await it.client.post("/v1/calibration", json={})).json()
+            second = (await it.client.post("/v1/calibration", json={"rule": "prototype"})).json()
+            assert first["calibration"] != second["calibration"]
+            back = await it.client.post("/v1/calibration/undo")
+            assert back.status_code == 200 and back.json()["calibration"] == first["calibration"]
+            stored = Gallery.load(it.service.resources.gallery().address).calibration
+            assert stored is not None and stored.rule == "nearest" and back.json()["stale"] == ""
+            again = await it.client.post("/v1/calibration/undo")
+            assert again.status_code == 409 and again.json()["type"].endswith("nothing-to-undo")
+            entries = (await it.client.get("/v1/audit", params={"action": "calibration.undo"})).json()["entries"]
+            assert [entry["outcome"] for entry in entries] == ["done"]
+
+    run(scenario())
+
+
+def test_the_first_calibration_is_taken_back_to_none(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            for color in ("red", "green", "blue"):
+                await it.client.post("/v1/references", files=files(picture(color, shift=5)), data={"label": color})
+            assert (await it.client.post("/v1/calibration", json={})).status_code == 200
+            back = await it.client.post("/v1/calibration/undo")
+            assert back.status_code == 200 and back.json()["calibration"] is None
+
+    run(scenario())
+
+
 def test_values_that_no_calibration_takes_are_problems(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as it:
