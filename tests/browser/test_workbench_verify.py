@@ -118,5 +118,5 @@ def test_a_service_without_assets_says_how_to_get_some(browser, tmp_path):
     with workbench(tmp_path, names=()) as running, Visit(browser, 390) as visit:
         visit.page.goto(running.address)
         visit.page.get_by_role("link", name="Verify").click()
-        visit.page.get_by_text("unalike serve --assets PATH").wait_for()
+        visit.page.get_by_text("unalike serve --assets FOLDER").wait_for()
         assert not visit.faults(), "\n".join(visit.faults())
