@@ -178,8 +178,8 @@ def find_doubt(record: DecisionRecord, margin: float) -> str:
 
 def _state(record: DecisionRecord, doubt: str, feedback: Feedback | None) -> str:
     if feedback is not None:
-        said = {"confirmed": RIGHT, "unusable": UNUSABLE}.get(feedback.verdict)
-        return said or (CORRECTED if feedback.label else WRONG)
+        state = {"confirmed": RIGHT, "unusable": UNUSABLE}.get(feedback.verdict)
+        return state or (CORRECTED if feedback.label else WRONG)
     if record.decision == UNKNOWN:
         return UNKNOWN
     return DOUBTFUL if doubt else CLEAR if record.calibrated else NOT_CALIBRATED

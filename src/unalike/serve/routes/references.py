@@ -184,28 +184,28 @@ class _Batch:
     def put(self, gallery: GalleryBackend, is_retry: bool) -> list[Entry]:
         """Put the images into a gallery, those of a repeated request once. Raises Problem (404)."""
         numbers = range(len(self.names))
-        if is_retry and (applied := [number for number in numbers if gallery.has_name(self.names[number])]):
-            ids = [gallery.ids_of_name(self.names[number])[0] for number in applied]  # before the process was killed
-            return self._entries(applied, ids)
+        if is_retry and (earlier := [number for number in numbers if gallery.has_name(self.names[number])]):
+            ids = [gallery.ids_of_name(self.names[number])[0] for number in earlier]  # before the process was killed
+            return self._entries(earlier, ids)
         require_classes(gallery, self.required)
-        chosen = self._unknown(gallery) if self.skip_known else list(numbers)
-        if not chosen:
+        numbers_to_add = self._unknown(gallery) if self.skip_known else list(numbers)
+        if not numbers_to_add:
             return []
-        labels, names = ([values[number] for number in chosen] for values in (self.labels, self.names))
-        return self._entries(chosen, gallery.enrol(self.vectors_ND[chosen], labels, names))
+        labels, names = ([values[number] for number in numbers_to_add] for values in (self.labels, self.names))
+        return self._entries(numbers_to_add, gallery.enrol(self.vectors_ND[numbers_to_add], labels, names))
 
     def _unknown(self, gallery: GalleryBackend) -> list[int]:
         """Numbers of the images that are no references of their class, each content once."""
         with gallery.view() as view:
             counts = view.counts()
             entries = [entry for label in set(self.labels) if label in counts for entry in pages(view, label)]
-        known = {(entry.label, hash_of_reference(entry.name)) for entry in entries}
-        chosen = []
+        references = {(entry.label, hash_of_reference(entry.name)) for entry in entries}
+        numbers_to_add = []
         for number, image in enumerate(zip(self.labels, map(hash_of_reference, self.names), strict=True)):
-            if image not in known:
-                known.add(image)
-                chosen.append(number)
-        return chosen
+            if image not in references:
+                references.add(image)
+                numbers_to_add.append(number)
+        return numbers_to_add
 
     def _entries(self, numbers: Sequence[int], ids: Sequence[int]) -> list[Entry]:
         return [Entry(id, self.labels[number], self.names[number]) for number, id in zip(numbers, ids, strict=True)]

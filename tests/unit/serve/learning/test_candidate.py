@@ -139,7 +139,7 @@ def test_nothing_to_compare_on_is_said(tmp_path: Path) -> None:
     assert (
         result["images"] == 0
         and result["verdict"]["decision"] == TOO_FEW
-        and "no withheld image" in result["verdict"]["reason"]
+        and "no held-out image" in result["verdict"]["reason"]
     )
     with pytest.raises(DataError, match="no model"):
         compare_candidate(scene.place, "none")

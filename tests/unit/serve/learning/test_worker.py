@@ -50,7 +50,7 @@ def test_a_refusal_is_its_last_line(tmp_path: Path) -> None:
     scene = make_scene(tmp_path, kind="color")
     candidate = scene.add_candidate("gray")
     order = order_for(scene, PROMOTE, model=candidate.id)
-    with pytest.raises(RunError, match="not promoted: no withheld image"):
+    with pytest.raises(RunError, match="not promoted: no held-out image"):
         run_tasks(run_child(MODULE, [], order=order.to_line(), log=tmp_path / "log.txt"))
     assert scene.store.audit.find().items[0].actor == "chief"
 

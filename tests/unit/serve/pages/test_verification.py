@@ -82,7 +82,7 @@ def test_without_a_set_the_page_says_how_to_get_one(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as it:
             page = await it.client.get("/verify")
-            assert page.status_code == 200 and "unalike serve --assets PATH" in page.text
+            assert page.status_code == 200 and "unalike serve --assets FOLDER" in page.text
             secret = it.service.store.keys.add("till", "operate", "colors")[1]
             it.service.access.refresh()
             assert (await it.client.get("/verify", headers={"Authorization": f"Bearer {secret}"})).status_code == 403

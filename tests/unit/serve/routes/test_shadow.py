@@ -187,7 +187,11 @@ def test_the_page_shows_numbers_and_hostile_names_as_text(tmp_path: Path) -> Non
     async def scenario() -> None:
         async with serving(scene) as it:
             text = (await it.client.get("/train")).text
-            assert f'id="shadow-{candidate.id}"' in text and 'data-runs="no"' in text and "end-shadow" not in text
+            assert (
+                f'id="candidate-{candidate.id}-shadow"' in text
+                and 'data-runs="no"' in text
+                and "end-shadow" not in text
+            )
             await it.client.post("/v1/shadow", json={"candidate": candidate.id, "share": 1})
             await until_shadow(it, state="running")
             await identify(it, 0, 1, 2, 3)
