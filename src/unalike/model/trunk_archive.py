@@ -198,18 +198,19 @@ def _copy_member(path: Path, archive: zipfile.ZipFile, record: Mapping[str, Any]
         atomic_write(target) as partial,
         progress(f"unpacking {record['name']}", record["bytes"] // hub_files.MEGABYTE, "MB") as advance,
     ):
-        if _copy(source, partial, advance) != record["sha256"]:
+        with partial.open("wb") as out:
+            sha256 = _copy(source, out, advance)
+        if sha256 != record["sha256"]:
             raise WeightsError(
                 f"{path}: the weights of {record['name']} are not those that were packed", remedy=_REMEDY
             )
 
 
-def _copy(source: IO[bytes], target: Path, advance: Callable[..., None]) -> str:
-    """Copy a stream to a file; returns the SHA-256 of its content."""
+def _copy(source: IO[bytes], target: IO[bytes], advance: Callable[..., None]) -> str:
+    """Copy a stream to another; returns the SHA-256 of its content."""
     digest = hashlib.sha256()
-    with target.open("wb") as out:
-        while chunk := source.read(COPY_BYTES):
-            digest.update(chunk)
-            out.write(chunk)
-            advance(len(chunk) // hub_files.MEGABYTE)
+    while chunk := source.read(COPY_BYTES):
+        digest.update(chunk)
+        target.write(chunk)
+        advance(len(chunk) // hub_files.MEGABYTE)
     return digest.hexdigest()

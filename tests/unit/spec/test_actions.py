@@ -33,13 +33,13 @@ from unalike.spec.load import check_fields
 from unalike.spec.schema import schema_text
 from unalike.verification.verifier import Verifier
 
-# SHA-256 of the schemas of 2026-11-29. They change only when a field of TAO's sections does (dataset.decoding, train.epoch_images since; section mlflow, ours); descriptions keep their spelling too.
+# SHA-256 of the schemas of 2026-11-29. They change only when a field of TAO's sections does (dataset.decoding, train.epoch_images since; section mlflow, ours; model.download); descriptions keep their spelling too.
 TAO_SCHEMAS = {
-    "train": "438d4023933d8975b251c057e002f5082b3627f91bc9601d7b619a8ce3d46232",
-    "evaluate": "91aa3192a056ea122aebdaec2adaa5e96f5c8165b7554281de02b2fa8bc90c1b",
-    "inference": "f8d4a619a1118e296ba671622ee1ec1d362c954522074ba394b66c3fa68bb30a",
-    "export": "3b1c42281ca89f0050fbd7157d29371b9102fccdb1ec18515378140fea2f525e",
-    "gen_trt_engine": "3797b9734f4d2d85d181ba77b0bf1f0d385813f5487b3a53462cc25cd9d96484",
+    "train": "622d767f118e468a72d7c4979a3c25a7c043741d2ef002ce9096537c14b9587d",
+    "evaluate": "124b9003abc13afbe319ea54b0bfc3ebd93646a2926192a8b3e9bcb89982825d",
+    "inference": "831475f4acca3b8251414cbd55651968297f00c56e4ea8b3f9fc416da074c482",
+    "export": "722168de72d5bebe4171a11c0384a98e709d9c50f68dc2ca4a44dfee3ab24c7c",
+    "gen_trt_engine": "a1975d0c27f128490b01296aeea8a14f28365cf8e77d77c8af6ada6550a52f61",
 }
 CONFIG = {field.name for field in dataclasses.fields(AnomalyModelConfig)}
 VERIFICATION = {"reference", "images", "results_dir", "asset", "save"}
