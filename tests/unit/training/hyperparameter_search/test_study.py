@@ -130,6 +130,7 @@ def test_a_search_is_started_by_the_contract_s_rule(monkeypatch, tree, overrides
     import unalike.training.automatic.pipeline  # noqa: F401  (its imports must not bind the patched function)
 
     monkeypatch.setattr("unalike.training.recipe.settle_backbone", raises(Trained))
+    monkeypatch.setattr(train, "require_training_data", lambda experiment: "photos")
     with pytest.raises(Searched if searches else Trained):
         train.train(tree, overrides)
 
