@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     import torch
 
 FOLDER, SUFFIX = "graphs", ".graph"
-# The graphs that were used last are kept; 14 MB each with EfficientNet-Lite0.
-MOST_GRAPHS, LARGEST_BYTES = 32, 1 << 29
+# The graphs that were used last are kept, so many and so many bytes; 14 MB each with EfficientNet-Lite0.
+MOST_GRAPHS, MOST_BYTES = 32, 1 << 30
+LARGEST_BYTES = MOST_BYTES // 2
 DIGEST_BYTES = 64
 # Packages whose version stands for their source.
 _VERSIONED = ("torch", "torchvision", "timm")
@@ -103,15 +104,17 @@ def _write(key: str, proto: onnx.ModelProto) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # weights are as private as their checkpoint
         with atomic_write(folder / f"{key}{SUFFIX}", sync=False) as partial:
             partial.write_bytes(content_sha256(graph).encode("ascii") + graph)
-        for path in sorted(folder.glob(f"*{SUFFIX}"), key=_last_used)[:-MOST_GRAPHS]:
-            path.unlink(missing_ok=True)
+        _remove_old(folder)
 
 
-def _last_used(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:  # another process removed it
-        return 0.0
+def _remove_old(folder: Path) -> None:
+    """Remove what is beyond the limits, the graphs that were not used for longest first."""
+    entries = [(entry.stat(), entry.path) for entry in os.scandir(folder) if entry.name.endswith(SUFFIX)]
+    total = 0
+    for number, (status, path) in enumerate(sorted(entries, key=lambda entry: entry[0].st_mtime, reverse=True)):
+        total += status.st_size
+        if number >= MOST_GRAPHS or total > MOST_BYTES:
+            Path(path).unlink(missing_ok=True)
 
 
 # ---- what a graph follows from ----

@@ -194,6 +194,9 @@ def test_the_graphs_that_were_used_last_are_kept(
         cached_trace(networks[number], SIZE, facts_of(networks[number]))
     names = {file.stem for file in graphs(tmp_path)}
     assert names == {key_of(networks[0]), key_of(networks[2])} and len(traced) == 3
+    monkeypatch.setattr(trace_cache, "MOST_BYTES", graphs(tmp_path)[0].stat().st_size + 1)
+    cached_trace(networks[1], SIZE, facts_of(networks[1]))
+    assert [file.stem for file in graphs(tmp_path)] == [key_of(networks[1])]
 
 
 def test_a_cache_that_cannot_be_used_is_done_without(

@@ -128,7 +128,8 @@ document.addEventListener("change", ({ target }) => {
 }, { capture: true });
 for (const type of ["submit", "drop", "paste"]) document.addEventListener(type, forgetErrors, { capture: true });
 
-function makeButton(name, action) {
+/** A button that does something. */
+export function makeButton(name, action) {
   const button = document.createElement("button");
   button.type = "button";
   button.textContent = name;

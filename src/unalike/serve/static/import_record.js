@@ -1,5 +1,5 @@
 // What an import has added so far, kept by the browser, so that the next page can tell of one that was broken off, and undo it.
-import { sayProblem } from "./api.js";
+import { makeButton, sayProblem } from "./api.js";
 import { changer } from "./enrollment.js";
 
 const PREFIX = "unalike-import:"; // and the gallery
@@ -72,12 +72,4 @@ export function showBrokenImport(gallery, alone, onUndone = async () => {}) {
   buttons.append(makeButton("Keep them", forget));
   place.replaceChildren(text, buttons);
   place.hidden = false;
-}
-
-function makeButton(name, action) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.textContent = name;
-  button.addEventListener("click", action);
-  return button;
 }
