@@ -573,7 +573,7 @@ def test_an_export_is_imported_again_as_it_was(browser, service, tmp_path):
             assert file.testzip() is None
             file.extractall(tmp_path / "export")
         counts = service.counts()  # one name turns the direction of writing: no new one may, this class is there
-        lost = 'to "there"'
+        lost = min(label for label in counts if label.isascii())
         service.call("DELETE", f"/v1/classes?{urlencode({'label': lost})}")
         page.goto(f"{service.address}/classes/import")
         page.set_input_files("#folder", str(tmp_path / "export"))
