@@ -374,6 +374,7 @@ def test_a_picture_for_a_class_that_was_renamed_in_another_tab_makes_no_new_clas
         page.keyboard.press("Enter")
         message(page, f"There is no class {name} any more")
         page.get_by_role("link", name="Make a class of this name").click()
+        page.wait_for_url("**new=true**")  # with its scripts loaded, which upload what is chosen
         upload(page, noise_picture(482))
         message(page, "1 reference added")
         assert service.counts()[name] == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -83,19 +84,36 @@ def test_it_answers_as_the_command_line_and_ends_with_0_after_sigterm(gallery: P
 
 
 def test_a_request_that_was_taken_is_answered_while_the_service_stops(gallery: Path, tmp_path: Path) -> None:
-    """The body arrives in two parts; SIGTERM comes between them."""
+    """The service asks for the body, so it has taken the request; SIGTERM comes between the two parts of the body."""
     content = (gallery.parent / "0.png").read_bytes()
-    with serving("-g", gallery, cwd=tmp_path) as (server, address), httpx.Client(timeout=PATIENCE_S) as client:
-
-        def body() -> Iterator[bytes]:
-            yield content[:100]
+    with serving("-g", gallery, cwd=tmp_path) as (server, address):
+        host, _, port = address.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as connection:
+            connection.sendall(
+                f"POST /v1/identify HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: image/png\r\n"
+                f"Content-Length: {len(content)}\r\nExpect: 100-continue\r\n\r\n".encode()
+            )
+            assert connection.recv(4096).startswith(b"HTTP/1.1 100 ")
+            connection.sendall(content[:100])
             server.send_signal(signal.SIGTERM)
-            yield content[100:]
-
-        response = client.post(f"{address}/v1/identify", content=body(), headers={"content-type": "image/png"})
-        assert response.json()["answers"][0]["label"] == "a"
-        client.close()
+            until_refused(host, int(port))
+            connection.sendall(content[100:])
+            response = http.client.HTTPResponse(connection)
+            response.begin()
+            assert response.status == 200 and json.loads(response.read())["answers"][0]["label"] == "a"
         assert server.wait(PATIENCE_S) == 0
+
+
+def until_refused(host: str, port: int) -> None:
+    """Wait until a service takes no more connections."""
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        try:
+            socket.create_connection((host, port), timeout=PATIENCE_S).close()
+        except ConnectionRefusedError:
+            return
+        time.sleep(0.02)
+    raise AssertionError("it still takes connections")
 
 
 def test_probes_are_answered_while_networks_load(gallery: Path, tmp_path: Path) -> None:
