@@ -1,12 +1,12 @@
 """Latency and throughput of `unalike serve`, beside the same network in process and behind other servers.
 
     python benchmarks/service_speed.py --model MODEL.onnx --gallery FILE --images DIR [--out FILE] [--seconds 10]
-        [--clients 1,8,32,128] [--rounds 3] [--parts latency,throughput] [--peers plain] [--runtime onnxruntime] [--precision fp32]
+        [--clients 1,8,32,128] [--rounds 3] [--turns 30] [--parts latency,throughput] [--peers plain] [--runtime onnxruntime] [--precision fp32]
         [--peer-python PYTHON]
 
 All servers and load generators are processes of their own and talk over sockets. Latency: one client's `/v1/identify` less the
 same upload to an endpoint that parses it and answers a constant, beside `Recogniser.identify` of the same bytes in process; the
-three are measured in turn, round by round. Throughput: images for each second of the server's processor time, beside that of
+three are measured in turns of a second, `--turns` of each. Throughput: images for each second of the server's processor time, beside that of
 the engine from files to vectors in process (`inference.embedding.embed_files`); the clock's images per second are given too, but
 there the load generator takes processor time from the server. Peers serve the same network through the same runtime: `plain`
 is a FastAPI handler that embeds image by image in a thread; `litserve` and `ray` need their packages, in an environment of their own whose interpreter
@@ -16,10 +16,14 @@ is a FastAPI handler that embeds image by image in a thread; `litserve` and `ray
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
+import itertools
 import json
 import os
+import random
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -29,11 +33,14 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
+from load_generator import Tally, closed_loop, percentile, prepare
 
 HERE = Path(__file__).parent
 READY_S = 120.0
+TURN_S = 1.0
 
 
 def free_port() -> int:
@@ -108,23 +115,23 @@ def peer_command(name: str, arguments: argparse.Namespace, port: int) -> list[st
 
 
 IN_PROCESS = """
-import io, json, sys, time
+import json, sys, time
 from pathlib import Path
 import unalike
-model, gallery, images, runtime, precision, seconds = sys.argv[1:]
+model, gallery, images, runtime, precision = sys.argv[1:]
 recognizer = unalike.Recogniser.load(model, gallery, runtime=runtime, precision=precision)
 files = sorted(path for path in Path(images).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))[:200]
 contents = [path.read_bytes() for path in files]
-for content in contents[:10]:
-    recognizer.identify(content, k=3)
-taken, start, turn = [], time.perf_counter(), 0
-while time.perf_counter() - start < float(seconds):
-    begin = time.perf_counter()
-    recognizer.identify(contents[turn % len(contents)], k=3)
-    taken.append(time.perf_counter() - begin)
-    turn += 1
-taken.sort()
-print(json.dumps({"p50": 1e3 * taken[len(taken) // 2], "p99": 1e3 * taken[int(0.99 * len(taken))], "n": len(taken)}))
+print("ready", flush=True)
+number = 0
+for line in sys.stdin:  # seconds of a turn
+    taken, start = [], time.perf_counter()
+    while time.perf_counter() - start < float(line):
+        begin = time.perf_counter()
+        recognizer.identify(contents[number % len(contents)], k=3)
+        taken.append(time.perf_counter() - begin)
+        number += 1
+    print(json.dumps(taken), flush=True)
 """
 
 FILES_TO_VECTORS = """
@@ -152,27 +159,78 @@ def run_program(program: str, *arguments: object) -> dict[str, Any]:
     return answer
 
 
+class InProcess:
+    """`Recogniser.identify` in a process of its own, which works only in its turns."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        words = [arguments.model, arguments.gallery, arguments.images, arguments.runtime, arguments.precision]
+        self._process = subprocess.Popen([sys.executable, "-c", IN_PROCESS, *map(str, words)], stdin=subprocess.PIPE,
+                                         stdout=subprocess.PIPE, text=True)  # fmt: skip
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._requests, self._answers = self._process.stdin, self._process.stdout
+        self._answers.readline()
+
+    def take(self, seconds: float) -> list[float]:
+        """Seconds of each call of one turn."""
+        print(seconds, file=self._requests, flush=True)
+        return list(json.loads(self._answers.readline()))
+
+    def close(self) -> None:
+        """End the process."""
+        self._requests.close()
+        self._process.wait()
+
+
+class OneClient:
+    """One client of a server, with one connection a turn."""
+
+    def __init__(self, url: str, images: Path) -> None:
+        files = sorted(path for path in images.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))[:200]
+        self._parts, self._requests = urlsplit(url), prepare(url, files, "image", "")
+
+    def take(self, seconds: float) -> list[float]:
+        """Seconds of each answer of one turn, which were all 200."""
+        tally = Tally()
+        asyncio.run(closed_loop(self._parts.hostname or "", self._parts.port or 80, self._requests, 1, seconds, tally))
+        if set(tally.seconds) != {"200"}:
+            raise SystemExit(f"answers of {self._parts.geturl()}: {tally.samples}")
+        return tally.seconds["200"]
+
+
+def latency_ratio(turns: Sequence[dict[str, list[float]]]) -> float:
+    """(served - constant) / in process, of the medians of all calls of some turns."""
+    served, constant, own = (
+        statistics.median(itertools.chain.from_iterable(turn[name] for turn in turns)) for name in ("served", "constant", "in process")
+    )  # fmt: skip
+    return (served - constant) / own
+
+
 def measure_latency(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """One client: identify over HTTP less an endpoint that answers a constant, beside in process; medians of rounds."""
-    rounds = []
+    """One client: identify over HTTP less an endpoint that answers a constant, beside in process, in short turns, so that a
+    machine whose speed varies gives each its share of good and bad seconds. The interval is a bootstrap of turns."""
     ours, constant = free_port(), free_port()
     with (
         server(serve_command(arguments, ours, folder), ours, "/readyz", folder),
         server(peer_command("constant", arguments, constant), constant, "/readyz", folder),
+        contextlib.closing(InProcess(arguments)) as own,
     ):
-        for _ in range(arguments.rounds):
-            in_process = run_program(
-                IN_PROCESS, arguments.model, arguments.gallery, arguments.images, arguments.runtime, arguments.precision, arguments.seconds
-            )  # fmt: skip
-            served = generate(f"http://127.0.0.1:{ours}/v1/identify", arguments.images, seconds=arguments.seconds)
-            empty = generate(f"http://127.0.0.1:{constant}/v1/identify", arguments.images, seconds=arguments.seconds)
-            row = {"in process": in_process, "served": served["ms"]["200"], "constant": empty["ms"]["200"],
-                   "counts": served["counts"]}  # fmt: skip
-            row["ratio of p50"] = round((row["served"]["p50"] - row["constant"]["p50"]) / in_process["p50"], 3)
-            rounds.append(row)
-            print(json.dumps(row), flush=True)
-    ratios = sorted(row["ratio of p50"] for row in rounds)
-    return {"part": "latency", "rounds": rounds, "ratio of p50, median": ratios[len(ratios) // 2]}
+        sources = {
+            "in process": own, "served": OneClient(f"http://127.0.0.1:{ours}/v1/identify", arguments.images),
+            "constant": OneClient(f"http://127.0.0.1:{constant}/v1/identify", arguments.images),
+        }  # fmt: skip
+        for source in sources.values():
+            source.take(3.0)  # warm, and all of the service is loaded
+        turns = [{name: source.take(TURN_S) for name, source in sources.items()} for _ in range(arguments.turns)]
+    draws = random.Random(0)
+    ratios = sorted(latency_ratio(draws.choices(turns, k=len(turns))) for _ in range(1000))
+    pooled = {name: list(itertools.chain.from_iterable(turn[name] for turn in turns)) for name in sources}
+    row = {"part": "latency", "turns": len(turns), "ratio of p50": round(latency_ratio(turns), 3), "95 %": [round(ratios[25], 3), round(ratios[974], 3)]}  # fmt: skip
+    for name, values in pooled.items():
+        row[name] = {"n": len(values)} | {
+            f"p{100 * share:g}": round(1e3 * percentile(values, share), 2) for share in (0.5, 0.99)
+        }
+    print(json.dumps(row), flush=True)
+    return row
 
 
 def measure_throughput(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
@@ -222,6 +280,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--clients", default="1,8,32,128")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=30)
     parser.add_argument("--parts", default="latency,throughput")
     parser.add_argument("--peers", default="plain")
     parser.add_argument("--peer-python", default=sys.executable)
