@@ -34,6 +34,7 @@ from unalike.serve.pages.verification import verification_pages
 from unalike.serve.problems import Problem, title_of
 from unalike.serve.request_context import HungUp
 from unalike.serve.routes.audit import audit_router
+from unalike.serve.routes.calibration import calibration_router
 from unalike.serve.routes.candidates import candidate_router
 from unalike.serve.routes.classes import class_router
 from unalike.serve.routes.comparison import comparison_router
@@ -64,7 +65,7 @@ from unalike.serve.service import Service
 from unalike.serve.uploads import ClientDisconnect
 
 ROUTERS: tuple[Callable[[Service], APIRouter], ...] = (
-    recognition_router, health_router, decision_router, class_router, separation_router, export_router, reference_router, reference_set_router, model_router, inspection_router, inspectors_router, fits_router,
+    recognition_router, health_router, decision_router, class_router, separation_router, export_router, reference_router, reference_set_router, model_router, calibration_router, inspection_router, inspectors_router, fits_router,
     verification_router, comparison_router, region_set_router, explanation_router, inference_protocol_router, audit_router, review_router,
     statistics_router, key_router, settings_router, task_router, training_router, candidate_router, shadow_router,
     session_router, static_files, sign_in_pages, recognize_pages, class_pages, class_view_pages, class_import_pages,

@@ -107,6 +107,7 @@ def apply(
     service: Service, resource: GalleryResource, change: Change, action: str, details: Mapping[str, Any],
     function: Callable[[GalleryBackend], Any], answer: Callable[[Any], tuple[int, Any]],
     record: Callable[[sa.Connection, Any], None] | None = None,
+    describe: Callable[[Any], Mapping[str, Any]] | None = None,
 ) -> tuple[int, Any]:  # fmt: skip
     """Change a gallery with its entry in the audit log; in a thread.
 
@@ -120,6 +121,7 @@ def apply(
         answer: status and answer, from what ``function`` returned.
         record: writes what belongs to the change into the store, from what ``function`` returned, in the transaction that
             finishes the entry.
+        describe: what the audit log gets besides, from what ``function`` returned.
 
     Returns:
         Status and answer.
@@ -139,7 +141,8 @@ def apply(
     resource.refresh()
     status, value = answer(result)
     with store.transaction() as connection:
-        store.audit.finish(entry, "done", connection=connection)
+        more = None if describe is None else describe(result)
+        store.audit.finish(entry, "done", details=more, connection=connection)
         if record is not None:
             record(connection, result)
         _complete(service, change, status, value, connection)

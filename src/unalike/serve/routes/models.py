@@ -1,4 +1,4 @@
-"""Endpoints ``models``, ``galleries`` and ``calibration``: what is served, and when an image is unknown."""
+"""Endpoints ``models`` and ``galleries``: what is served."""
 
 from __future__ import annotations
 
@@ -9,19 +9,10 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from unalike.recognition.backends.protocol import GalleryBackend
-from unalike.recognition.decision import RULES, GalleryCalibration
-from unalike.serve.changes import Change, apply, carry_out, request_digest
-from unalike.serve.documents import add_scoped, json_body, problems
-from unalike.serve.problems import Problem
+from unalike.serve.documents import problems
 from unalike.serve.request_context import context_of
-from unalike.serve.resources import GalleryResource, Network, recognizer_of
+from unalike.serve.resources import GalleryResource, Network
 from unalike.serve.service import Service, json_response
-from unalike.serve.store.records import AuditEntry
-from unalike.serve.uploads import Parameters, parse_json, read_body
-
-MAX_BODY = 1 << 16
-SET, UNDO = "calibration.set", "calibration.undo"
 
 
 class NetworkModel(BaseModel):
@@ -77,14 +68,7 @@ def describe_gallery(resource: GalleryResource) -> dict[str, Any]:
 
 def model_router(service: Service) -> APIRouter:
     """The endpoints."""
-    router = APIRouter()
-    _add_lists(service, router)
-    _add_calibration(service, router)
-    return router
-
-
-def _add_lists(service: Service, router: APIRouter) -> None:
-    resources = service.resources
+    router, resources = APIRouter(), service.resources
 
     @router.get("/v1/models", response_class=Response, summary="Networks, inspectors and assets that are served.",
                 responses={**problems(), 200: {"model": ModelsModel}}, tags=["models"])  # fmt: skip
@@ -113,98 +97,4 @@ def _add_lists(service: Service, router: APIRouter) -> None:
         described = await asyncio.to_thread(lambda: [describe_gallery(entry) for entry in entries])
         return json_response({"galleries": described})
 
-
-def _add_calibration(service: Service, router: APIRouter) -> None:
-    async def calibration(request: Request, name: str | None) -> Response:
-        """Size and calibration of a gallery: threshold, margin, and what they cost."""
-        resource = service.gallery(request, name)
-        return json_response(await asyncio.to_thread(describe_gallery, resource))
-
-    async def calibrate(request: Request, name: str | None) -> Response:
-        """Set the threshold of "unknown" from the gallery itself: at a promised rate where it can carry one, else provisionally."""
-        resource = service.gallery(request, name)
-        values = parse_json(await read_body(request, MAX_BODY) or b"{}")
-        parameters = Parameters(values)
-        rate = parameters.number("rate", None, 1e-6, 0.999)
-        max_refused = parameters.number("max_refused", 0.05, 1e-6, 0.999) or 0.05
-        rule = parameters.choice("rule", RULES) or "nearest"
-        parameters.finish()
-
-        async def perform(change: Change) -> tuple[int, Any]:
-            def function(gallery: GalleryBackend) -> None:
-                recognizer_of(resource.network, gallery).set_threshold(rate, max_refused, rule=rule)
-
-            def answer(_: None) -> tuple[int, Any]:
-                return 200, describe_gallery(resource)
-
-            # What an undo puts back.
-            details = {"rate": rate, "rule": rule, "former": _plain_calibration(resource.gallery)}
-            return await asyncio.to_thread(apply, service, resource, change, SET, details, function, answer)
-
-        return await carry_out(service, request, request_digest(request, values), perform)
-
-    async def undo(request: Request, name: str | None) -> Response:
-        """Put back the calibration before the last one that was set; once, and not after another model came into service."""
-        resource = service.gallery(request, name)
-        await read_body(request, MAX_BODY)
-
-        async def perform(change: Change) -> tuple[int, Any]:
-            entry = await asyncio.to_thread(_last_set, service, resource)
-            former = entry.details["former"]
-
-            def function(gallery: GalleryBackend) -> None:
-                gallery.calibration = None if former is None else GalleryCalibration.from_dict(former)
-
-            def answer(_: None) -> tuple[int, Any]:
-                return 200, describe_gallery(resource)
-
-            details = {"entry": entry.id}
-            return await asyncio.to_thread(apply, service, resource, change, UNDO, details, function, answer)
-
-        return await carry_out(service, request, request_digest(request, {}), perform)
-
-    add_scoped(
-        router, "POST", "galleries", "/calibration/undo", undo, answer=GalleryModel, statuses=[409],
-        summary="Put back the calibration before the last one that was set.",
-    )  # fmt: skip
-    share = {"type": ["number", "null"], "exclusiveMinimum": 0, "exclusiveMaximum": 1}
-    add_scoped(
-        router,
-        "GET",
-        "galleries",
-        "/calibration",
-        calibration,
-        answer=GalleryModel,
-        summary="Calibration of a gallery.",
-    )
-    add_scoped(
-        router, "POST", "galleries", "/calibration", calibrate, answer=GalleryModel, statuses=[409],
-        summary='Set the threshold of "unknown".',
-        extra=json_body({
-            "rate": {**share, "description": "Share of unknown images that may be taken for known ones; null: the lowest that "
-                                            "refuses few known images."},
-            "max_refused": {**share, "description": "Share of known images that may be called unknown.", "default": 0.05},
-            "rule": {"type": "string", "enum": list(RULES), "default": "nearest"},
-        }),
-    )  # fmt: skip
-
-
-def _plain_calibration(gallery: GalleryBackend) -> dict[str, Any] | None:
-    """The calibration of a gallery as plain data; None where there is none."""
-    calibration = gallery.calibration
-    return None if calibration is None else calibration.to_dict()
-
-
-def _last_set(service: Service, resource: GalleryResource) -> AuditEntry:
-    """The entry of the calibration that was set last, of which the former one is known; in a thread. Raises Problem (409)."""
-    latest = [
-        entry
-        for action in (SET, UNDO, "model.promote", "model.rollback")
-        for entry in service.store.audit.find(action=action, resource=resource.name, outcome="done", limit=1).items
-    ]
-    entry = max(latest, key=lambda one: one.id, default=None)
-    if entry is None or entry.action != SET or "former" not in entry.details:
-        raise Problem(409, "nothing-to-undo", f"no calibration of the gallery {resource.name} can be taken back",
-                      expected="one that was set after the last undo and the last change of the model",
-                      remedy="set the threshold anew: POST /v1/calibration")  # fmt: skip
-    return entry
+    return router
