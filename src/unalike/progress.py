@@ -58,7 +58,8 @@ def warn(text: str) -> None:
     say(f"warning: {text}", once=True)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A duration as minutes:seconds or hours:minutes:seconds."""
     minutes, rest = divmod(int(seconds + 0.5), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
 
@@ -115,7 +116,7 @@ def _plain_lines(description: str, total: int, unit: str) -> Callable[..., None]
             return  # too short to deserve a line
         last = now
         rate = count / max(now - start, 1e-9)
-        seconds_left = _clock((total - count) / max(rate, 1e-9))
+        seconds_left = clock((total - count) / max(rate, 1e-9))
         say(f"{description}: {count}/{total} {unit}, {rate:.1f}/s, {seconds_left} left{'  ' + note if note else ''}")
 
     return advance

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from unalike import progress
 from unalike.errors import RunError
 
 LOWEST_PRIORITY = 19
@@ -18,6 +21,8 @@ OUT_OF_MEMORY_SCORE = "1000"
 MAX_DESCRIPTORS = 65536
 # So many bytes of a log are searched for its last line.
 TAIL_BYTES = 4096
+# A child tells its progress no more often; the end of a step always.
+REPORT_INTERVAL_S = 0.2
 
 
 async def run_child(
@@ -92,6 +97,27 @@ async def open_child(
         yield process.stdin, process.stdout
     finally:
         await _end(process)
+
+
+def tell_progress() -> None:
+    """Let all long work of this process, a child, tell how far it is: lines of JSON (what is done, count, total) on standard output.
+
+    What else is printed there goes to standard error from now on.
+    """
+    lines = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="ascii")
+    sys.stdout.flush()
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    last_s, last_step = 0.0, ""
+
+    def tell(step: str, count: int, total: int) -> None:
+        nonlocal last_s, last_step
+        now = time.monotonic()
+        if step == last_step and count < total and now - last_s < REPORT_INTERVAL_S:
+            return
+        last_s, last_step = now, step
+        print(json.dumps([step, count, total]), file=lines, flush=True)
+
+    progress.set_listener(tell)
 
 
 def _program(module: str) -> str:

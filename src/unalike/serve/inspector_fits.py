@@ -7,7 +7,6 @@ is complete; all processes find it there, and the next start too.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import sys
 import tempfile
@@ -15,9 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from unalike import progress as progress_bars
 from unalike.errors import UnalikeError
-from unalike.serve.child_process import run_child
+from unalike.serve.child_process import run_child, tell_progress
 from unalike.serve.model_files import LOG_FILE
 from unalike.serve.store import ImageStore, TaskRecord
 from unalike.serve.task_runner import Progress
@@ -43,26 +41,18 @@ class InspectorFits:
         """Do one fit. Raises RunError."""
         progress.set("the network is prepared", 0, 0)
 
-        async def note(line: str) -> None:
-            with contextlib.suppress(ValueError, TypeError):
-                progress.set(*json.loads(line))
-
         log = self.folder_of(task.id) / LOG_FILE
         await asyncio.to_thread(lambda: log.parent.mkdir(parents=True, exist_ok=True))
         with tempfile.TemporaryDirectory(prefix="unalike-fit-") as folder:
             path = Path(folder, "options.json")
             options = {"images_at": self.images, "max_pixels": self.max_pixels, "threads": self.threads}
             path.write_text(json.dumps({**task.options, **options}), encoding="utf-8")
-            await run_child(__name__, [str(path)], note, log=log)
+            await run_child(__name__, [str(path)], progress.take, log=log)
 
 
 def main() -> None:
     """Do the fit that the file of the one argument describes; its progress is lines of JSON, an error is one line."""
-
-    def show(description: str, count: int, total: int) -> None:
-        print(json.dumps([description, count, total]), flush=True)
-
-    progress_bars.set_listener(show)
+    tell_progress()
     try:
         fit(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
     except UnalikeError as error:

@@ -7,6 +7,8 @@ took it over. When the service stops, it waits again for the next start.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
@@ -29,6 +31,11 @@ class Progress:
     def set(self, step: str, count: int, total: int) -> None:
         """What is being done, and how much of it."""
         self.values = (str(step), int(count), int(total))
+
+    async def take(self, line: str) -> None:
+        """What a child says of itself, as ``child_process.tell_progress`` writes it; other lines are passed over."""
+        with contextlib.suppress(ValueError, TypeError):
+            self.set(*json.loads(line))
 
 
 Work = Callable[[TaskRecord, Progress], Awaitable[None]]

@@ -15,6 +15,7 @@ from tests.support.serving import run, until
 from unalike.errors import RunError
 from unalike.serve import child_process
 from unalike.serve.child_process import open_child, run_child
+from unalike.serve.task_runner import Progress
 
 
 @pytest.fixture
@@ -140,3 +141,25 @@ def test_the_errors_of_an_open_child_are_kept(tmp_path: Path, monkeypatch: pytes
             return child_process.read_tail(errors)
 
     assert run(scenario()) == b"why\n"
+
+
+def test_a_child_tells_how_far_its_work_is_and_other_lines_go_to_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [
+        "from unalike.progress import progress", "from unalike.serve.child_process import tell_progress", "def main():",
+        "    tell_progress()", "    print('a word of a library', flush=True)",
+        "    with progress('sampling', 1000) as advance:", "        for _ in range(1000): advance()",
+    ]  # fmt: skip
+    (tmp_path / "standin_steps.py").write_text("\n".join(lines))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    told, state = [], Progress()
+
+    async def take(line: str) -> None:
+        await state.take(line)
+        told.append(state.values)
+
+    run(run_child("standin_steps", [], take, log=tmp_path / "log.txt"))
+    assert told[0] == ("sampling", 0, 1000) and told[-1] == ("sampling", 1000, 1000)
+    assert len(told) < 100  # not each step
+    assert "a word of a library" in (tmp_path / "log.txt").read_text()

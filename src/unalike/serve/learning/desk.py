@@ -145,6 +145,7 @@ class LearningDesk:
 
     async def _work(self, task: TaskRecord, progress: Progress) -> None:
         settings, folder = self.settings, self.folder_of(task.id)
+        progress.set("loading the networks", 0, 0)
         data = self.training_options(task.options).data if task.kind == TRAIN else None
         await asyncio.to_thread(lambda: folder.mkdir(parents=True, exist_ok=True))
         order = Order(
@@ -152,7 +153,9 @@ class LearningDesk:
             self.sources.model, settings.runtime, settings.precision, thread_budget(settings), settings.max_pixels,
             settings.train_spec, data, str(folder),
         )  # fmt: skip
-        await run_child(MODULE, [], order=order.to_line(), cores=settings.train_cores, log=folder / LOG_FILE)
+        await run_child(
+            MODULE, [], progress.take, order=order.to_line(), cores=settings.train_cores, log=folder / LOG_FILE
+        )
 
     def shadow_order(self, resource: GalleryResource, record: ShadowRecord) -> ShadowOrder:
         """What the process of a shadow needs to know; it computes with one thread."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from unalike.errors import UnalikeError
+from unalike.serve.child_process import tell_progress
 from unalike.serve.learning.candidate import TrainingOptions, compare_candidate, train_candidate
 from unalike.serve.learning.gallery_models import LearningGallery
 from unalike.serve.learning.promotion import promote, roll_back
@@ -59,6 +60,7 @@ def main() -> None:
     """Read an order and carry it out; an error of the user is one line on standard error."""
     order = Order(**json.loads(sys.stdin.buffer.readline()))
     threading.Thread(target=_end_with_service, daemon=True).start()
+    tell_progress()
     try:
         with open_store(order.store, order.folder, order.images) as store:
             task = store.tasks.get(order.task)

@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from unalike.progress import clock
 from unalike.report.plots import LinePlot
 from unalike.serve.learning.desk import plots_of
 from unalike.serve.pages.rendering import render_page
@@ -20,7 +21,7 @@ from unalike.serve.routes.trainings import GOALS, check_values
 from unalike.serve.service import Service
 from unalike.serve.store import TaskRecord
 from unalike.serve.store.learning import COMPARE, LEARNING_KINDS, TRAIN
-from unalike.serve.store.records import RUNNING, WAITING
+from unalike.serve.store.records import RUNNING, WAITING, utc_now
 from unalike.serve.uploads import Parameters
 from unalike.spec.automl import MAX_MINUTES
 
@@ -38,12 +39,14 @@ class TaskView:
         curves: drawings of a training's figures.
         log: the end of its log.
         report: address of its report; None before there is one.
+        elapsed: for how long it has run; of a training, also the minutes that it may take; empty where it does not run.
     """
 
     task: dict[str, Any]
     curves: list[LinePlot]
     log: str
     report: str | None
+    elapsed: str = ""
 
     @property
     def is_over(self) -> bool:
@@ -135,7 +138,15 @@ def _task_view(service: Service, record: TaskRecord) -> TaskView:
     report = (
         f"/v1/trainings/{record.id}/report" if record.kind == TRAIN and desk.report(record.id) is not None else None
     )
-    return TaskView(plain_task(record), curves, desk.log(record.id), report)
+    return TaskView(plain_task(record), curves, desk.log(record.id), report, _elapsed(record))
+
+
+def _elapsed(record: TaskRecord) -> str:
+    if record.state != RUNNING or record.started is None:
+        return ""
+    elapsed = clock((utc_now() - record.started).total_seconds())
+    minutes = record.options.get("minutes") if record.kind == TRAIN else None
+    return f"{elapsed} of at most {minutes:g} minutes" if minutes else f"{elapsed} so far"
 
 
 def _changes(resource: GalleryResource, comparison: dict[str, Any] | None) -> list[dict[str, Any]]:

@@ -103,6 +103,25 @@ def test_tasks_are_shown_with_curve_log_and_report(tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_a_running_task_says_how_far_it_is(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path)
+    tasks = scene.store.tasks
+    tasks.add(TRAIN, NAME, {"minutes": 10.0}, actor="chief")
+    task = tasks.claim((TRAIN,))  # by another process
+    assert task is not None and tasks.report(task, f"fine-tuning {MARKUP}", 1200, 4000)
+
+    async def scenario() -> None:
+        async with serving(scene) as it:
+            text = (await it.client.get("/train/state")).text
+            assert "1,200 of 4,000 · 0:0" in text and "of at most 10 minutes" in text
+            assert 'max="4000" value="1200"' in text and "<img src=x" not in text
+            assert tasks.report(task, "loading", 0, 0)
+            text = (await it.client.get("/train/state")).text
+            assert "loading · 0:0" in text and "max=" not in text.partition("<progress")[2].partition(">")[0]
+
+    run(scenario())
+
+
 def test_roles_hide_what_one_may_not_do(tmp_path: Path) -> None:
     scene = make_scene(tmp_path)
     scene.add_candidate("color")
