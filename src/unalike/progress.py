@@ -58,6 +58,12 @@ def warn(text: str) -> None:
     say(f"warning: {text}", once=True)
 
 
+def begin_step(description: str) -> None:
+    """Tell the listener what is done from now on, where nothing is counted."""
+    if _listener is not None:
+        _listener(description, 0, 0)
+
+
 def clock(seconds: float) -> str:
     """A duration as minutes:seconds or hours:minutes:seconds."""
     minutes, rest = divmod(int(seconds + 0.5), 60)

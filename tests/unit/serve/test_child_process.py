@@ -147,9 +147,10 @@ def test_a_child_tells_how_far_its_work_is_and_other_lines_go_to_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = [
-        "from unalike.progress import progress", "from unalike.serve.child_process import tell_progress", "def main():",
+        "from unalike.progress import begin_step, progress", "from unalike.serve.child_process import tell_progress", "def main():",
         "    tell_progress()", "    print('a word of a library', flush=True)",
         "    with progress('sampling', 1000) as advance:", "        for _ in range(1000): advance()",
+        "    begin_step('exporting')",
     ]  # fmt: skip
     (tmp_path / "standin_steps.py").write_text("\n".join(lines))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
@@ -160,6 +161,6 @@ def test_a_child_tells_how_far_its_work_is_and_other_lines_go_to_the_log(
         told.append(state.values)
 
     run(run_child("standin_steps", [], take, log=tmp_path / "log.txt"))
-    assert told[0] == ("sampling", 0, 1000) and told[-1] == ("sampling", 1000, 1000)
+    assert told[0] == ("sampling", 0, 1000) and told[-2:] == [("sampling", 1000, 1000), ("exporting", 0, 0)]
     assert len(told) < 100  # not each step
     assert "a word of a library" in (tmp_path / "log.txt").read_text()

@@ -21,7 +21,7 @@ from unalike.learning.labeled_images import (
 from unalike.learning.paired_result import PairedResult, compare_models
 from unalike.learning.verdict import judge
 from unalike.learning.withholding import SHARE, TrainingFacts, withhold
-from unalike.progress import say
+from unalike.progress import begin_step, say
 from unalike.recognition.backends.protocol import Entry, GalleryBackend
 from unalike.recognition.gallery_conversion import embed_references
 from unalike.recognition.recognizer import Recogniser
@@ -165,6 +165,7 @@ def _write_images(place: LearningGallery, images: Sequence[LabeledImage], folder
 def _export(checkpoint: Path, manifest: Path, folder: Path) -> Path:
     from unalike.actions.export import export
 
+    begin_step("exporting the network")
     file = folder / "export" / "model.onnx"
     settings = [f"export.checkpoint={checkpoint}", f"export.onnx_file={file}", f"export.results_dir={folder / 'export'}",
                 f"dataset.train_dataset={manifest}"]  # fmt: skip

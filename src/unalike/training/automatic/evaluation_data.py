@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from unalike.data.imageset import ImageSet
-from unalike.progress import say
+from unalike.progress import progress, say
 from unalike.training.automatic.final_choice import Candidate, evaluate_given, evaluate_heads
 from unalike.training.automatic.holdout import (
     GOALS,
@@ -170,14 +170,18 @@ def evaluate_frozen(
         start_network: the network of the user's own weights, or None.
         seconds: time that repeats may take.
     """
-    start, repeats = time.monotonic(), [_evaluate(configs, data, data.splits, goal, space, start_network)]
-    while data.cross_validated and len(repeats) < REPEATS:
-        if (time.monotonic() - start) * (1 + 1 / len(repeats)) > seconds:
-            break
-        splits = data.pooled_splits(goal, len(repeats))
-        if {s.kind for s in splits} != {s.kind for s in data.splits}:
-            break
-        repeats.append(_evaluate(configs, data, splits, goal, space, start_network))
+    start = time.monotonic()
+    with progress("evaluating on held-out images", REPEATS if data.cross_validated else 1, "rounds") as advance:
+        repeats = [_evaluate(configs, data, data.splits, goal, space, start_network)]
+        advance()
+        while data.cross_validated and len(repeats) < REPEATS:
+            if (time.monotonic() - start) * (1 + 1 / len(repeats)) > seconds:
+                break
+            splits = data.pooled_splits(goal, len(repeats))
+            if {s.kind for s in splits} != {s.kind for s in data.splits}:
+                break
+            repeats.append(_evaluate(configs, data, splits, goal, space, start_network))
+            advance()
     candidates = []
     for same in zip(*repeats, strict=True):
         result = pool_results([c.result for c in same])

@@ -24,7 +24,7 @@ from unalike.data.notices import Notices
 from unalike.errors import WeightsError
 from unalike.model.frozen_trunk import build_starting_trunk
 from unalike.model.pretrained import available_trunks
-from unalike.progress import say
+from unalike.progress import begin_step, say
 from unalike.runs.filenames import (
     AUTOMATIC_FILE,
     BEST_SPEC_FILE,
@@ -349,6 +349,7 @@ def _search_heads(
         closed form, or the one to take where there was no time to compare any.
     """
     goal = spec.automl.goal
+    begin_step("comparing heads")
     rows = data.fit_N[sample_classes(data.labels_N[data.fit_N], seed)]
     features_NF, labels_N = data.features.vectors_NF[rows], data.labels_N[rows]
     scene_N = data.scene_N[rows]
