@@ -137,6 +137,10 @@ def scan(
 def _fold(best_BK: np.ndarray, place_BK: np.ndarray, scores_BC: np.ndarray, left: int) -> None:
     """Bring a tile's scores into the best so far, in place. References of the tile come after all before it."""
     rows, k = best_BK.shape
+    if not left:  # there are none so far
+        first = min(k, scores_BC.shape[1])
+        best_BK[:, :first], place_BK[:, :first] = _best_of_tile(scores_BC, first)
+        return
     passing_BC = scores_BC > best_BK[:, -1:]  # an equal score loses: its index is higher
     passing = np.count_nonzero(passing_BC)
     if not passing:
@@ -163,13 +167,14 @@ def _best_of_tile(scores_BC: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray
     if k == 1:
         column_B1 = scores_BC.argmax(axis=1)[:, None]
         return np.take_along_axis(scores_BC, column_B1, axis=1), column_B1
-    columns_BK = np.empty((rows, k), np.int64)
+    best_BK, column_BK = np.empty((rows, k), scores_BC.dtype), np.empty((rows, k), np.int64)
     for row, scores_C in enumerate(scores_BC):
         # Everything at or above the k-th score, ties included; then a stable sort settles ties by column.
         threshold = np.partition(scores_C, columns - k)[columns - k]
-        candidates = np.flatnonzero(scores_C >= threshold)
-        columns_BK[row] = candidates[np.argsort(-scores_C[candidates], kind="stable")[:k]]
-    return np.take_along_axis(scores_BC, columns_BK, axis=1), columns_BK
+        candidates = (scores_C >= threshold).nonzero()[0]
+        candidates = candidates[(-scores_C[candidates]).argsort(kind="stable")[:k]]
+        best_BK[row], column_BK[row] = scores_C[candidates], candidates
+    return best_BK, column_BK
 
 
 def _merge(

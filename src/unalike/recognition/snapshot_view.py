@@ -12,7 +12,7 @@ import numpy as np
 
 from unalike.data.folders import normalize_class_name
 from unalike.errors import DataError, closest
-from unalike.numerics.normalization import l2_normalize
+from unalike.numerics.normalization import l2_normalize, unit_vectors
 from unalike.recognition.backends.protocol import Entry, GalleryView, NearestReferences, RankedClasses, check_limit
 from unalike.recognition.decision import GalleryCalibration
 from unalike.recognition.model_identity import ModelIdentity
@@ -163,7 +163,7 @@ class SnapshotView(GalleryView):
     ) -> RankedClasses:  # fmt: skip
         """Rank the classes for every query, and find its nearest references."""
         snapshot = self._snapshot
-        vectors_QD = check_vectors(vectors_QD, self.dim)
+        vectors_QD = unit_vectors(check_vectors(vectors_QD, self.dim), name="query vectors")
         depth = k if rule == "prototype" else max(k, voters if rule == "vote" else DEPTH)
         scores_QK, rows_QK = self._search(vectors_QD, depth, index)
         ranking = rank_classes(snapshot, vectors_QD, rule, voters, neighbors=(scores_QK, rows_QK), second=second)

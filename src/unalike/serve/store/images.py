@@ -88,15 +88,17 @@ class LocalFiles:
 
     def write(self, name: str, content: bytes, media_type: str, *, sync: bool = True) -> None:
         """Write a file that is not there; of one that is, the time alone changes."""
-        path = self.folder / name
+        file = f"{self.address}/{name}"
         with contextlib.suppress(OSError):
-            if path.stat().st_size == len(content):
-                os.utime(path)  # a sweep that renamed it meanwhile makes this fail
+            if os.stat(file).st_size == len(content):
+                os.utime(file)  # a sweep that renamed it meanwhile makes this fail
                 if sync:  # it may have been written without
-                    sync_file(path)
-                    sync_folder(path.parent)
+                    sync_file(Path(file))
+                    sync_folder(Path(file).parent)
                 return
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = Path(file)
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path, sync=sync) as partial:
             partial.write_bytes(content)
 
