@@ -49,32 +49,28 @@ def atomic_write(path: Path, *, follow_links: bool = True, sync: bool = True) ->
         sync: Wait for the disk. Without, a kill leaves the old file or the new one, but a loss of power may leave neither.
     """
     path = _target(path) if follow_links else path
-    old = _status(path)
-    if old is not None and not stat.S_ISREG(old.st_mode) and not stat.S_ISDIR(old.st_mode):
+    if path.exists() and not path.is_file() and not path.is_dir():
         yield path
         return
     _remove_abandoned(path.parent)
-    partial, descriptor = _create_partial(path, old)
-    is_done = False
+    partial, descriptor, mode = _create_partial(path)
     try:
         yield partial
-        if old is not None:
+        if mode is not None:
             with contextlib.suppress(OSError):
-                os.chmod(partial, stat.S_IMODE(old.st_mode))
+                os.chmod(partial, mode)
         if sync:
             sync_file(partial)
         if fcntl is None:  # Windows renames no open file
             os.close(descriptor)
             descriptor = -1
         os.replace(partial, path)
-        is_done = True
         if sync:
             sync_folder(path.parent)
     finally:
         if descriptor >= 0:
             os.close(descriptor)
-        if not is_done:
-            partial.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -146,16 +142,16 @@ def _target(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _status(path: Path) -> os.stat_result | None:
-    """What the file is that a path leads to; None where there is none."""
+def _create_partial(path: Path) -> tuple[Path, int, int | None]:
+    """Create an empty file, locked for as long as it is written.
+
+    Returns:
+        Its path, its descriptor, and the mode of ``path`` that it gets at the end; None where there is no such file.
+    """
     try:
-        return os.stat(path)
+        old = path.stat()
     except OSError:
-        return None
-
-
-def _create_partial(path: Path, old: os.stat_result | None) -> tuple[Path, int]:
-    """Create an empty file beside ``path``, which is ``old``, locked for as long as it is written; its path and its descriptor."""
+        old = None
     mode = None if old is None else stat.S_IMODE(old.st_mode)
     while True:
         partial = temporary_path(path)
@@ -169,7 +165,7 @@ def _create_partial(path: Path, old: os.stat_result | None) -> tuple[Path, int]:
                     os.fchown(descriptor, user, group)
         # Where another process searched the folder before the lock was taken, the file is gone.
         if not _try_lock(descriptor, wait=True) or os.fstat(descriptor).st_nlink:
-            return partial, descriptor
+            return partial, descriptor, mode
         os.close(descriptor)
 
 

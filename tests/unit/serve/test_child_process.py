@@ -18,6 +18,12 @@ from unalike.serve.child_process import open_child, run_child
 from unalike.serve.task_runner import Progress
 
 
+def write_module(name: str, lines: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that a child finds."""
+    (folder / f"{name}.py").write_text("\n".join(lines))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *sys.path]))
+
+
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A module whose ``main`` does what its argument says."""
@@ -29,8 +35,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "    if sys.argv[1] == 'tell':", "        [print(line, flush=True) for line in ('one', '', 'zwei \\u00e4')]; sys.exit('error: too late')",
         "    time.sleep(0.2); place.write_text(str(os.getpriority(os.PRIO_PROCESS, 0)))",
     ]  # fmt: skip
-    (tmp_path / "standin_work.py").write_text("\n".join(lines))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    write_module("standin_work", lines, tmp_path, monkeypatch)
     return "standin_work"
 
 
@@ -102,8 +107,7 @@ def test_it_is_killed_when_its_task_is_cancelled(module: str, tmp_path: Path) ->
 def test_an_open_child_is_asked_and_ends_with_its_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = ["import os, sys", "def main():", "    print(os.getpid(), os.getpriority(os.PRIO_PROCESS, 0), flush=True)",
              "    for line in sys.stdin: print(line.strip().upper(), flush=True)"]  # fmt: skip
-    (tmp_path / "standin_talk.py").write_text("\n".join(lines))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    write_module("standin_talk", lines, tmp_path, monkeypatch)
 
     async def scenario() -> int:
         async with open_child("standin_talk", b"order") as (requests, answers):
@@ -131,8 +135,7 @@ def test_with_a_log_its_lines_are_told_and_its_errors_are_kept(module: str, tmp_
 
 
 def test_the_errors_of_an_open_child_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "standin_fault.py").write_text("import sys\ndef main(): sys.exit('why')")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    write_module("standin_fault", ["import sys", "def main(): sys.exit('why')"], tmp_path, monkeypatch)
 
     async def scenario() -> bytes:
         with tempfile.TemporaryFile() as errors:
@@ -152,8 +155,7 @@ def test_a_child_tells_how_far_its_work_is_and_other_lines_go_to_the_log(
         "    with progress('sampling', 1000) as advance:", "        for _ in range(1000): advance()",
         "    begin_step('exporting')",
     ]  # fmt: skip
-    (tmp_path / "standin_steps.py").write_text("\n".join(lines))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    write_module("standin_steps", lines, tmp_path, monkeypatch)
     told, state = [], Progress()
 
     async def take(line: str) -> None:

@@ -39,7 +39,7 @@ class TaskView:
         curves: drawings of a training's figures.
         log: the end of its log.
         report: address of its report; None before there is one.
-        elapsed: for how long it has run; of a training, also the minutes that it may take; empty where it does not run.
+        elapsed: for how long it has run; of a training, also the minutes that were asked for; empty where it does not run.
     """
 
     task: dict[str, Any]
@@ -146,7 +146,7 @@ def _elapsed(record: TaskRecord) -> str:
         return ""
     elapsed = clock((utc_now() - record.started).total_seconds())
     minutes = record.options.get("minutes") if record.kind == TRAIN else None
-    return f"{elapsed} of at most {minutes:g} minutes" if minutes else f"{elapsed} so far"
+    return f"{elapsed} of about {minutes:g} minutes" if minutes else f"{elapsed} so far"
 
 
 def _changes(resource: GalleryResource, comparison: dict[str, Any] | None) -> list[dict[str, Any]]:

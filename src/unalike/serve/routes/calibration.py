@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -18,6 +19,7 @@ from unalike.serve.routes.models import GalleryModel, describe_gallery
 from unalike.serve.service import Service, json_response
 from unalike.serve.store.records import AuditEntry
 from unalike.serve.uploads import Parameters, parse_json, read_body
+from unalike.storage.digests import text_sha256
 
 MAX_BODY = 1 << 16
 SET, UNDO = "calibration.set", "calibration.undo"
@@ -45,7 +47,7 @@ class Calibration:
         resource = self.service.gallery(request, name)
         return json_response(await asyncio.to_thread(describe_gallery, resource))
 
-    async def set(self, request: Request, name: str | None) -> Response:
+    async def calibrate(self, request: Request, name: str | None) -> Response:
         """Set the threshold of "unknown" from the gallery itself: at a promised rate where it can carry one, else provisionally."""
         resource = self.service.gallery(request, name)
         values = parse_json(await read_body(request, MAX_BODY) or b"{}")
@@ -58,13 +60,13 @@ class Calibration:
         def function(gallery: GalleryBackend) -> dict[str, Any]:
             former = _plain(gallery.calibration)
             recognizer_of(resource.network, gallery).set_threshold(rate, max_refused, rule=rule)
-            return {"former": former, "set": _plain(gallery.calibration)}
+            return {"former": former, "digest": _digest(gallery.calibration)}
 
         async def perform(change: Change) -> tuple[int, Any]:
             details = {"rate": rate, "rule": rule}
             return await asyncio.to_thread(
                 apply, self.service, resource, change, SET, details, function, lambda _: (200, describe_gallery(resource)),
-                describe=lambda calibrations: calibrations,
+                describe=lambda details: details,
             )  # fmt: skip
 
         return await carry_out(self.service, request, request_digest(request, values), perform)
@@ -79,7 +81,7 @@ class Calibration:
             former = entry.details["former"]
 
             def function(gallery: GalleryBackend) -> None:
-                if _plain(gallery.calibration) != entry.details["set"]:
+                if _digest(gallery.calibration) != entry.details["digest"]:
                     raise _nothing_to_undo(resource)
                 gallery.calibration = None if former is None else GalleryCalibration.from_dict(former)
 
@@ -98,7 +100,7 @@ def calibration_router(service: Service) -> APIRouter:
                summary="Put back the calibration before the last one that was set.")  # fmt: skip
     add_scoped(router, "GET", "galleries", "/calibration", calibration.read, answer=GalleryModel,
                summary="Calibration of a gallery.")  # fmt: skip
-    add_scoped(router, "POST", "galleries", "/calibration", calibration.set, answer=GalleryModel, statuses=[409],
+    add_scoped(router, "POST", "galleries", "/calibration", calibration.calibrate, answer=GalleryModel, statuses=[409],
                summary='Set the threshold of "unknown".', extra=_BODY)  # fmt: skip
     return router
 
@@ -106,6 +108,11 @@ def calibration_router(service: Service) -> APIRouter:
 def _plain(calibration: GalleryCalibration | None) -> dict[str, Any] | None:
     """A calibration as plain data; None where there is none."""
     return None if calibration is None else calibration.to_dict()
+
+
+def _digest(calibration: GalleryCalibration | None) -> str:
+    """By which a calibration is known again."""
+    return text_sha256(json.dumps(_plain(calibration), sort_keys=True))
 
 
 def _nothing_to_undo(resource: GalleryResource) -> Problem:
@@ -122,6 +129,6 @@ def _last_set(service: Service, resource: GalleryResource) -> AuditEntry:
         for entry in service.store.audit.find(action=action, resource=resource.name, outcome="done", limit=1).items
     ]
     entry = max(latest, key=lambda one: one.id, default=None)
-    if entry is None or entry.action != SET or not {"former", "set"} <= entry.details.keys():
+    if entry is None or entry.action != SET or not {"former", "digest"} <= entry.details.keys():
         raise _nothing_to_undo(resource)
     return entry

@@ -13,12 +13,10 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import PoolProxiedConnection
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -58,7 +56,7 @@ class Database:
         self.address = str(self.path) if self.path else redact(url or "")
         self._engine: ProcessLocal[sa.Engine] = ProcessLocal()
         # Of ``append``: a connection of its own, and statements by table.
-        self._appender: ProcessLocal[_Appender] = ProcessLocal()
+        self._appender: ProcessLocal[Any] = ProcessLocal()
         self._append_lock = threading.Lock()
         self._inserts: dict[tuple[str, ...], tuple[str, list[Any]]] = {}
         if self.is_sqlite and (not self._url.database or self._url.database == ":memory:"):
@@ -78,7 +76,7 @@ class Database:
         """Close the connections that are not in use."""
         with self._append_lock:
             if self._inserts:  # else it was not opened
-                self._appender.get(self._open_appender).connection.close()
+                self._appender.get(self.engine.raw_connection).close()
                 self._appender, self._inserts = ProcessLocal(), {}
         self.engine.dispose()
 
@@ -142,27 +140,19 @@ class Database:
                 [value if process is None else process(value) for process, value in zip(processors, row, strict=True)]
                 for row in rows
             ]
-            appender = self._appender.get(self._open_appender)
-            driver = appender.driver
+            connection = self._appender.get(self.engine.raw_connection)
             try:
-                if appender.sync is not sync:
-                    driver.execute(f"PRAGMA synchronous={'FULL' if sync else 'NORMAL'}")
-                    appender.sync = sync
+                connection.execute(f"PRAGMA synchronous={'FULL' if sync else 'NORMAL'}")
                 if len(values) == 1:  # a transaction by itself
-                    driver.execute(statement, values[0])
+                    connection.execute(statement, values[0])
                     return
-                driver.execute("BEGIN IMMEDIATE")
-                driver.executemany(statement, values)
-                driver.execute("COMMIT")
+                connection.execute("BEGIN IMMEDIATE")
+                connection.executemany(statement, values)
+                connection.execute("COMMIT")
             except sqlite3.Error:
                 with suppress(sqlite3.Error):
-                    driver.execute("ROLLBACK")
+                    connection.execute("ROLLBACK")
                 raise
-
-    def _open_appender(self) -> _Appender:
-        connection = self.engine.raw_connection()
-        assert isinstance(connection.driver_connection, sqlite3.Connection)
-        return _Appender(connection, connection.driver_connection)
 
     def _sqlite_insert(self, columns: Sequence[sa.Column[Any]]) -> tuple[str, list[Any]]:
         """The statement that inserts a row, and for each column what turns a value into SQLite's."""
@@ -239,15 +229,6 @@ class Database:
         if mode != "wal":
             raise StoreError(f"{path.parent} does not let SQLite write ahead (journal mode {mode})", expected="a local disk",
                              remedy="name a folder on one, or use PostgreSQL with --store")  # fmt: skip
-
-
-@dataclass(slots=True)
-class _Appender:
-    """The connection of ``append``, as the pool lent it and as the driver's own; ``sync`` as it was set last."""
-
-    connection: PoolProxiedConnection
-    driver: sqlite3.Connection
-    sync: bool | None = None
 
 
 def _parse(url: str) -> URL:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,7 +23,7 @@ from unalike.serve.store.tables import decisions, feedback
 MAX_FEEDBACK = 100  # a decision
 _EQUAL = ("kind", "resource", "decision", "label", "nearest", "image", "request_id", "actor")
 _COLUMNS = [column for column in decisions.columns if column.name not in ("verdict", "right_label")]
-_row_of = attrgetter(*(column.name for column in _COLUMNS))
+_NAMES = [column.name for column in _COLUMNS]
 
 
 class Decisions:
@@ -45,7 +44,8 @@ class Decisions:
         transaction, so write the decisions of a batch together.
         """
         if records:
-            self._database.append(_COLUMNS, [_row_of(record) for record in records], sync=self.sync)
+            rows = [[getattr(record, name) for name in _NAMES] for record in records]
+            self._database.append(_COLUMNS, rows, sync=self.sync)
 
     def get(self, decision_id: str) -> DecisionRecord | None:
         """The decision of an id, with its feedback; None where there is none."""

@@ -88,17 +88,16 @@ class LocalFiles:
 
     def write(self, name: str, content: bytes, media_type: str, *, sync: bool = True) -> None:
         """Write a file that is not there; of one that is, the time alone changes."""
-        file = f"{self.address}/{name}"
+        place = f"{self.address}/{name}"
         with contextlib.suppress(OSError):
-            if os.stat(file).st_size == len(content):
-                os.utime(file)  # a sweep that renamed it meanwhile makes this fail
+            if os.stat(place).st_size == len(content):
+                os.utime(place)  # a sweep that renamed it meanwhile makes this fail
                 if sync:  # it may have been written without
-                    sync_file(Path(file))
-                    sync_folder(Path(file).parent)
+                    sync_file(Path(place))
+                    sync_folder(Path(place).parent)
                 return
-        path = Path(file)
-        if not path.parent.is_dir():
-            path.parent.mkdir(parents=True, exist_ok=True)
+        path = Path(place)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path, sync=sync) as partial:
             partial.write_bytes(content)
 

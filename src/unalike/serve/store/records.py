@@ -47,8 +47,7 @@ def new_id(moment: datetime | None = None) -> str:
     nanoseconds = clock.time_ns() if moment is None else int(moment.timestamp() * 1e6) * 1000
     milliseconds, rest = divmod(nanoseconds, 1_000_000)
     value = (milliseconds & (2**48 - 1)) << 80 | 7 << 76 | (rest * 4096 // 1_000_000) << 64
-    digits = f"{value | 2 << 62 | secrets.randbits(62):032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    return str(uuid.UUID(int=value | 2 << 62 | secrets.randbits(62)))
 
 
 def check_choice(value: str, choices: tuple[str, ...], name: str) -> None:

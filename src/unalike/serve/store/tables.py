@@ -37,8 +37,6 @@ _encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", 
 
 def plain_text(value: str) -> str:
     """A text that any database holds: NUL and halves of surrogate pairs as escapes."""
-    if value.isascii() and "\0" not in value:
-        return str(value)
     return str(valid_unicode(value)).replace("\0", "\\x00")
 
 

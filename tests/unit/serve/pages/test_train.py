@@ -113,7 +113,7 @@ def test_a_running_task_says_how_far_it_is(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with serving(scene) as it:
             text = (await it.client.get("/train/state")).text
-            assert "1,200 of 4,000 · 0:0" in text and "of at most 10 minutes" in text
+            assert "1,200 of 4,000 · 0:0" in text and "of about 10 minutes" in text
             assert 'max="4000" value="1200"' in text and "<img src=x" not in text
             assert tasks.report(task, "loading", 0, 0)
             text = (await it.client.get("/train/state")).text

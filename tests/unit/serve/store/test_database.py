@@ -134,16 +134,6 @@ def test_what_must_survive_a_loss_of_power_waits_for_the_disk(tmp_path: Path) ->
         assert plain.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-def test_appended_rows_wait_for_the_disk_where_they_are_to(tmp_path: Path) -> None:
-    with open_store(None, tmp_path) as store:
-        for number, sync in enumerate((True, False, False, True)):
-            store.decisions.sync = sync
-            store.decisions.add([DecisionRecord("identify", "shop", f"d{number}")])
-            driver = store.database._appender.get(store.database._open_appender).driver
-            assert driver.execute("PRAGMA synchronous").fetchone() == (2 if sync else 1,)
-        assert {entry.decision for entry in store.decisions.find().items} == {"d0", "d1", "d2", "d3"}
-
-
 def test_deleted_rows_are_overwritten(tmp_path: Path) -> None:
     with open_store(None, tmp_path) as store, store.transaction() as connection:
         assert connection.exec_driver_sql("PRAGMA secure_delete").scalar() == 1
