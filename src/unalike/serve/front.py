@@ -132,12 +132,12 @@ class Front:
         context.is_secure = scope.get("scheme") == "https" or headers.get("origin", "").startswith("https:")
         scope[SCOPE_KEY] = context
         endpoint = self._direct.find(scope)
-        status = HUNG_UP
+        status, is_answered = HUNG_UP, False
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_answered
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, is_answered = message["status"], True
                 own = {name for name, _ in message.get("headers", ())}
                 added_headers = [pair for pair in SECURITY_HEADERS if pair[0] not in own]
                 message["headers"] = [
@@ -153,8 +153,10 @@ class Front:
                 await self._answer(scope, headers, context, endpoint, receive, send_with_headers)
                 if span is not None:
                     span.set_attribute("http.response.status_code", status)
-        except Exception as error:  # noqa: BLE001  answered with 500 by now
+        except Exception as error:  # noqa: BLE001  the log has it
             failure = error
+            if not is_answered:
+                await failure_response(scope)(scope, receive, send_with_headers)
         pattern = getattr(scope.get("route"), "path", "unmatched") if endpoint is None else endpoint.pattern
         self._record(scope, context, pattern, status, failure)
 
@@ -168,9 +170,9 @@ class Front:
             response = None if endpoint is None else await endpoint.call(request)
         except Exception as error:
             answer = respond(scope, error)
-            await (answer or failure_response(scope))(scope, receive, send)
             if answer is None:
                 raise
+            await answer(scope, receive, send)
             return
         if response is None:
             await self._pass_on(scope, receive, send)

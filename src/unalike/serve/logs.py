@@ -17,6 +17,7 @@ from unalike.sanitize import one_line, redact
 
 LOGGER = logging.getLogger("unalike.serve")
 FIELDS = "unalike_fields"
+TRACE_MODULE = "opentelemetry.trace"
 PROVIDER_VARIABLE = "OTEL_PYTHON_TRACER_PROVIDER"
 
 
@@ -93,7 +94,7 @@ class Tracer:
         self._tracer: Any = None
         if PROVIDER_VARIABLE in os.environ:
             with suppress(ImportError):
-                importlib.import_module("opentelemetry.trace")
+                importlib.import_module(TRACE_MODULE)
 
     @contextmanager
     def request(self, method: str, path: str, headers: dict[str, str]) -> Iterator[Any]:
@@ -109,8 +110,15 @@ class Tracer:
 
     def _find_provider(self) -> bool:
         """Whether there is a provider; looked for at every request until there is one."""
-        trace = sys.modules.get("opentelemetry.trace")
-        if trace is None or isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        if TRACE_MODULE not in sys.modules:
+            return False
+        try:
+            trace = importlib.import_module(
+                TRACE_MODULE
+            )  # where another thread is importing it, this waits until it is whole
+        except ImportError:
+            return False
+        if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
             return False
         from opentelemetry import propagate
 

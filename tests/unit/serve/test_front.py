@@ -119,8 +119,11 @@ def test_a_failure_of_ours_is_answered_once_and_logged(
             for path in ("/healthz", "/v1/classes"):
                 response = await it.client.get(path)
                 assert response.status_code == 500 and "not ready" not in response.text
+            monkeypatch.setattr(it.service.tracer, "request", fail)  # no context manager: before anything is answered
+            response = await it.client.get("/readyz")
+            assert response.status_code == 500 and response.headers["content-type"] == MEDIA_TYPE
 
     run(scenario())
     failures = {record.unalike_fields["request_id"]: record.unalike_fields["path"]  # type: ignore[attr-defined]
                 for record in caplog.records if record.message == "request failed"}  # fmt: skip
-    assert list(failures.values()) == ["/healthz", "/v1/classes"]
+    assert list(failures.values()) == ["/healthz", "/v1/classes", "/readyz"]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +54,23 @@ def test_a_span_continues_the_callers_trace(monkeypatch: pytest.MonkeyPatch) -> 
     headers = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
     with Tracer().request("GET", "/a", headers):
         assert trace.get_current_span().get_span_context().trace_id == 0x0AF7651916CD43DD8448EB211C80319C
+
+
+def test_a_request_beside_the_import_of_opentelemetry_waits_until_it_is_whole(tmp_path: Path) -> None:
+    """A module stands in sys.modules before it is executed; a service loads its pages while it answers."""
+    (tmp_path / "opentelemetry").mkdir()
+    (tmp_path / "opentelemetry/__init__.py").write_text("")
+    (tmp_path / "opentelemetry/trace.py").write_text(
+        "import time; time.sleep(0.5)\nclass ProxyTracerProvider: pass\ndef get_tracer_provider(): return ProxyTracerProvider()"
+    )
+    program = (
+        f"import sys, threading, time; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from unalike.serve.logs import Tracer\n"
+        "thread = threading.Thread(target=lambda: __import__('opentelemetry.trace'))\n"
+        "thread.start()\n"
+        "while 'opentelemetry.trace' not in sys.modules: time.sleep(0.001)\n"
+        "with Tracer().request('GET', '/a', {}) as span: print(span)\n"
+        "thread.join()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "None\n" and not done.stderr

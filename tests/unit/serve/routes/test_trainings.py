@@ -164,7 +164,7 @@ def test_a_training_uses_the_cores_that_are_stated(tmp_path: Path, monkeypatch: 
     core = min(os.sched_getaffinity(0))
     seen: list[object] = []
 
-    async def note(module: str, arguments: object, **options: object) -> None:
+    async def note(module: str, arguments: object, on_line: object, **options: object) -> None:
         seen.append(options["cores"])
 
     monkeypatch.setattr(desk, "run_child", note)
