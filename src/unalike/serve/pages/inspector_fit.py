@@ -42,7 +42,7 @@ def inspector_fit_pages(service: Service) -> APIRouter:
         page = await asyncio.to_thread(service.store.tasks.find, (KIND,), None, MOST)
         names = list(service.resources.inspectors)
         return {
-            "records": page.items, "is_busy": any(not record.is_over for record in page.items), "inspectors": names,
+            "records": page.items, "is_busy": any(not record.is_settled for record in page.items), "inspectors": names,
             "own": [name for name in names if service.inspectors.is_own(name)],
         }  # fmt: skip
 

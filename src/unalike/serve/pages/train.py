@@ -120,7 +120,7 @@ def _state(service: Service, resource: GalleryResource) -> dict[str, Any]:
     return {
         "tasks": tasks, "candidates": candidates, "can_roll_back": standing is not None,
         "compared": {task.options.get("model") for task in service.store.tasks.find_open(COMPARE, resource.name)},
-        "is_busy": any(not view.is_over for view in tasks), "network": network,
+        "is_busy": any(not record.is_settled for record in page.items), "network": network,
         "has_shadow": bool(service.store.shadows.active(resource.name)),
     }  # fmt: skip
 

@@ -7,7 +7,7 @@ import time as clock
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 from unalike.errors import DataError, closest
@@ -289,6 +289,10 @@ class AuditEntry(Record):
     id: str
 
 
+# Processes of a service look for changes every second.
+SETTLE_TIME = timedelta(seconds=5)
+
+
 @dataclass(frozen=True)
 class TaskRecord(Record):
     """A task of many seconds that the service does beside its requests.
@@ -337,6 +341,12 @@ class TaskRecord(Record):
     def is_over(self) -> bool:
         """Whether nothing more becomes of it."""
         return self.state not in (WAITING, RUNNING)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is over, and every process of the service has taken over what it made."""
+        is_fresh = self.finished is not None and utc_now() - self.finished < SETTLE_TIME
+        return self.is_over and not (self.state == DONE and is_fresh)
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
+
+import pytest
 
 from tests.support.inspection_service import inspecting
 from tests.support.serving import run
 from unalike.serve.inspector_fits import KIND
-from unalike.serve.store.records import FAILED
+from unalike.serve.store import records
+from unalike.serve.store.records import DONE, FAILED
 
 
-def test_fits_are_shown_as_they_are(tmp_path: Path) -> None:
+def test_fits_are_shown_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         async with inspecting(tmp_path) as it:
             tasks = it.service.store.tasks
@@ -24,6 +28,13 @@ def test_fits_are_shown_as_they_are(tmp_path: Path) -> None:
             tasks.finish(record, FAILED, error="<i>no</i>")
             text = (await it.client.get("/inspect/fits")).text
             assert 'data-busy="no"' in text and "&lt;i&gt;no" in text and "data-id" not in text
+            tasks.add(KIND, "two", {"images": []})
+            record = tasks.claim((KIND,))
+            assert record is not None and tasks.finish(record, DONE)
+            # Its inspector may not be loaded yet, so that the page looks again for a while.
+            assert 'data-busy="yes"' in (await it.client.get("/inspect/fits")).text
+            monkeypatch.setattr(records, "SETTLE_TIME", timedelta(0))
+            assert 'data-busy="no"' in (await it.client.get("/inspect/fits")).text
 
     run(scenario())
 
