@@ -206,6 +206,7 @@ def test_an_inspector_is_fitted_inspects_lasts_and_is_removed(browser, service):
         page.reload()  # the service goes on, and the page shows how far it is
         link = page.get_by_role("link", name="Inspect with it")
         link.wait_for(timeout=PATIENCE_MS)
+        page.goto("about:blank")  # the page looks again for a while after a fit
         service.restart()
         described = service.call("GET", "/v1/inspectors/taught-here")
         assert described["is_own"] and described["images"] == 20
