@@ -510,13 +510,16 @@ def test_an_import_that_a_reload_breaks_off_is_said_and_gone_on_with_or_undone(b
         page.on("console", lambda text: visit.messages.append(text.text))
         page.goto(f"{service.address}/classes")
         page.locator("#broken-import", has_text="At least 2 of 8 pictures were added").wait_for()
-        assert service.counts()["broken off"] == 2
+        # A request that was under way when the page was closed may have been answered.
+        page.wait_for_timeout(500)
+        added = service.counts()["broken off"]
+        assert 2 <= added < 8
         page.goto(f"{service.address}/classes/import")
         page.locator("#broken-import", has_text="At least 2 of 8").wait_for()
         assert not visit.faults(), "\n".join(visit.faults())
         page.set_input_files("#folder", str(folder))
-        page.locator("#summary", has_text="6 of 8 files became references").wait_for(timeout=PATIENCE_MS)
-        assert "2 were references of their class already" in page.locator("#summary").inner_text()
+        page.locator("#summary", has_text=f"{8 - added} of 8 files became references").wait_for(timeout=PATIENCE_MS)
+        assert f"{added} were references of their class already" in page.locator("#summary").inner_text()
         assert service.counts()["broken off"] == 8
         page.reload()
         assert page.locator("#broken-import").is_hidden(), "an import that ended is none that was broken off"
