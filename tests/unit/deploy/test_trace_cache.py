@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,7 @@ def test_the_graphs_that_were_used_last_are_kept(
     networks = [Scaled(factor).eval() for factor in (1.0, 2.0, 3.0)]
     for number in (0, 1, 0, 2):
         cached_trace(networks[number], SIZE, facts_of(networks[number]))
+        time.sleep(0.02)  # times of files are those of the kernel's clock, which ticks every few milliseconds
     names = {file.stem for file in graphs(tmp_path)}
     assert names == {key_of(networks[0]), key_of(networks[2])} and len(traced) == 3
     monkeypatch.setattr(trace_cache, "MOST_BYTES", graphs(tmp_path)[0].stat().st_size + 1)
