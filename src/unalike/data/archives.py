@@ -7,6 +7,7 @@ whatever was killed and however many processes unpack at once.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import re
@@ -43,6 +44,7 @@ MAX_HEADER_BYTES = 1 << 20  # the headers of one member of a tar file: long name
 STALE_SECONDS = 24 * 3600
 _COPY_BYTES = 1 << 20
 _MEMBER_NAME = re.compile(r"(.+?(?:\.tar|\.tar\.gz|\.tgz|\.zip))!(.+)", re.DOTALL | re.IGNORECASE)
+_NAME_ERRORS = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
 _ENCRYPTED = 1 << 0  # a flag of a member of a zip archive
 _LONG_NUMBER = re.compile(rb"\d{256}")  # longer than a file's name
 
@@ -278,7 +280,8 @@ def _unpack_tar(path: Path, file: io.BufferedReader, folder: Path) -> None:
             if not member.isdir():
                 duplicates.count(folder / member.name, member.name)
             stream.allowed = member.size + MAX_HEADER_BYTES  # its content and the next one's headers
-            tar.extract(member, folder, set_attrs=False, filter="data")
+            with _named_failures(path, member.name):
+                tar.extract(member, folder, set_attrs=False, filter="data")
             tar.members = []  # else a list of all headers grows in memory
     stream.allowed = content.limit
     while stream.read(_COPY_BYTES):  # the checksum comes at the very end
@@ -302,13 +305,14 @@ def _unpack_zip(path: Path, file: io.BufferedReader, folder: Path) -> None:
                 raise _outside_error(path, name)
             limit.count(info.file_size)
             target = folder.joinpath(*parts)
-            if name.endswith("/"):
-                target.mkdir(parents=True, exist_ok=True)
-                continue
-            duplicates.count(target, name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with archive.open(info) as source, target.open("wb") as out:
-                shutil.copyfileobj(source, out, _COPY_BYTES)  # zipfile stops at the declared size
+            with _named_failures(path, name):
+                if name.endswith("/"):
+                    target.mkdir(parents=True, exist_ok=True)
+                    continue
+                duplicates.count(target, name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(info) as source, target.open("wb") as out:
+                    shutil.copyfileobj(source, out, _COPY_BYTES)  # zipfile stops at the declared size
     duplicates.say()
     names.say()
 
@@ -330,6 +334,21 @@ class _Duplicates:
             members = "1 member" if self._number == 1 else f"{self._number} members"
             say(f"{self._path}: {members} (the first: {self._first!r}) stood there before under the same name, and the later "
                 "one was taken, as tar does; pack it again if both are meant")  # fmt: skip
+
+
+@contextmanager
+def _named_failures(path: Path, name: str) -> Iterator[None]:
+    """While inside, failures that are due to a member's name carry it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NAME_ERRORS:
+            raise
+        raise DataError(
+            f"{path}: member {name!r}: {reason(error)}",
+            expected="names that one folder can hold, none of them both a file and a folder",
+            remedy="pack the images again",
+        ) from error
 
 
 def _outside_error(path: Path, name: str) -> DataError:

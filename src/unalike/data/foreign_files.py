@@ -61,7 +61,7 @@ def describe(content: bytes) -> tuple[str, str] | None:
     if _HTML.match(content):
         return (
             "a web page (HTML) in place of the image",
-            "download the image again; a page that asks to sign in was saved",
+            "download the image again: it may be a page that asks to sign in",
         )
     if _SVG.match(content):
         return "an SVG drawing", "render it as PNG, with rsvg-convert for example"

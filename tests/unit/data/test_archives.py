@@ -425,3 +425,12 @@ def test_the_remedy_for_a_hard_link_follows_hard_links(tmp_path: Path) -> None:
         out.addfile(member)
     with pytest.raises(DataError, match="hard link.*--hard-dereference"):
         open_archive(tmp_path / "a.tar", tmp_path / "cache")
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".zip"])
+@pytest.mark.parametrize("names", [("a/0.png", "a"), ("a", "a/0.png"), ("a/" + "x" * 300,)])
+def test_a_name_that_the_folder_cannot_hold_is_said(tmp_path: Path, suffix: str, names: tuple[str, ...]) -> None:
+    content = dict.fromkeys(names, b"content")
+    path = packed_zip(tmp_path / "a.zip", content) if suffix == ".zip" else tar(tmp_path / "a.tar", content, "w")
+    with pytest.raises(DataError, match=rf"member '{names[-1][:20]}.*; expected names that one folder can hold"):
+        open_archive(path, tmp_path / "cache")
