@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from unalike.data.class_names import plain_name
 from unalike.data.regions import Numbers
-from unalike.data.tables import plain_name
 
 _PREFIX = re.compile(r"(?:bounding[ _.-]?box|bnd[ _.-]?box|bbox|box|roi|rect)[ _.-]?")
 

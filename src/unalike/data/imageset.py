@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from unalike.data.archives import ARCHIVE_SUFFIXES, is_archive, split_member, unpack_source
+from unalike.data.class_names import find_similar_names, normalize_class_name
 from unalike.data.decode import IMAGE_SUFFIXES
-from unalike.data.folders import ClassMap, PathParts, is_image, list_folder, normalize_class_name, skip_wrapper_folders
+from unalike.data.folders import ClassMap, PathParts, is_image, list_folder, skip_wrapper_folders
 from unalike.data.manifests import MANIFEST_SUFFIXES, plain_split, read_manifest, select_distinct_rows
 from unalike.data.notices import Notices
 from unalike.data.regions import image_file
@@ -193,6 +194,8 @@ def load_images(
     if labeled:
         for label in np.flatnonzero(images.counts() == 1):
             own_notices.add("class-of-one", images.classes[label])
+        for group in find_similar_names(images.classes):
+            own_notices.add("similar-classes", " and ".join(map(repr, group)))
     if notices is None:
         own_notices.say()
     return images

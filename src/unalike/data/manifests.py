@@ -12,10 +12,11 @@ from pathlib import Path
 
 from unalike.data.archives import split_member, unpack_source
 from unalike.data.box_columns import BoxColumns, find_box_columns, find_partial_box
+from unalike.data.class_names import check_new_class_name, plain_name
 from unalike.data.decode import IMAGE_SUFFIXES
 from unalike.data.notices import Notices
 from unalike.data.regions import image_file, parse_box, region_name
-from unalike.data.tables import Table, plain_name, read_table
+from unalike.data.tables import Table, read_table
 from unalike.errors import DataError, closest
 from unalike.sanitize import redact
 from unalike.source_names import absolute_source_name
@@ -98,6 +99,8 @@ def read_manifest(
             )
         if key in ("path", "label"):
             _refuse_empty_cells(path, names[key], table.columns[names[key]])
+        if key == "label":
+            _check_labels(path, names[key], table.columns[names[key]])
     cells = table.columns[names["path"]]
     if not cells:
         raise DataError(f"{path}: no rows", expected="one row an image, or one an object with the columns "
@@ -222,6 +225,16 @@ def _refuse_empty_cells(path: Path, column: str, values: Sequence[str]) -> None:
             f"{path}: column {column!r} is empty in {len(empty)} row{'s' if len(empty) > 1 else ''}, first {first}",
             expected="a value in every row",
         )
+
+
+def _check_labels(path: Path, column: str, labels: Sequence[str]) -> None:
+    """Raise DataError for the first row whose label shows nothing or has control characters."""
+    for label in dict.fromkeys(labels):
+        try:
+            check_new_class_name(label)
+        except DataError as error:
+            raise DataError(f"{path}: column {column!r}, row {labels.index(label) + 1}: {error.found}", expected=error.expected,
+                            remedy="correct the label; is a quotation mark missing in a row before?") from error  # fmt: skip
 
 
 def _local_paths(path: Path, values: Sequence[str], uri: str, cache_dir: Path | None) -> tuple[Path, ...]:

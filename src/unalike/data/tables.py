@@ -11,13 +11,13 @@ import io
 import math
 import os
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from unalike.data.class_names import plain_name
 from unalike.errors import DataError, missing_extra
 from unalike.progress import say
 from unalike.sanitize import from_csv_cell
@@ -149,12 +149,6 @@ def _find_columns(path: Path, header: Sequence[str], names_to_read: ColumnNames)
         if places:
             indices[name] = places[0]
     return indices
-
-
-def plain_name(name: str) -> str:
-    """A name without what is not seen: in lower case, without invisible characters, blanks in a row as one."""
-    visible = "".join(sign for sign in name if unicodedata.category(sign) != "Cf")
-    return " ".join(unicodedata.normalize("NFKC", visible).casefold().split())
 
 
 def _plain_cell(text: str) -> str:
