@@ -12,7 +12,7 @@ import contextlib
 import os
 import struct
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -142,7 +142,7 @@ def image_list(images: ImageInput | Iterable[ImageInput]) -> list[ImageInput]:
         return [images] if images.ndim < 4 else list(images)
     if is_image(images):
         return [images]  # type: ignore[list-item]
-    if isinstance(images, Iterable):
+    if isinstance(images, Iterable) and not isinstance(images, Mapping):
         return list(images)  # type: ignore[arg-type]
     raise _no_image(images)
 

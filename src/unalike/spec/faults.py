@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from datetime import date
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -99,7 +100,20 @@ def _from_pydantic(error: Any) -> tuple[Fault, tuple[Any, ...]]:
         text += f"; {near}" if near else ""
     if error["type"] in ("float_type", "int_type") and isinstance(error["input"], str) and _is_number(error["input"]):
         text += "; write it without quotes"
-    return Fault(path, text), tuple(names)
+    return Fault(path, text + _quotes_hint(error)), tuple(names)
+
+
+def _quotes_hint(error: Any) -> str:
+    """What to do where YAML made another value of a text without quotes: a truth value, a number, a date."""
+    if error["type"] not in ("string_type", "literal_error", "none_required"):
+        return ""
+    value = error["input"]
+    if isinstance(value, bool):
+        word = "yes, on and true" if value else "no, off and false"
+        return f"; YAML reads {word} as {str(value).lower()}: put a name in quotes"
+    if isinstance(value, int | float | date):
+        return f"; YAML reads it as a {'date' if isinstance(value, date) else 'number'}: put a name in quotes"
+    return ""
 
 
 def _is_number(text: str) -> bool:

@@ -9,12 +9,12 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
+from unalike.data.class_names import hidden_sign
 from unalike.serve.changes import Change, apply_in_store, carry_out, request_digest
 from unalike.serve.documents import json_body, problems, query_parameters
 from unalike.serve.problems import Problem
 from unalike.serve.region_sets import KIND, find_set
 from unalike.serve.request_context import context_of
-from unalike.serve.routes.classes import hidden_sign
 from unalike.serve.routes.inspectors import BOXES_SCHEMA
 from unalike.serve.security import require_gallery
 from unalike.serve.service import Service, json_response
