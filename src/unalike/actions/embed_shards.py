@@ -27,7 +27,7 @@ from unalike.inference.shards.plan import (
 )
 from unalike.inference.shards.shard_file import ShardRecord, read_record, shard_number
 from unalike.inference.shards.source import FILES, ShardSource, open_source
-from unalike.inference.shards.worker import ShardReport, ShardWorker, WorkerOptions, network_key
+from unalike.inference.shards.worker import MANY_IMAGES, ShardReport, ShardWorker, WorkerOptions, network_key
 from unalike.progress import progress, say
 from unalike.sanitize import csv_cell
 from unalike.storage.filesystems import uri_of
@@ -117,7 +117,7 @@ def _settle_plan(section: Embed, folder: OutputFolder, resume: bool) -> tuple[Sh
     notices.say()
     model = load_model(
         section.model or PRETRAINED, runtime=section.runtime, precision=section.precision,
-        images=source.count or section.shard_size, quiet=False,
+        images=MANY_IMAGES, quiet=False,
     )  # fmt: skip
     settings: dict[str, Any] = {
         "labeled": section.labeled, "network": network_key(model), "dim": model.engine.dim,

@@ -30,6 +30,8 @@ from unalike.sanitize import redact
 from unalike.storage.filesystems import uri_of
 from unalike.storage.output_folder import OutputFolder
 
+# What engines are chosen for, here and in every worker alike: a set of shards is large, however many items its listing has.
+MANY_IMAGES = 100_000
 T = TypeVar("T")
 Advance = Callable[[int], None]
 
@@ -83,7 +85,7 @@ class ShardWorker:
         if model is None:
             model = load_model(
                 self._options.model, runtime=self.plan.runtime, precision=self.plan.precision,
-                threads=self._options.threads, images=self.plan.items,
+                threads=self._options.threads, images=MANY_IMAGES,
             )  # fmt: skip
         if network_key(model) != self.plan.network or model.engine.dim != self.plan.dim:
             raise ModelError(f"{self._options.model}: network {network_key(model)}, width {model.engine.dim}",
