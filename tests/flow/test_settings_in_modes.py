@@ -165,6 +165,7 @@ def standalone(photos: Path, model: Path, out: Path) -> list[tuple[str, Sequence
         ("identify", ("identify", gallery, one)),
         ("gallery_rename", ("gallery", "rename", gallery, "class 0", "x")),
         ("gallery_merge", ("gallery", "merge", gallery, "class 1", "class 2", "--into", "y")),
+        ("gallery_copy", ("gallery", "copy", gallery, out / "copy.gallery")),
         ("gallery_remove", ("gallery", "remove", gallery, "class 3")),
         ("embed", ("embed", photos / "query", "-m", model, "-o", out / "v.npz")),
     ]

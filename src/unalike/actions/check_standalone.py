@@ -8,19 +8,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unalike.actions.check_findings import Findings
+from unalike.actions.embed_shards import check_shard_folder, is_shard_folder
 from unalike.actions.results_folder import check_folder
 from unalike.data.imageset import load_images
+from unalike.data.notices import Notices
 from unalike.errors import DataError
 from unalike.inference.loaded_model import require_model_file
 from unalike.inference.model_files import CHECKPOINTS, PRETRAINED
+from unalike.inference.shards.source import open_source
 from unalike.runs.folder import results_folder
 from unalike.spec.declare import FILE, IMAGE_OR_FOLDER, IMAGES, IMAGES_OR_FILE, MODEL, Section
 from unalike.spec.fields import fields_of
 from unalike.spec.nodes import SpecNode, check_mandatory
+from unalike.storage.output_folder import OutputFolder
 from unalike.storage.overwrite import refuse_existing
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
+    from unalike.spec.embed import Embed
 
 # Action -> field of the file that it writes where the field is set.
 OUTPUT_FIELDS = {
@@ -36,16 +41,24 @@ EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino", "torch": "train", "tens
 def check_standalone(action: str, experiment: Experiment, findings: Findings) -> None:
     """Check a spec of one of STANDALONE_ACTIONS; nothing is written and no network runs."""
     section = getattr(experiment, action)
+    shards = action == "embed" and section.output is not None and is_shard_folder(section.output)
     with findings.collect(action):
         check_mandatory(action, section)
     findings.require_modules(_required_modules(action, section))
+    if shards:
+        findings.require_modules([("pyarrow", "parquet", "embed.output")])
     for path, node in fields_of(action).items():
         value = getattr(section, node.name, None) if path.startswith(f"{action}.") else None
         if value is not None and "takes" in node.facts:
             with findings.collect(path):
-                _check_input(node, value, path, findings)
+                if shards and node.facts["takes"] == IMAGES:
+                    _check_shard_source(experiment.embed, path, findings)
+                else:
+                    _check_input(node, value, path, findings)
     with findings.collect(f"{action}.{OUTPUT_FIELDS.get(action, '')}"):
-        if action in OUTPUT_FIELDS and (file := getattr(section, OUTPUT_FIELDS[action])) is not None:
+        if shards:
+            check_shard_folder(OutputFolder(str(section.output)), overwrite=False, resume=False)
+        elif action in OUTPUT_FIELDS and (file := getattr(section, OUTPUT_FIELDS[action])) is not None:
             refuse_existing(file, False)
     folder = results_folder(action, experiment)
     if folder is not None:
@@ -62,6 +75,8 @@ def _required_modules(action: str, section: Section) -> Iterator[tuple[str, str,
     if action == "demo":
         yield from ((module, "demo", action) for module in ("simpleicons", "resvg_py"))
     runtime, model = getattr(section, "runtime", "auto"), getattr(section, "model", None)
+    if getattr(section, "cluster", None) == "ray":
+        yield "ray", "cluster", f"{action}.cluster"
     if runtime in EXTRAS:
         yield runtime, EXTRAS[runtime], f"{action}.runtime"
     if getattr(section, "search", None) == "ann":
@@ -73,6 +88,14 @@ def _required_modules(action: str, section: Section) -> Iterator[tuple[str, str,
         yield from ((module, "train", f"{action}.model") for module in ("torch", "timm"))
     elif model and runtime == "auto" and not any(map(importlib.util.find_spec, ("openvino", "onnxruntime"))):
         yield "onnxruntime", "onnx", f"{action}.model"
+
+
+def _check_shard_source(section: Embed, path: str, findings: Findings) -> None:
+    """Check that a source of shards lists something; no image is fetched. Raises the error that a run would raise."""
+    source = open_source(str(section.source), labeled=section.labeled, notices=Notices())
+    if next(source.items(), None) is None:
+        raise DataError(f"{source.name} holds no images", expected="images")
+    findings.facts[path] = f"{source.count} {source.kind}" if source.count else "a manifest with rows"
 
 
 def _check_input(node: SpecNode, value: str | list[str], path: str, findings: Findings) -> None:

@@ -16,7 +16,7 @@ from unalike.inference.embedding import embed_files
 from unalike.inference.loaded_model import require_model_file
 from unalike.inference.model_files import is_pretrained
 from unalike.progress import say
-from unalike.recognition.backends.address import check_new, edit_gallery, open_gallery, save_gallery
+from unalike.recognition.backends.address import check_new, copy_gallery, edit_gallery, open_gallery, save_gallery
 from unalike.recognition.backends.database_address import display_address, is_database
 from unalike.recognition.backends.protocol import GalleryBackend, GalleryView
 from unalike.recognition.decision import GalleryCalibration
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         Calibrate,
         GalleryAdd,
         GalleryBuild,
+        GalleryCopy,
         GalleryList,
         GalleryMerge,
         GalleryRemove,
@@ -234,6 +235,22 @@ def merge(settings: GalleryMerge) -> dict[str, Any]:
         gallery.merge(settings.labels or (), into)
 
     return change(str(settings.gallery), merge_classes)
+
+
+def copy(settings: GalleryCopy, *, overwrite: bool = False) -> dict[str, Any]:
+    """Copy the gallery that the section ``gallery_copy`` names.
+
+    Args:
+        settings: The section.
+        overwrite: Replace the gallery at the target.
+
+    Returns:
+        A description of the copy, as plain data.
+    """
+    check_mandatory("gallery_copy", settings)
+    target = str(settings.target)
+    gallery = copy_gallery(str(settings.gallery), target, overwrite=overwrite)
+    return describe(gallery, target)
 
 
 def load_gallery(settings: GalleryList) -> GalleryBackend:

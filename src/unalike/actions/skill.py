@@ -113,6 +113,7 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "embed": (VECTORS_FILE,),
     "calibrate": ("the gallery, in place", "<gallery>_card.json and .md"),
     **dict.fromkeys(("gallery_add", "gallery_remove", "gallery_rename", "gallery_merge"), ("the gallery, in place",)),
+    "gallery_copy": ("the copy",),
     "export_maps": ("export_maps.output",),
     "serve": ("the service's folder: store, images, a new gallery",),
     "demo": (REPORT_FILE, "frozen/, train/, trained/, inference/, export/"),

@@ -1,4 +1,4 @@
-"""The commands gallery build, add, remove, rename, merge and list."""
+"""The commands gallery build, add, remove, rename, merge, copy and list."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from unalike.cli.output import print_line, show_result
 from unalike.cli.section_options import Flag, Option, section_command
 from unalike.cli.shared_options import AsJson, Overwrite
 from unalike.spec import Experiment
-from unalike.spec.gallery import GalleryAdd, GalleryList, GalleryMerge, GalleryRemove, GalleryRename
+from unalike.spec.gallery import GalleryAdd, GalleryCopy, GalleryList, GalleryMerge, GalleryRemove, GalleryRename
 
 _NETWORK = {"model": Option(("-m", "--model"), "FILE")}
 
@@ -89,6 +89,25 @@ def merge(settings: GalleryMerge, as_json: AsJson = False) -> None:
     from unalike.actions.gallery import merge as run
 
     _print_summary(run(settings), as_json, "gallery_merge")
+
+
+@gallery.command(short_help="Copy a gallery, into a file or a database.")
+@section_command(
+    "gallery_copy",
+    arguments={"gallery": "GALLERY", "target": "TARGET"},
+    section=GalleryCopy,
+    names=True,
+)
+def copy(settings: GalleryCopy, overwrite: Overwrite = False, as_json: AsJson = False) -> None:
+    """Copy a gallery with its calibration, ids and network, from a file or a database to another one.
+
+    A copy into a database that was interrupted goes on where it ended when the command is run again.
+
+    Example: unalike gallery copy shop.gallery "postgresql://host/shop?gallery=shop"
+    """
+    from unalike.actions.gallery import copy as run
+
+    _print_summary(run(settings, overwrite=overwrite), as_json, "gallery_copy")
 
 
 @gallery.command("list", short_help="List the classes of a gallery.")

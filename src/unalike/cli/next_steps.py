@@ -26,6 +26,7 @@ _FOLLOWING: Mapping[str, tuple[str, ...]] = {
     "gallery_build": ("unalike identify {path} IMAGE",),
     "gallery_add": ("unalike identify {path} IMAGE",),
     "gallery_merge": ("unalike identify {path} IMAGE",),
+    "gallery_copy": ("unalike identify {path} IMAGE",),
     "gallery_remove": ("unalike identify {path} IMAGE",),
     "gallery_rename": ("unalike identify {path} IMAGE",),
     "calibrate": ("unalike identify {path} IMAGE",),

@@ -217,7 +217,7 @@ class _Stream:
         return data
 
 
-class _Member(tarfile.TarInfo):
+class CheckedMember(tarfile.TarInfo):
     """A member of a tar file, whose pax records are checked before tarfile reads them.
 
     tarfile searches them with patterns that take quadratic time on long runs of digits (CVE-2024-6232, mended in Python
@@ -270,7 +270,7 @@ def _unpack_tar(path: Path, file: io.BufferedReader, folder: Path) -> None:
     stream = _Stream(path, file, content)
     # one pass: seeking back in a compressed file means reading it again
     duplicates = _Duplicates(path)
-    with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as tar:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=stream, mode="r|", tarinfo=CheckedMember) as tar:  # type: ignore[call-overload]
         for member in tar:
             if member.issym() or member.islnk():
                 raise _link_error(path, member)

@@ -9,7 +9,7 @@ Shape letters: N images, B images of a batch, H, W their height and width, C cha
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unalike import progress
-from unalike.data.decode import MAX_PIXELS, decoded_once
+from unalike.data.decode import MAX_PIXELS
 from unalike.data.regions import group_by_file
 from unalike.engines.protocol import Engine
 from unalike.errors import DataError, UnreadableImage
+from unalike.inference.decode_ahead import decode_ahead
 from unalike.runs.environment import usable_cores
 from unalike.source_names import source_name
 
@@ -102,7 +103,10 @@ def embed_files(
 
     with progress.progress(describe, len(paths)) as advance, _distributed(engines) as submit:
         ahead = 2 * batch * len(engines)
-        decoded = _decoded(paths, view, max_pixels, workers or max(2, usable_cores()), ahead)
+        decoded = decode_ahead(
+            group_by_file(paths, MAX_REGIONS), lambda index: view(paths[index], max_pixels=max_pixels),
+            workers=workers or max(2, usable_cores()), ahead=ahead,
+        )  # fmt: skip
         for index, image in decoded:
             advance(1)
             attempts.append(index)
@@ -167,42 +171,6 @@ def _distributed(engines: Sequence[Engine]) -> Iterator[Callable[[np.ndarray, np
         yield submit
         for future in under_way:
             future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _decoded(
-    paths: Sequence[str | Path], view: Callable[..., np.ndarray], max_pixels: int, workers: int, ahead: int
-) -> Generator[tuple[int, np.ndarray | UnreadableImage]]:
-    """Yield (index, image or error), with at most ``ahead`` images and one file's regions in memory.
-
-    The order is that of the paths, but that regions of one file come together.
-    """
-
-    def read(group: Sequence[int]) -> list[np.ndarray | UnreadableImage]:
-        with decoded_once():
-            return [read_one(paths[index]) for index in group]
-
-    def read_one(path: str | Path) -> np.ndarray | UnreadableImage:
-        try:
-            return view(path, max_pixels=max_pixels)
-        except UnreadableImage as error:
-            return error
-
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    queue: deque[tuple[Sequence[int], Future[list[np.ndarray | UnreadableImage]]]] = deque()
-    waiting = 0
-    try:
-        for group in group_by_file(paths, MAX_REGIONS):
-            queue.append((group, pool.submit(read, group)))
-            waiting += len(group)
-            while waiting >= ahead and queue:
-                first_group, future = queue.popleft()
-                waiting -= len(first_group)
-                yield from zip(first_group, future.result(), strict=True)
-        while queue:
-            first_group, future = queue.popleft()
-            yield from zip(first_group, future.result(), strict=True)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -11,7 +11,7 @@ MODEL_ACTIONS = (*TAO_ACTIONS, "quantize", "gen_engine")
 # Their specs hold one section of the action's own name and nothing else. They read a gallery or change it in place, or write
 # what the section names, and leave no results folder; they are no jobs. ``serve`` runs until it is stopped.
 FOLDERLESS_ACTIONS = (
-    "calibrate", "identify", "gallery_add", "gallery_remove", "gallery_rename", "gallery_merge", "gallery_list",
+    "calibrate", "identify", "gallery_add", "gallery_remove", "gallery_rename", "gallery_merge", "gallery_copy", "gallery_list",
     "export_maps", "demo", "serve", "improve",
 )  # fmt: skip
 # Their specs hold one section of the action's own name and, but for FOLDERLESS_ACTIONS, results_dir.
@@ -32,6 +32,7 @@ _COMMANDS: Mapping[str, str] = {
     "gallery_remove": "gallery remove",
     "gallery_rename": "gallery rename",
     "gallery_merge": "gallery merge",
+    "gallery_copy": "gallery copy",
     "gallery_list": "gallery list",
     "export_maps": "export-maps",
     "bench_engine": "bench-engine",

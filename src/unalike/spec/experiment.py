@@ -28,6 +28,7 @@ from unalike.spec.gallery import (
     Calibrate,
     GalleryAdd,
     GalleryBuild,
+    GalleryCopy,
     GalleryList,
     GalleryMerge,
     GalleryRemove,
@@ -114,6 +115,7 @@ class Experiment(Section):
     gallery_remove: GalleryRemove = section(GalleryRemove, "Removing classes or images from a gallery.", ours=True)
     gallery_rename: GalleryRename = section(GalleryRename, "Renaming a class of a gallery.", ours=True)
     gallery_merge: GalleryMerge = section(GalleryMerge, "Merging classes of a gallery.", ours=True)
+    gallery_copy: GalleryCopy = section(GalleryCopy, "Copying a gallery to another place.", ours=True)
     gallery_list: GalleryList = section(GalleryList, "Listing the classes of a gallery.", ours=True)
     export_maps: ExportMaps = section(ExportMaps, "Writing a network that outputs its feature maps.", ours=True)
     demo: Demo = section(Demo, "Training on rendered brand marks and recognizing other brands.", ours=True)

@@ -95,6 +95,15 @@ class GalleryMerge(Section):
     into: ClassName = field(None, "Name of the merged class, new or existing.", mandatory=True, form=CLASS_FORM)
 
 
+class GalleryCopy(Section):
+    gallery: Text = field(
+        None, "File of the gallery, or postgresql://HOST/DATABASE?gallery=NAME.", mandatory=True, takes=FILE
+    )
+    target: Text = field(
+        None, "Where the copy is kept: a file, or postgresql://HOST/DATABASE?gallery=NAME.", mandatory=True
+    )
+
+
 class GalleryList(Section):
     gallery: Text = field(
         None, "File of the gallery, or postgresql://HOST/DATABASE?gallery=NAME.", mandatory=True, takes=FILE

@@ -43,6 +43,7 @@ DATA_FIELD = {
     "gallery_remove": "gallery_remove.gallery",
     "gallery_rename": "gallery_rename.gallery",
     "gallery_merge": "gallery_merge.gallery",
+    "gallery_copy": "gallery_copy.gallery",
     "gallery_list": "gallery_list.gallery",
     "export_maps": "export_maps.source",
     "demo": "demo.keep",

@@ -57,6 +57,7 @@ EXAMPLE = {
     "gallery_remove": "gallery_remove.labels=[oak]",
     "gallery_rename": "gallery_rename.new=oak",
     "gallery_merge": "gallery_merge.into=oak",
+    "gallery_copy": "gallery_copy.target=copy.gallery",
     "gallery_list": "gallery_list.verify=true",
     "export_maps": "export_maps.size=320",
     "demo": "demo.epochs=2",

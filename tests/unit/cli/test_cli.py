@@ -443,7 +443,7 @@ FAILURES = {
     "train": ["nowhere"], "discover": ["nowhere", "-o", "groups"], "automl show": ["nowhere"],
     "gallery build": ["new.gallery", "nowhere", "-m", "no.onnx"], "gallery add": ["no.gallery", "nowhere"],
     "gallery remove": ["no.gallery", "mug"], "gallery rename": ["no.gallery", "mug", "cup"],
-    "gallery merge": ["no.gallery", "mug", "cup", "--into", "cups"], "gallery list": ["no.gallery"],
+    "gallery merge": ["no.gallery", "mug", "cup", "--into", "cups"], "gallery list": ["no.gallery"], "gallery copy": ["no.gallery", "b.gallery"],
     "calibrate": ["no.gallery"], "identify": ["no.gallery", "no.jpg"],
     "inference": ["no.onnx", "nowhere", "--reference", "nowhere"], "embed": ["nowhere", "-m", "no.onnx", "-o", "a.npz"],
     "compare": ["no.png", "no.jpg"], "inspect fit": ["nowhere", "-o", "a.inspector"],

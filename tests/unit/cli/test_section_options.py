@@ -39,6 +39,7 @@ TARGETS = {
     "gallery_remove": "unalike.actions.gallery.remove",
     "gallery_rename": "unalike.actions.gallery.rename",
     "gallery_merge": "unalike.actions.gallery.merge",
+    "gallery_copy": "unalike.actions.gallery.copy",
     "gallery_list": "unalike.actions.gallery.load_gallery",
     "export_maps": "unalike.actions.export.run_export_maps",
     "demo": "unalike.actions.demo.run_demo",
@@ -122,6 +123,9 @@ LINES: dict[str, dict[str, Any]] = {
         "source": "all.csv", "output": "v.parquet", "model": "m.xml", "labeled": True, "runtime": "openvino",
         "precision": "fp32", "overwrite": True,
     },
+    "embed s3://b/in -o s3://b/out --shard-size 500 --cluster ray --address auto --workers 4 --resume": {
+        "source": "s3://b/in", "output": "s3://b/out", "shard_size": 500, "cluster": "ray", "address": "auto", "workers": 4,
+    },
     "embed heap -o v.npz --labeled": {"source": "heap", "output": "v.npz", "labeled": True},
     "calibrate shop.gallery --rate 0.05": {"gallery": "shop.gallery", "rate": 0.05},
     "calibrate g --wrong 0.1 --images new/ --trials-from both --by vote -k 4 --confidence 0.9 --seed 3 -m m.onnx": {
@@ -142,6 +146,7 @@ LINES: dict[str, dict[str, Any]] = {
     "gallery remove g gallery_remove.labels=[oak]": {"gallery": "g", "labels": ["oak"]},
     "gallery rename g a=b c=d": {"gallery": "g", "label": "a=b", "new": "c=d"},
     "gallery merge g oak elm --into trees --json": {"gallery": "g", "labels": ["oak", "elm"], "into": "trees"},
+    "gallery copy g other.gallery --overwrite --json": {"gallery": "g", "target": "other.gallery", "overwrite": True},
     "gallery merge --into trees g a=b": {"gallery": "g", "labels": ["a=b"], "into": "trees"},
     "gallery list g --verify": {"gallery": "g", "verify": True},
     "export-maps pretrained --size 320 --no-vector -o maps.onnx": {
@@ -252,6 +257,7 @@ def test_every_standalone_action_has_lines() -> None:
         ),
         ("gallery remove g", "remove without a class or --image; expected unalike gallery remove GALLERY CLASS"),
         ("gallery merge g oak", "gallery_merge.into is not set"),
+        ("gallery copy g", "gallery_copy.target is not set"),
         ("gallery rename g a b c", "unexpected argument 'c'; expected unalike gallery rename [GALLERY] [CLASS] [NEW]"),
         ("export-maps pretrained", "export_maps.output is not set"),
         ("demo --brands 1", "demo.brands: found 1, expected a whole number >= 2"),

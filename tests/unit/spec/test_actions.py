@@ -20,6 +20,7 @@ from unalike.discovery.clustering import group_images
 from unalike.errors import SpecError
 from unalike.inspection.anomaly_model import AnomalyModelConfig
 from unalike.inspection.inspector import Inspector
+from unalike.recognition.backends.address import copy_gallery
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.gallery_calibration import calibrate
 from unalike.recognition.recognizer import Recogniser
@@ -62,6 +63,7 @@ SIGNATURES: tuple[tuple[str, Callable[..., Any], set[str]], ...] = (
     ("gallery_remove", Gallery.remove, {"gallery"}),
     ("gallery_rename", Gallery.rename, {"gallery"}),
     ("gallery_merge", Gallery.merge, {"gallery"}),
+    ("gallery_copy", copy_gallery, {"gallery"}),
     ("gallery_list", Gallery.load, {"gallery"}),
     ("export_maps", export_maps, set()),
     ("demo", render_brands, {"out", "keep", "epochs"}),

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from unalike.recognition.backends.database_address import DatabaseAddress, is_database
+import numpy as np
+
+from unalike.errors import DataError
+from unalike.recognition.backends.database_address import DatabaseAddress, display_address, is_database
 from unalike.recognition.backends.protocol import GalleryBackend
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.gallery_file import write_gallery_file
+from unalike.recognition.snapshot_view import SnapshotView
 from unalike.storage.file_lock import file_lock
 
 
@@ -54,6 +60,58 @@ def save_gallery(gallery: Gallery, address: str | Path, *, overwrite: bool = Fal
         return PostgresGallery.create(DatabaseAddress.parse(str(address)), gallery, overwrite=overwrite)
     gallery.save(address, overwrite=overwrite)
     return gallery
+
+
+def copy_gallery(source: str | Path, target: str | Path, *, overwrite: bool = False) -> GalleryBackend:
+    """Copy a gallery as it is now, with its ids, revision, calibration and network, to any other address.
+
+    Nobody sees the copy before it is complete. One into a database that was interrupted goes on where it ended, as long as the
+    source is unchanged; one into a file begins again.
+
+    Args:
+        source: path of a file, or address of a gallery in a database.
+        target: the same.
+        overwrite: replace the gallery that is there.
+
+    Returns:
+        The copy.
+
+    Raises:
+        DataError: source and target are the same, there is no such source, there is one at the target, or it cannot be written.
+        MissingExtra: the packages for a database are not installed.
+    """
+    if display_address(source) == display_address(target) or (
+        not is_database(source) and not is_database(target) and os.path.realpath(source) == os.path.realpath(target)
+    ):
+        raise DataError(f"{display_address(source)} would be copied onto itself", expected="two addresses")
+    if is_database(target):
+        check_new(str(target), overwrite=overwrite)
+    elif os.path.lexists(target) and not overwrite:
+        raise DataError(f"{target} exists", expected="a new file", remedy="choose another name or overwrite it")
+    gallery = open_gallery(source)
+    with gallery.view() as view:
+        state = SnapshotView(view.snapshot(), view.calibration, view.model_identity)
+    gallery.close()
+    copy = Gallery.of_state(state)
+    if not is_database(target):
+        copy.save(target, overwrite=overwrite)
+        return copy
+    from unalike.recognition.backends.pgvector import PostgresGallery
+
+    key = _content_digest(display_address(source), state)
+    return PostgresGallery.copy(DatabaseAddress.parse(str(target)), copy, key, overwrite=overwrite)
+
+
+def _content_digest(source: str, state: SnapshotView) -> str:
+    """A digest (64 hexadecimal digits) of where a gallery lies and of all that its copy holds but the calibration."""
+    snapshot = state.snapshot()
+    facts = [source, state.revision, snapshot.next_id, state.dim, snapshot.half, state.model_identity.to_dict()]
+    digest = hashlib.sha256(json.dumps([facts, list(state.counts().items())]).encode())
+    for array in (snapshot.ids_N, snapshot.codes_N, *snapshot.parts()):
+        digest.update(np.ascontiguousarray(array).data)
+    for name in snapshot.names.unpack()[: len(snapshot)]:
+        digest.update(name.encode("utf-8", "surrogatepass") + b"\0")
+    return digest.hexdigest()
 
 
 def replace_gallery(

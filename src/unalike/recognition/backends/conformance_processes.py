@@ -22,6 +22,8 @@ from unalike.recognition.backends.conformance_oracle import (
 )
 
 WRITERS, CHANGES, BATCH = 3, 8, 3
+# Of the law on compaction: 64 names of 2,000 characters, some 130 kB a change.
+LOADED_CHANGES, MANY, LONG_NAME = 12, 64, 2000
 PROCESS_LAWS: list[Law] = []
 
 
@@ -59,6 +61,47 @@ def processes_lose_nothing(address: str) -> None:
     require_equal(sorted(names), sorted(reference), "references")
     require_equal([entry.id for entry in listed(gallery)], list(range(len(reference))), "ids")
     require_equal(gallery.revision, WRITERS * CHANGES, "revision")
+
+
+def write_and_remove(address: str, writer: int, changes: int) -> None:
+    """Enroll references of long names, and remove those of every third change; what a process of a law does."""
+    gallery = open_gallery(address)
+    for number in range(changes):
+        names = [f"{writer}/{number}/{row}/{'x' * LONG_NAME}" for row in range(MANY)]
+        ids = enrol(gallery, random_vectors(MANY, seed=number), [f"class {writer}"] * MANY, names)
+        if number % 3 == 2:
+            with gallery.change() as change:
+                change.remove(ids=ids)
+
+
+@process_law
+def changes_under_load_survive_compaction(address: str) -> None:
+    """Processes write more than any journal keeps, and remove; a reader sees whole changes alone, and nothing is lost."""
+    gallery = create(address)
+    enrol(gallery, random_vectors(1), ["first"])
+    writers = [start(write_and_remove, address, writer, LOADED_CHANGES) for writer in range(WRITERS)]
+    faults: list[str] = []
+    while any(process.poll() is None for process in writers):
+        gallery.refresh()
+        with gallery.view() as view:
+            counts, size = view.counts(), view.size
+            if (
+                any(count % MANY for label, count in counts.items() if label != "first")
+                or sum(counts.values()) != size[0]
+            ):
+                faults.append(f"{counts} at {size}")
+            if len(view.search(random_vectors(1), size[0]).entries_QK[0]) != size[0]:
+                faults.append("a search of another state")
+    for process in writers:
+        process.communicate()
+        require_equal(process.returncode, 0, "exit status of a writer")
+    require(not faults, f"a reader saw half a change: {faults[:3]}")
+    numbers = [number for number in range(LOADED_CHANGES) if number % 3 != 2]
+    reference = [f"{writer}/{number}/{row}" for writer in range(WRITERS) for number in numbers for row in range(MANY)]
+    for each in (gallery, open_gallery(address)):
+        each.refresh()
+        names = [entry.name.removesuffix("x" * LONG_NAME).rstrip("/") for entry in listed(each) if entry.name]
+        require_equal(sorted(names), sorted(reference), "references")
 
 
 @process_law

@@ -20,18 +20,18 @@ from unalike.recognition.backends.database_address import DatabaseAddress
 from unalike.recognition.backends.hnsw_index import HnswIndex, check_indexable, index_statement, measure
 from unalike.recognition.backends.postgres_change import PostgresChange
 from unalike.recognition.backends.postgres_connections import Connections, import_psycopg
+from unalike.recognition.backends.postgres_copy import copy_in_steps, insert_classes, new_row, references
 from unalike.recognition.backends.postgres_tables import (
-    MAX_DIM,
     GalleryRow,
     copy_vectors,
     create_indexes,
     create_tables,
     decode_text,
     delete_row,
-    encode_text,
     find_row,
     find_row_of_id,
     insert_row,
+    lock_copies,
     lock_former_rows,
     prepare_database,
     read_changes,
@@ -44,7 +44,6 @@ from unalike.recognition.backends.protocol import GalleryBackend
 from unalike.recognition.decision import GalleryCalibration
 from unalike.recognition.gallery_change import checked_enrollment
 from unalike.recognition.model_identity import ModelIdentity
-from unalike.recognition.snapshot import HALF_ROWS
 
 if TYPE_CHECKING:
     import psycopg
@@ -109,6 +108,24 @@ class PostgresGallery(GalleryBackend):
         return cls(connections, row)
 
     @classmethod
+    def copy(cls, address: DatabaseAddress, source: Gallery, key: str, *, overwrite: bool = False) -> PostgresGallery:
+        """As ``create``, in many transactions: a copy that was interrupted goes on, and nobody sees it before it is complete.
+
+        Args:
+            address: of the gallery.
+            source: what is copied.
+            key: digest of it, in hexadecimal digits, by which an interrupted copy is known again.
+            overwrite: replace the gallery of that name.
+
+        Raises:
+            DataError: there is one, or the database cannot hold it.
+        """
+        connections = Connections(address)
+        with connections.writing() as connection:
+            cls._replaced(connections, connection, overwrite=overwrite)
+        return cls(connections, copy_in_steps(connections, source.view(), key, overwrite=overwrite))
+
+    @classmethod
     def replace(
         cls, address: DatabaseAddress, source: Gallery, before: PostgresView, on_replace: Callable[[], None] | None = None
     ) -> bool:  # fmt: skip
@@ -150,7 +167,8 @@ class PostgresGallery(GalleryBackend):
         connections = Connections(address)
         with connections.writing() as connection:
             delete_row(connection, read_row(connection, address.gallery, address.shown, lock=True))
-            for row in lock_former_rows(connection, address.gallery, address.shown, 0.0):
+            copies = [row for _, row in lock_copies(connection, address.gallery, address.shown)]
+            for row in [*lock_former_rows(connection, address.gallery, address.shown, 0.0), *copies]:
                 delete_row(connection, row)
         connections.close()
 
@@ -404,30 +422,7 @@ class PostgresGallery(GalleryBackend):
 def _create_filled(connection: psycopg.Connection[Any], name: str, source: Gallery) -> GalleryRow:
     """Create the tables of a gallery with what another one holds; ``insert_row`` makes it known. Raises DataError."""
     view = source.view()
-    if view.dim > MAX_DIM:
-        raise DataError(f"vectors of width {view.dim}", expected=f"at most {MAX_DIM} in PostgreSQL")
-    snapshot, (vectors, classes) = view.snapshot(), view.size
-    row = GalleryRow(0, name, view.dim, source.half, vectors, classes, view.revision, snapshot.next_id, 0,
-                     view.model_identity, view.calibration, None)  # fmt: skip
-    row = create_tables(connection, row)
-    numbers = [
-        connection.execute(
-            f"INSERT INTO {row.classes_table} (label, vectors) VALUES (%s, %s) RETURNING id".encode(),
-            [encode_text(label), images],
-        ).fetchone()[0]  # type: ignore[index]
-        for label, images in view.counts().items()
-    ]
-    number_of = dict(zip(view.counts(), numbers, strict=True))
-    read_rows = snapshot.reader()
-
-    def references() -> Iterator[tuple[int, int, str, np.ndarray]]:
-        names = snapshot.names.unpack()
-        for first in range(0, len(snapshot), HALF_ROWS):
-            last = min(first + HALF_ROWS, len(snapshot))
-            for n, vector_D in zip(range(first, last), read_rows(first, last), strict=True):
-                label = snapshot.classes[snapshot.codes_N[n]]
-                yield int(snapshot.ids_N[n]), number_of[label], names[n], vector_D
-
-    copy_vectors(connection, row, references())
+    row = create_tables(connection, new_row(name, view))
+    copy_vectors(connection, row, references(view.snapshot(), insert_classes(connection, row, view.counts())))
     create_indexes(connection, row)
     return row

@@ -55,6 +55,9 @@ _COLUMNS = "id, name, format, dim, half, vectors, classes, revision, next_id, ch
 # A gallery that one of another network replaced is kept for a while under this name, which ``encode_text`` gives to no other, for
 # those who read it; ``created`` says since when.
 _FORMER = "\x1a former "
+# A copy that is not complete is kept under this name, with the digest of what is copied behind it.
+_COPY = "\x1a copy "
+_HIDDEN = "\x1a "
 # What PostgreSQL's text cannot hold: NUL, halves of surrogate pairs (bytes of a file name that is not UTF-8), and the escape.
 _UNSTORABLE, _ESCAPE = re.compile("[\x00\x1a\ud800-\udfff]"), re.compile("\x1a([0-9a-f]{4})")
 
@@ -151,9 +154,12 @@ def find_row(connection: psycopg.Connection[Any], name: str, display: str, *, lo
     return None if values is None else _row_of(values, display)
 
 
-def find_row_of_id(connection: psycopg.Connection[Any], id: int, display: str) -> GalleryRow | None:
-    """Read the row of a gallery by its number, under whatever name; None where there is none. Raises DataError as ``find_row``."""
-    values = connection.execute(f"SELECT {_COLUMNS} FROM unalike_galleries WHERE id = %s".encode(), [id]).fetchone()
+def find_row_of_id(
+    connection: psycopg.Connection[Any], id: int, display: str, *, lock: bool = False
+) -> GalleryRow | None:
+    """Read the row of a gallery by its number, under whatever name; None where there is none. Arguments as of ``find_row``."""
+    statement = f"SELECT {_COLUMNS} FROM unalike_galleries WHERE id = %s{' FOR UPDATE' if lock else ''}"
+    values = connection.execute(statement.encode(), [id]).fetchone()
     return None if values is None else _row_of(values, display)
 
 
@@ -167,12 +173,22 @@ def lock_former_rows(connection: psycopg.Connection[Any], name: str, display: st
     return [_row_of(values, display) for values in rows]
 
 
+def lock_copies(connection: psycopg.Connection[Any], name: str, display: str) -> list[tuple[str, GalleryRow]]:
+    """(digest, row) of the copies of a name that are not complete, locked; those in another transaction are left out."""
+    prefix = encode_text(name) + _COPY
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM unalike_galleries WHERE starts_with(name, %s) ORDER BY id FOR UPDATE SKIP LOCKED".encode(),
+        [prefix],
+    ).fetchall()
+    return [(str(values[1])[len(prefix) :], replace(_row_of(values, display), name=name)) for values in rows]
+
+
 def _names_of(connection: psycopg.Connection[Any], name: str) -> str:
     import psycopg
 
     try:
         statement = b"SELECT name FROM unalike_galleries WHERE strpos(name, %s) = 0 ORDER BY name LIMIT 1000"
-        rows = connection.execute(statement, [_FORMER]).fetchall()
+        rows = connection.execute(statement, [_HIDDEN]).fetchall()
     except psycopg.Error:
         connection.rollback()
         return ""
@@ -285,11 +301,21 @@ def create_indexes(connection: psycopg.Connection[Any], row: GalleryRow) -> None
     connection.execute(f"ANALYZE {table}, {row.classes_table}".encode())
 
 
-def insert_row(connection: psycopg.Connection[Any], row: GalleryRow) -> None:
-    """Make a gallery known, whose name is free."""
+def insert_row(connection: psycopg.Connection[Any], row: GalleryRow, *, copy_key: str = "") -> None:
+    """Make a gallery known, whose name is free; with ``copy_key`` under the hidden name of a copy that is not complete."""
+    name = encode_text(row.name) + (_COPY + copy_key if copy_key else "")
     connection.execute(
         b"INSERT INTO unalike_galleries (id, name, format, dim, half, network, probe) VALUES (%s, %s, %s, %s, %s, %s, %s)",
-        [row.id, encode_text(row.name), FORMAT_VERSION, row.dim, row.half, *_network(row.model_identity)],
+        [row.id, name, FORMAT_VERSION, row.dim, row.half, *_network(row.model_identity)],
+    )
+    write_row(connection, row)
+
+
+def publish_row(connection: psycopg.Connection[Any], row: GalleryRow) -> None:
+    """Give a complete copy the name of the gallery, which is free."""
+    connection.execute(
+        b"UPDATE unalike_galleries SET name = %s, created = clock_timestamp() WHERE id = %s",
+        [encode_text(row.name), row.id],
     )
     write_row(connection, row)
 

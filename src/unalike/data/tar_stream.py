@@ -1,0 +1,148 @@
+"""Images of tar files read in one pass, without unpacking: samples of WebDataset, or any tar of images.
+
+A WebDataset holds the files of one sample one after the other, under one name with different endings: ``0017.jpg`` and
+``0017.cls``. The text of ``.cls`` is the class of the sample's images; without it the first folder of the name is.
+"""
+
+from __future__ import annotations
+
+import gzip
+import posixpath
+import re
+import tarfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, BinaryIO
+
+from unalike.data.archives import CheckedMember
+from unalike.data.folders import is_image, normalize_class_name
+from unalike.errors import DataError
+from unalike.storage.filesystems import is_hidden
+
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+CLASS_SUFFIX = "cls"
+MAX_CLASS_BYTES = 4096
+# One member is held in memory: a photograph has some megabytes.
+MAX_IMAGE_BYTES = 1 << 30
+MAX_RANGE = 10_000_000
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+
+@dataclass(frozen=True)
+class TarImage:
+    """One image of a tar file.
+
+    Attributes:
+        name: Its path in the tar.
+        label: Its class; empty where there is none.
+        content: The file's bytes; empty where it is not read.
+        fault: Why it is not read; empty for an image that is.
+    """
+
+    name: str
+    label: str
+    content: bytes
+    fault: str = ""
+
+
+def is_tar(name: str) -> bool:
+    """Whether a name has the suffix of a tar file."""
+    return name.lower().endswith(TAR_SUFFIXES)
+
+
+def expand_range(pattern: str) -> list[str]:
+    """The names of a pattern of WebDataset: ``part-{000..127}.tar`` names 128 files; a name without braces is itself.
+
+    Raises:
+        DataError: A range that counts down, or of more than ``MAX_RANGE`` numbers.
+    """
+    match = _RANGE.search(pattern)
+    if match is None:
+        return [pattern]
+    first, last = int(match[1]), int(match[2])
+    if not first <= last < first + MAX_RANGE:
+        raise DataError(f"{pattern}: the range {match[0]}", expected="numbers that count up, such as {000..127}")
+    before, after = pattern[: match.start()], pattern[match.end() :]
+    return [
+        f"{before}{number:0{len(match[1])}d}{rest}" for number in range(first, last + 1) for rest in expand_range(after)
+    ]
+
+
+def read_tar(stream: BinaryIO, name: str) -> Iterator[TarImage]:
+    """Read the images of a tar file, which may be compressed by gzip, in one pass.
+
+    A damaged or truncated tar gives its images up to there, and then one entry with an empty name and the fault.
+
+    Args:
+        stream: The file, which need not be seekable.
+        name: What messages call it.
+
+    Yields:
+        Its images, in their order. Links, hidden files and files of other kinds are left out.
+    """
+    try:
+        with tarfile.open(fileobj=_decompressed(stream), mode="r|", tarinfo=CheckedMember) as tar:
+            for _, members in groupby(_members(tar), lambda member: _sample_key(member.name)):
+                yield from _sample_images(tar, members)
+    except (tarfile.TarError, EOFError, ValueError, zlib.error, gzip.BadGzipFile) as error:
+        yield TarImage("", "", b"", f"{name}: damaged or truncated ({str(error) or type(error).__name__})")
+
+
+def _decompressed(stream: BinaryIO) -> Any:
+    first = stream.read(2)
+    whole = _Rewound(first, stream)
+    return gzip.GzipFile(fileobj=whole, mode="rb") if first == b"\x1f\x8b" else whole  # type: ignore[call-overload]
+
+
+class _Rewound:
+    """A stream of which the first bytes were read already."""
+
+    def __init__(self, first: bytes, stream: BinaryIO) -> None:
+        self._first, self._stream = first, stream
+
+    def read(self, size: int) -> bytes:
+        if not self._first:
+            return self._stream.read(size)
+        first, self._first = self._first[:size], self._first[size:]
+        return first
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    for member in tar:
+        tar.members = []  # type: ignore[attr-defined]  # else a list of all headers grows in memory
+        if member.isfile() and not any(is_hidden(part) for part in member.name.split("/") if part not in ("", ".")):
+            yield member
+
+
+def _sample_key(name: str) -> str:
+    """The path up to the first dot of its last part, by which WebDataset groups files into samples."""
+    folder, base = posixpath.split(name)
+    return posixpath.join(folder, base.partition(".")[0])
+
+
+def _sample_images(tar: tarfile.TarFile, members: Iterator[tarfile.TarInfo]) -> Iterator[TarImage]:
+    images: list[tuple[str, bytes, str]] = []
+    label = ""
+    for member in members:
+        if is_image(member.name):
+            too_large = member.size > MAX_IMAGE_BYTES
+            content = b"" if too_large else _content(tar, member)
+            images.append(
+                (member.name, content, f"{member.size} bytes, more than {MAX_IMAGE_BYTES}" if too_large else "")
+            )
+        elif member.name.endswith(f".{CLASS_SUFFIX}") and member.size <= MAX_CLASS_BYTES:
+            label = _content(tar, member).decode("utf-8", "replace").strip()
+    for name, content, fault in images:
+        parts = [part for part in name.split("/") if part not in ("", ".")]
+        folder = parts[0] if len(parts) > 1 else ""
+        yield TarImage(name, normalize_class_name(label or folder), content, fault)
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    content = b"" if file is None else file.read()
+    if len(content) != member.size:
+        raise EOFError(f"{member.name} ends early")
+    return content

@@ -1,0 +1,133 @@
+"""Workers of a sharded embedding on a Ray cluster: an actor pool of Ray Data, each actor with a network of its own.
+
+Ray starts an actor whose process ended again, and gives its shards to another one; a shard that was written is not embedded
+again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from unalike import errors
+from unalike.errors import DeviceError, UnalikeError, missing_extra
+from unalike.inference.shards.worker import ShardReport, ShardWorker, WorkerOptions
+from unalike.progress import say
+from unalike.telemetry import disable_telemetry
+
+# Shards are given out in at most so many blocks; each is a task of Ray.
+MAX_BLOCKS = 10_000
+
+
+class ShardActor:
+    """The class of which Ray Data makes an actor pool; a batch is a column ``shard`` of shard numbers."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        disable_telemetry()
+        self._options = WorkerOptions(**options)
+        self._worker: ShardWorker | None = None
+
+    def __call__(self, batch: Mapping[str, Any]) -> Iterator[dict[str, list[Any]]]:
+        """Embed shards; gives a row for each as soon as it is written, or one with the error of a user."""
+        for shard in batch["shard"]:
+            row: dict[str, Any] = {"shard": int(shard), "images": 0, "unreadable": 0, "skipped": False, "error": ""}
+            row |= dict.fromkeys(("found", "expected", "remedy"), "")
+            try:
+                self._worker = self._worker or ShardWorker(self._options)
+                row |= asdict(self._worker(int(shard)))
+            except UnalikeError as error:
+                row |= {"error": type(error).__name__, "found": error.found, "expected": error.expected}
+                row["remedy"] = error.remedy
+            yield {name: [value] for name, value in row.items()}
+
+
+def embed_on_ray(
+    options: WorkerOptions, shards: Sequence[int], *, workers: int | None, address: str | None
+) -> Iterator[ShardReport]:
+    """Embed shards on a Ray cluster.
+
+    Args:
+        options: What each worker opens; folder, network and images must be there for all machines.
+        shards: Numbers of the shards.
+        workers: Number of workers; None: one a GPU, or one a machine where there are no GPUs.
+        address: Address of the cluster; None starts one on this machine.
+
+    Yields:
+        What became of each shard, in the order in which they are done.
+
+    Raises:
+        UnalikeError: What a worker raised.
+        DeviceError: There is no cluster.
+        MissingExtra: Ray is not installed.
+    """
+    start = time.monotonic()
+    ray = _connect(address)
+    count, resources = _resources(ray, workers)
+    if not resources.get("num_gpus"):
+        options = replace(options, threads=int(resources["num_cpus"]))
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # its own progress, beside which ours is shown
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    blocks = ray.data.from_items(
+        [{"shard": shard} for shard in shards], override_num_blocks=min(len(shards), MAX_BLOCKS)
+    )
+    rows = blocks.map_batches(
+        ShardActor, batch_size=1, compute=ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=2),
+        fn_constructor_args=(asdict(options),), **resources,
+    ).iter_rows()  # fmt: skip
+    try:
+        for number, row in enumerate(rows):
+            if not number:
+                say(f"Ray: {count} workers, the first shard after {time.monotonic() - start:.1f} s", level=2)
+            if row["error"]:
+                kind = getattr(errors, row["error"], UnalikeError)
+                raise kind(row["found"], expected=row["expected"], remedy=row["remedy"])
+            yield ShardReport(row["shard"], row["images"], row["unreadable"], row["skipped"])
+    except ray.exceptions.RayError as error:
+        raise DeviceError(f"a worker of the Ray cluster failed: {' '.join(str(error).split())[-300:]}",
+                          remedy="run the command again with --resume; shards that are written are kept") from error  # fmt: skip
+
+
+def _connect(address: str | None) -> ModuleType:
+    """Ray, connected to a cluster, or to one that is started on this machine."""
+    disable_telemetry()
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else the core prints into the lines of this program
+    try:
+        ray = import_module("ray")
+        import_module("ray.data")
+    except ImportError as error:
+        raise missing_extra("ray[data]", "cluster", "embed.cluster: ray") from error
+    if ray.is_initialized():
+        return ray
+    local: dict[str, Any] = {} if address else {"include_dashboard": False, "object_store_memory": 100 * 2**20}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+    except Exception as error:  # Ray raises plain exceptions when a node does not start in time
+        where = f"at {address}" if address else "could be started on this machine"
+        raise DeviceError(f"no Ray cluster {where}: {' '.join(str(error).split())[:200]}",
+                          remedy="start one with `ray start --head` and name it in embed.address, or leave "
+                          "--cluster out") from error  # fmt: skip
+    return ray
+
+
+def _resources(ray: ModuleType, workers: int | None) -> tuple[int, dict[str, Any]]:
+    """Number of workers, and what each of them takes of the cluster."""
+    total = ray.cluster_resources()
+    cpus, gpus = max(1, int(total.get("CPU", 1))), int(total.get("GPU", 0))
+    nodes = sum(1 for node in ray.nodes() if node["Alive"])
+    count = workers or gpus or nodes
+    if count > cpus:
+        raise DeviceError(f"{count} workers on {cpus} cores of the cluster", expected=f"at most {cpus}",
+                          remedy="set embed.workers, or add machines")  # fmt: skip
+    # Ray gives the tasks of Ray Data that are no actors a core of their own; here the actors do all the work.
+    resources: dict[str, Any] = {"num_cpus": max(1, cpus // count)}
+    if gpus >= count:
+        resources["num_gpus"] = 1
+    else:
+        resources["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": str(resources["num_cpus"])}}
+    return count, resources
