@@ -41,7 +41,7 @@ _OTHER_KINDS = {
         ".webm",
         ".m4v",
     ): "write frames of the video as images, such as: ffmpeg -i VIDEO -r 1 FOLDER/%05d.jpg",
-    (".rar", ".7z", ".gz", ".bz2", ".xz"): "unpack it, and give the folder",
+    (".rar", ".7z", ".gz", ".bz2", ".xz", ".zst", ".lz4", ".br"): "unpack it, and give the folder",
     (".cr2", ".cr3", ".nef", ".arw", ".dng", ".svg", ".pdf", ".psd"): "convert it to PNG, TIFF or JPEG",
 }
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from unalike import progress
-from unalike.data.decode import DEFAULT, MAX_PIXELS, ImageInput, open_image, upright_size
+from unalike.data.decode import DEFAULT, MAX_PIXELS, ImageInput, image_list, is_image, name_of, open_image, upright_size
 from unalike.data.decoding import Decoding
 from unalike.errors import DataError, SpecError, UnreadableImage
 from unalike.inspection.anomaly_model import AnomalyModel, AnomalyModelConfig
@@ -35,9 +35,9 @@ def list_images(source: str | Path | Iterable[ImageInput]) -> list[ImageInput]:
         from unalike.data.imageset import load_images
 
         return [str(path) for path in load_images(source, labeled=False).paths]
-    if isinstance(source, np.ndarray) and source.ndim in (2, 3):
-        raise DataError(f"one array of shape {source.shape}", expected="a list of images, or a folder")
-    return list(source)
+    if is_image(source) and not (isinstance(source, np.ndarray) and source.ndim == 4):
+        raise DataError(f"one image ({name_of(source)})", expected="a list of images, or a folder")  # type: ignore[arg-type]
+    return image_list(source)
 
 
 class ReadableImages:

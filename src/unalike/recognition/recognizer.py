@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from unalike import progress
-from unalike.data.decode import ImageInput, decode
+from unalike.data.decode import ImageInput, decode, image_list
 from unalike.data.decoding import Decoding
 from unalike.data.view import View
 from unalike.engines.protocol import Engine
@@ -175,7 +174,7 @@ class Recogniser:
         Raises:
             DataError: a file cannot be read.
         """
-        inputs = _as_list(images)
+        inputs = image_list(images)
         if inputs and all(isinstance(image, str | Path) for image in inputs):
             files: list[Any] = inputs
             return embed_files(self.engine, files, self.view, max_unreadable=0).vectors_ND
@@ -204,7 +203,7 @@ class Recogniser:
         """
         if labels is None:
             return self._enrol_folder(images)
-        inputs = _as_list(images)
+        inputs = image_list(images)
         labels = [labels] * len(inputs) if isinstance(labels, str) else list(labels)
         if len(labels) != len(inputs):
             raise DataError(f"{len(inputs)} images and {len(labels)} labels", expected="as many labels as images")
@@ -419,15 +418,6 @@ class Recogniser:
         if index.pending(snapshot) > UPDATE_SHARE * len(index.ids_M) or not index.serves(snapshot):
             self._index = index = update_index(index, snapshot)
         return index
-
-
-def _as_list(images: ImageInput | Iterable[ImageInput]) -> list[ImageInput]:
-    """One image, or several, as a list; an array of four dimensions is several."""
-    if isinstance(images, np.ndarray):
-        return [images] if images.ndim < 4 else list(images)
-    if isinstance(images, str | Path | bytes | Image.Image) or hasattr(images, "read"):
-        return [images]  # type: ignore[list-item]
-    return list(images)
 
 
 def _batches(images: Iterable[ImageInput], size: int) -> Iterator[list[ImageInput]]:

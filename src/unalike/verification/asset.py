@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from unalike.data.decode import DEFAULT, MAX_PIXELS, ImageInput, open_layer
+from unalike.data.decode import DEFAULT, MAX_PIXELS, ImageInput, image_list, open_layer
 from unalike.data.decoding import Decoding
 from unalike.data.folders import normalize_class_name
 from unalike.data.imageset import load_images
@@ -132,7 +132,7 @@ def open_assets(
     if isinstance(assets, (str, Path)):
         assets_in_order = _open_folder(assets, decoding)
     else:
-        images = list(assets)
+        images = image_list(assets)  # type: ignore[arg-type]
         labels = list(names) if names is not None else [_default_name(image, i) for i, image in enumerate(images)]
         if len(labels) != len(images):
             raise DataError(f"{len(images)} assets and {len(labels)} names", expected="as many of each")

@@ -84,7 +84,9 @@ def test_paths_pictures_and_arrays_are_one_image(model, folder):
     path = folder / "red" / "2.png"
     with Image.open(path) as picture:
         picture.load()
-        forms = [path, str(path), picture, np.array(picture)]
+        content = path.read_bytes()
+        buffers = [content, bytearray(content), memoryview(content)]
+        forms = [path, str(path), picture, np.array(picture), *buffers]
     vectors = [recognizer.encode(form) for form in forms]
     assert all(vector.shape == (1, 16) for vector in vectors)
     assert all(np.array_equal(vector, vectors[0]) for vector in vectors)
