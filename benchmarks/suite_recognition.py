@@ -2,6 +2,7 @@
 
     python benchmarks/suite_recognition.py --data DIR [--sets NAME,...] [--methods NAME,...] [--split development|report]
         [--minutes 2] [--seed 1] [--out DIR] [--cache DIR] [--backbone tf_efficientnet_lite0] [--table FILE]
+        [--recorded]
 
 Methods on the same frozen features: `nearest` (the frozen trunk as the package uses it: nearest reference by cosine), `lda` (class
 means, covariance within classes shrunk by Ledoit and Wolf, from the images to train on), `logistic` and `svm` (scikit-learn; C by
@@ -14,8 +15,8 @@ those of `unalike.metrics.intervals`: classes are random where there are enough,
 or `nearest` where that was not run, less each other method. The mean rank is by R@1 over the sets that count, of the methods
 that were run on all of these. Settings are chosen on development splits; report splits confirm a choice once.
 
-The result of each method on each set is kept in OUT/outcomes and not computed twice. The table is written to
-OUT/SPLIT.json and OUT/SPLIT.md (or FILE.json, FILE.md).
+The result of each method on each set is kept in OUT/outcomes and not computed twice; with ``--recorded`` no other is computed. The
+table is written to OUT/SPLIT.json and OUT/SPLIT.md (or FILE.json, FILE.md).
 
 Shape letters: Q queries.
 """
@@ -72,10 +73,12 @@ def write_outcome(outcome: Outcome, file: Path) -> None:
 
 
 def run_method(name: str, data_set: RecognitionSet, task: Task, options: argparse.Namespace) -> Outcome | None:
-    """Run a method, or read what it gave before; None where the method does not fit the set, which is said."""
+    """Run a method, or read what it gave before; None where it does not fit the set, which is said, or is not to be run."""
     file = outcome_file(name, data_set, options)
     if file.exists():
         return read_outcome(file)
+    if options.recorded and name != FROZEN:
+        return None
     start, load = time.monotonic(), os.getloadavg()[0]
     if name in TRAINED_METHODS:
         folder = options.out / "runs" / file.stem
@@ -244,6 +247,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=2, help="of each method that trains")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/suite_recognition"))
+    parser.add_argument("--recorded", action="store_true", help="no new runs: a table of those in OUT")
     parser.add_argument("--table", type=Path, help="where the table is written, without suffix")
     return parser.parse_args()
 

@@ -79,7 +79,15 @@ def colors(methods: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def read_options(out: Path, **changes: Any) -> Namespace:
-    values = {"split": "development", "backbone": "colors", "minutes": 2.0, "seed": 1, "out": out, "table": None}
+    values = {
+        "split": "development",
+        "backbone": "colors",
+        "minutes": 2.0,
+        "seed": 1,
+        "out": out,
+        "table": None,
+        "recorded": False,
+    }
     return Namespace(**{**values, **changes})
 
 
@@ -225,6 +233,8 @@ def test_a_result_is_written_as_json_and_markdown_and_not_computed_twice(
     row = next(line for line in lines if line.startswith("| squares (does not count) | 56 | 14 |"))
     assert f"{first['methods']['lda']['R@1']['value']:.1f} (" in row
     assert "## R@1 of `nearest` less that of the method, paired" in lines
+    recorded = read_options(tmp_path / "out", recorded=True)
+    assert table.measure_set(data_set, ["svm", "logistic", "lda"], recorded) == first
     other = table.measure_set(data_set, ["nearest"], read_options(tmp_path / "out", split="report"))
     assert other["methods"]["nearest"] != first["methods"]["nearest"]  # splits are kept apart
 
