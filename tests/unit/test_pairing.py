@@ -13,6 +13,9 @@ TESTS = UNIT.parent
 WHOLE_PACKAGE = {
     "test_layers",
     "test_benchmark_suite",
+    "test_benchmark_logistic_heads",
+    "test_benchmark_drawn_sets",
+    "test_benchmark_suite_recognition",
     "test_docs",
     "test_repository",
     "test_start_up",
