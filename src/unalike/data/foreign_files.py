@@ -7,7 +7,10 @@ import re
 PREFIX = 512  # bytes that are looked at
 _CONVERT = "convert it to PNG or JPEG"
 _HTML = re.compile(rb"(?i)\s*(<!--.*?-->\s*)?<(!doctype html|html|head|body)", re.DOTALL)
-_SVG = re.compile(rb"(?i)\s*(<\?xml.*?\?>\s*|<!--.*?-->\s*|<!doctype svg.*?>\s*)*<svg[\s>]", re.DOTALL)
+# What stands before the drawing is matched once (atomic groups): tried again, n comments are 2**n ways to read them.
+_SVG = re.compile(
+    rb"(?i)\s*+(?>(?:<\?xml.*?\?>|<!--.*?-->|<!doctype svg[^\[>]*(?:\[.*?\]\s*+)?>)\s*+)*+<svg[\s>]", re.DOTALL
+)
 _BRANDS = {b"crx ": "a raw photograph (CR3)", b"qt  ": "a video", b"isom": "a video", b"mp41": "a video", b"mp42": "a video",
            b"avc1": "a video", b"M4V ": "a video", b"3gp4": "a video", b"3gp5": "a video", b"iso2": "a video"}  # fmt: skip
 # (first bytes, what they are, what to do)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 import zipfile
 
 import numpy as np
@@ -61,3 +62,20 @@ def test_others_have_no_name(content: bytes) -> None:
     assert describe(content) is None
     with pytest.raises(UnreadableImage, match="not an image of a known format$" if content else "an empty file"):
         decode(content)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [b"<!---->", b"<?xml?>", b"<!doctype svg>", b"<!doctype svg[]", b"<!doctype svg [", b" ", b"<!--", b"\n<!-->"],
+)
+def test_parts_of_a_drawing_without_one_take_no_time(part: bytes) -> None:
+    start = time.monotonic()
+    assert describe((part * 512)[:512]) is None
+    assert time.monotonic() - start < 1.0
+
+
+@pytest.mark.parametrize(
+    "head", [b"<!---->" * 30, b"<!DOCTYPE svg PUBLIC 'a' 'b'\n [<!ENTITY c 'd>'>] >\n<!-- e -->", b"\n<!--\n<a>\n-->\n"]
+)
+def test_drawings_are_named_behind_what_may_stand_before_them(head: bytes) -> None:
+    assert (describe(head + b"<svg>") or ("",))[0] == "an SVG drawing"

@@ -176,6 +176,18 @@ def test_yaml_bombs_are_refused_in_bounded_time(name: str) -> None:
     assert time.process_time() - start < 10
 
 
+def test_many_unknown_keys_are_refused_in_bounded_time_and_length() -> None:
+    start = time.process_time()
+    with pytest.raises(SpecError) as caught:
+        load_spec("train", {"train": {f"num_epochz{number}": 1 for number in range(20_000)}})
+    assert "20000 faults" in str(caught.value)
+    assert "did you mean 'num_epochs'" in str(caught.value)
+    assert str(caught.value).endswith("and 19950 more")
+    with pytest.raises(SpecError, match=r"^a{100}\.\.\.: unknown key of 900000 characters$"):
+        load_spec("train", {"a" * 900_000: 1})
+    assert time.process_time() - start < 10
+
+
 @pytest.mark.parametrize("text", ["12:30", "1" + ":1" * 400_000, "1." * 100_000, "1" * 500_000 + "x"])
 def test_texts_that_look_like_numbers_stay_text(text: str) -> None:
     start = time.process_time()
