@@ -9,7 +9,7 @@ from typing import NamedTuple
 from unalike.data.class_names import plain_name
 from unalike.data.regions import Numbers
 
-_PREFIX = re.compile(r"(?:bounding[ _.-]?box|bnd[ _.-]?box|bbox|box|roi|rect)[ _.-]?")
+_PREFIX = re.compile(r"(?:bounding[ _.-]?box|bnd[ _.-]?box|bbox|box|bb|roi|rect)[ _.-]?")
 
 
 def _sizes(cells: Numbers) -> Numbers:
@@ -30,6 +30,9 @@ _FORMS: dict[tuple[str, str, str, str], Callable[[Numbers], Numbers]] = {
     ("x1", "y1", "x2", "y2"): _corners,
     ("x0", "y0", "x1", "y1"): _corners,
     ("left", "top", "right", "bottom"): _corners,
+    ("startx", "starty", "endx", "endy"): _corners,
+    ("xtl", "ytl", "xbr", "ybr"): _corners,
+    ("tlx", "tly", "brx", "bry"): _corners,
     # behind the corners, beside which width and height are those of the image
     ("left", "top", "width", "height"): _sizes,
     ("xmin", "ymin", "width", "height"): _sizes,
@@ -65,7 +68,8 @@ def find_box_columns(names: Sequence[str]) -> BoxColumns | None:
     """
     for columns in _by_prefix(names):
         for form, to_sizes in _FORMS.items():
-            if all(key in columns for key in form):
+            is_polygon = form[2] == "x2" and ("x3" in columns or "y3" in columns)
+            if all(key in columns for key in form) and not is_polygon:
                 first, second, third, fourth = (columns[key] for key in form)
                 return BoxColumns((first, second, third, fourth), to_sizes)
     return None

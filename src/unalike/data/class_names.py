@@ -36,7 +36,7 @@ def check_class_name(text: Any) -> str:
     name = normalize_class_name(text)
     if not name:
         raise DataError("an empty label", expected="a class name")
-    if all(_is_unseen(sign) for sign in name):
+    if not is_visible(name):
         raise DataError(f"a class name without a visible character: {ascii(name)[:60]}", expected="a class name")
     return name
 
@@ -64,7 +64,7 @@ def hidden_sign(label: str, *, halves: bool = True) -> str | None:
         label: The name.
         halves: Whether halves of surrogate pairs count, which stand for bytes of a file's name that are not UTF-8.
     """
-    categories = ("Cc", "Cs") if halves else ("Cc",)
+    categories = ("Cc", "Zl", "Zp", "Cs") if halves else ("Cc", "Zl", "Zp")
     return next((sign for sign in label if unicodedata.category(sign) in categories or sign in _DIRECTIONS), None)
 
 
@@ -90,6 +90,8 @@ def find_similar_names(names: Iterable[str], others: Iterable[str] = ()) -> list
     return [tuple(group) for group in groups.values() if len(group) > 1]
 
 
-def _is_unseen(sign: str) -> bool:
-    is_selector = "\ufe00" <= sign <= "\ufe0f"
-    return unicodedata.category(sign) in _UNSEEN or sign in _BLANK_LETTERS or is_selector
+def is_visible(name: str) -> bool:
+    """Whether a name shows anything: a letter, a digit or a sign, not blanks and invisible characters alone."""
+    return not all(
+        unicodedata.category(sign) in _UNSEEN or sign in _BLANK_LETTERS or "\ufe00" <= sign <= "\ufe0f" for sign in name
+    )

@@ -28,11 +28,13 @@ from unalike.data.split_folders import notice_split_folders
 from unalike.errors import DataError, SpecError, closest
 from unalike.sanitize import redact
 from unalike.storage.fetch import local_path, uri_of
-from unalike.storage.outside_files import expand_home, find_other_case, is_file_address, path_remedy, require_file
+from unalike.storage.outside_files import expand_home, is_file_address, missing_reason, path_remedy, require_file
 
 __all__ = ["CLASS_FROM", "IMAGE_SUFFIXES", "ImageSet", "align_labels", "load_images", "resolve_source"]
 MAX_LOOKED_FOR = 20  # missing files of a manifest that are looked for in another case
 _QUOTED = re.compile(r"(?:^|[/\\])['\"`‘’“”„«»][^/\\]|[^/\\]['\"`‘’“”«»]$")
+# What programs write for a value that is missing; a class may have such a name (NA is Namibia), seldom by intention.
+MISSING_VALUES = ("nan", "NaN", "NA", "N/A", "<NA>", "None", "none", "null", "NULL", "NaT")
 CLASS_FROM = ("top", "leaf", "path")
 # Suffixes of files that users give in place of images -> what to do with them.
 _OTHER_KINDS = {
@@ -45,7 +47,17 @@ _OTHER_KINDS = {
         ".webm",
         ".m4v",
     ): "write frames of the video as images, such as: ffmpeg -i VIDEO -r 1 FOLDER/%05d.jpg",
-    (".rar", ".7z", ".gz", ".bz2", ".xz", ".zst", ".lz4", ".br"): "unpack it, and give the folder",
+    (".rar", ".7z", ".gz", ".bz2", ".xz", ".zst", ".lz4", ".br"): "unpack it, and give what was in it",
+    (
+        ".txt",
+        ".json",
+        ".jsonl",
+        ".lst",
+        ".list",
+        ".yaml",
+        ".yml",
+        ".xml",
+    ): "write a table as .csv: a line path,label, then one row an image",
     (".cr2", ".cr3", ".nef", ".arw", ".dng", ".svg", ".pdf", ".psd"): "convert it to PNG, TIFF or JPEG",
 }
 
@@ -194,8 +206,11 @@ def load_images(
     if labeled:
         for label in np.flatnonzero(images.counts() == 1):
             own_notices.add("class-of-one", images.classes[label])
+        for class_name in images.classes:
+            if class_name in MISSING_VALUES:
+                own_notices.add("missing-values", class_name)
         for group in find_similar_names(images.classes):
-            own_notices.add("similar-classes", " and ".join(map(repr, group)))
+            own_notices.add("similar-classes", " and ".join(map(repr, sorted(group))))
     if notices is None:
         own_notices.say()
     return images
@@ -304,8 +319,8 @@ def _from_manifest(
     source = redact(source)
     exists_N = np.array([os.path.isfile(image_file(p)) for p in rows.paths], bool)
     for number, i in enumerate(np.flatnonzero(~exists_N)):
-        other = find_other_case(image_file(rows.paths[i])) if number < MAX_LOOKED_FOR else None
-        notices.add("missing", rows.paths[i], f"there is {other}" if other else "")
+        reason = missing_reason(image_file(rows.paths[i])) if number < MAX_LOOKED_FOR else ""
+        notices.add("missing", rows.paths[i], reason)
     if not exists_N.any():
         raise DataError(
             f"{source}: none of its {len(exists_N)} files exists, first {rows.paths[0]}",
@@ -334,9 +349,8 @@ def _from_manifest(
 
 
 def _foreign_path_remedy(path: str) -> str:
-    other = find_other_case(image_file(path))
-    if other is not None:
-        return f"upper and lower case differ: there is {other}"
+    if reason := missing_reason(image_file(path)):
+        return reason
     if _QUOTED.search(path):
         return "its paths have quotation marks around them, which are taken as part of the name: remove them"
     if "\\" in path and os.sep == "/":

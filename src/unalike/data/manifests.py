@@ -6,7 +6,8 @@ import difflib
 import os
 import posixpath
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,11 +30,13 @@ MANIFEST_SUFFIXES = (".csv", ".tsv", ".parquet")
 COLUMNS = {name: name for name in ("path", "label", "split", "group", "x", "y", "width", "height")}
 BOX = ("x", "y", "width", "height")
 MAX_ROWS_NAMED = 3
+SPREADSHEET_ERRORS = ("#N/A", "#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#NUM!", "#NULL!", "#NV", "#BEZUG!", "#WERT!")
 # Names that other tools give to columns, as ``plain_name`` makes them; named in a remedy, never taken by themselves.
 _OTHER_NAMES = {
     "path": ("file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "imagepath", "img", "img_path",
              "image_name", "image_file", "image_id", "uri", "url"),
-    "label": ("class", "class_name", "classname", "category", "category_name", "target", "labels", "species", "name", "y"),
+    "label": ("class", "class_name", "classname", "category", "category_name", "target", "labels", "label_name",
+              "species", "name", "y"),
     "split": ("subset", "set", "fold", "partition"),
     "group": ("groups", "series", "scene", "part"),
 }  # fmt: skip
@@ -132,7 +135,9 @@ def select_distinct_rows(rows: ManifestRows, notices: Notices) -> ManifestRows:
     for index, row in enumerate(zip(*columns, strict=True)):
         if first_rows.setdefault(row, index) != index:
             notices.add("repeated-row", rows.paths[index])
-    for kind, values in (("several-labels", rows.labels), ("several-splits", rows.splits or ())):
+    for kind, values in (
+        ("several-labels", rows.labels), ("several-splits", rows.splits or ()), ("several-groups", rows.groups or ()),
+    ):  # fmt: skip
         by_path: dict[Path, dict[str, None]] = {}
         for image, value in zip(rows.paths, values, strict=False):
             by_path.setdefault(image, {})[value] = None
@@ -208,9 +213,15 @@ def _column_remedy(key: str, name: str, names: Sequence[str], *, has_setting: bo
     """
     if any(os.path.splitext(image_file(name))[1].lower() in IMAGE_SUFFIXES for name in names):  # the header is a row
         return "its first line names an image: write a line of column names above it, such as path,label"
+    if len(names) == 1 and key in names[0].lower():
+        return (
+            "separate the columns by comma, semicolon, tab or |, or write the separator in a first line such as sep=;"
+        )
     if name != key:  # the user's own name
         return closest(name, names) or f"name one of its columns in dataset.manifest_columns.{key}"
-    near = [other for other in names if plain_name(other).replace(" ", "_") in _OTHER_NAMES.get(key, ())]
+    near = [
+        other for word in _OTHER_NAMES.get(key, ()) for other in names if plain_name(other).replace(" ", "_") == word
+    ]
     near = near or difflib.get_close_matches(name, names, n=1)
     if has_setting:
         return f"say which column it is: dataset.manifest_columns.{key}={near[0] if near else 'NAME'}"
@@ -231,10 +242,12 @@ def _check_labels(path: Path, column: str, labels: Sequence[str]) -> None:
     """Raise DataError for the first row whose label shows nothing or has control characters."""
     for label in dict.fromkeys(labels):
         try:
+            if label in SPREADSHEET_ERRORS:
+                raise DataError(f"{label}, the error of a formula in a spreadsheet", expected="the name of a class")
             check_new_class_name(label)
         except DataError as error:
             raise DataError(f"{path}: column {column!r}, row {labels.index(label) + 1}: {error.found}", expected=error.expected,
-                            remedy="correct the label; is a quotation mark missing in a row before?") from error  # fmt: skip
+                            remedy="correct that label") from error  # fmt: skip
 
 
 def _local_paths(path: Path, values: Sequence[str], uri: str, cache_dir: Path | None) -> tuple[Path, ...]:
@@ -243,6 +256,8 @@ def _local_paths(path: Path, values: Sequence[str], uri: str, cache_dir: Path | 
     addresses, members = [], []
     for number, value in enumerate(values, 1):
         address = uri_of(value)
+        with _row_named(path, number):
+            expand_home(value)
         if not address and uri and not expand_home(value).is_absolute():
             value = value.replace("\\", "/")
             inner = posixpath.normpath(posixpath.join(posixpath.dirname(base.path).lstrip("/"), value))
@@ -259,6 +274,15 @@ def _local_paths(path: Path, values: Sequence[str], uri: str, cache_dir: Path | 
         folders[member[0]] / member[1] if member else local_files[address] if address else find_file(path.parent, value)
         for address, member, value in zip(addresses, members, values, strict=True)
     )
+
+
+@contextmanager
+def _row_named(path: Path, number: int) -> Iterator[None]:
+    """While inside, let an error of an address name its row."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{path}: row {number}: {error.found}", expected=error.expected, remedy=error.remedy) from error
 
 
 def find_file(folder: Path, value: str) -> Path:

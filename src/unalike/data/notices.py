@@ -25,6 +25,8 @@ MESSAGES = {
     "several-splits": "{n} image{s} in more than one split of the manifest",
     "box-columns": "{n} manifest{s} whose boxes are read from columns of other names",
     "partial-box": "{n} manifest{s} with columns of boxes that are not read, so that whole images are used",
+    "several-groups": "{n} image{s} in more than one group of the manifest",
+    "missing-values": "{n} class{es} named as programs write a missing value: is the label missing there?",
     "similar-classes": "{n} group{s} of classes whose names look alike: they stay separate classes",
     "split-folder": "{n} folder{s} divided like a data set, the parts taken as classes",
     "folders-of-classes": "{n} folder{s} of which each folder holds folders of images and counts as one class",

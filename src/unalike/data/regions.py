@@ -138,6 +138,8 @@ def parse_box(cells: Sequence[str], to_sizes: Callable[[Numbers], Numbers] | Non
         return None
     if not all(cells):
         raise ValueError("some of its four cells are empty")
+    if any("_" in cell for cell in cells):
+        raise ValueError("a number with an underscore")
     numbers = [float(cell.replace(",", ".")) for cell in cells]  # a decimal comma, in a table with semicolons
     if not all(math.isfinite(number) and abs(number) <= _MAX_COORDINATE for number in numbers):
         raise ValueError("a number that is no pixel")

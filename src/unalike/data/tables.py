@@ -40,11 +40,16 @@ _UTF8_REMEDY = "save it as 'CSV UTF-8', or convert it: iconv -f WINDOWS-1252 -t 
 _OTHER_FILES = {
     b"pk\x03\x04": ("a workbook of Excel (or another ZIP archive)", "open it and save it as 'CSV UTF-8'"),
     b"\xd0\xcf\x11\xe0": ("a workbook of an older Excel", "open it and save it as 'CSV UTF-8'"),
+    b"sqliteformat3": ("a database of SQLite", "export its table as CSV"),
+    **dict.fromkeys((b"\x89png", b"\xff\xd8\xff", b"gif8"), ("a picture", "give it the suffix of its format")),
+    b"versionhttps://git-lfs": ("a pointer of Git LFS without the file's content", "fetch it: git lfs pull"),
+    **dict.fromkeys((b"<?xml", b"<!--"), ("XML or HTML", "write it as CSV, one row an image, such as path,label")),
+    b"{\\rtf": ("a document in RTF", "save its table as 'CSV UTF-8'"),
     b"par1": ("a Parquet file", "give its name the suffix .parquet"),
     b"\x1f\x8b": ("compressed by gzip", "unpack it first: gunzip"),
     b"%pdf": ("a PDF document", "export its table as CSV"),
     **dict.fromkeys((b"<html", b"<!doctypehtml", b"<table"), ("a page in HTML", "download the table itself, not the page that shows it")),
-    **dict.fromkeys((b'{"', b"[{", b"[["), ("JSON", "write it as CSV, one row an image, such as path,label")),
+    **dict.fromkeys((b'{"', b"[{", b"[[", b"{}", b"[]"), ("JSON", "write it as CSV, one row an image, such as path,label")),
 }  # fmt: skip
 _TEXT_FORMULA = re.compile(r'="((?:[^"]|"")*)"')  # which spreadsheets write so that 007 stays a text
 _SEPARATOR_LINE = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)  # which Excel writes and understands
@@ -107,6 +112,8 @@ def _read_csv(path: Path, names_to_read: ColumnNames, path_columns: Sequence[str
     indices = _find_columns(path, header, names_to_read)
     columns: dict[str, list[str]] = {name: [] for name in indices}
     for number, row in enumerate(_filled_rows(reader, lines), 1):
+        if len(row) > len(header) and not any(cell.strip() for cell in row[len(header) :]):
+            row = row[: len(header)]  # a separator behind the last column
         if len(row) != len(header):
             raise DataError(
                 f"{path}: row {number} has {len(row)} fields",
@@ -161,7 +168,7 @@ def _filled_rows(reader: Iterable[list[str]], lines: _Lines) -> Iterator[list[st
     """Rows with a cell that is not empty: spreadsheets leave rows of separators behind their last one."""
     for row in reader:
         lines.start_row()
-        if any(row):
+        if any(cell.strip() for cell in row):
             yield row
 
 

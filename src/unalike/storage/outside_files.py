@@ -58,14 +58,12 @@ def _path_of_address(text: str) -> str:
 
 
 def find_other_case(path: str | Path) -> Path | None:
-    """The file or folder whose path differs from one that does not exist in case alone (or in Unicode's form)."""
+    """The file or folder whose path differs from one that does not exist in case alone, in Unicode's form or in what is not seen."""
     path = Path(path)
-    if os.path.lexists(path):
-        return path
     parent = path.parent
-    if parent == path:
+    if parent == path or os.path.lexists(path):
         return None
-    folder = find_other_case(parent) if not parent.is_dir() else parent
+    folder = parent if parent.is_dir() else find_other_case(parent)
     if folder is None or not folder.is_dir():
         return None
     try:
@@ -76,7 +74,29 @@ def find_other_case(path: str | Path) -> Path | None:
 
 
 def _plain(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
+    visible = "".join(sign for sign in name if unicodedata.category(sign) != "Cf")
+    return unicodedata.normalize("NFC", visible).casefold()
+
+
+def missing_reason(path: str) -> str:
+    """Why there is no file at a path, as far as that can be seen: what is there instead, or under a name like it; else empty."""
+    if os.path.isdir(path):
+        return "a folder"
+    if os.path.islink(path):
+        return "a link to nothing"
+    plain = path if os.sep == "\\" else path.replace("\\", "/")
+    decoded = unquote(plain, errors="surrogateescape")
+    if decoded != plain and os.path.exists(decoded):
+        return f"there is {decoded}"
+    other = find_other_case(plain)
+    if other is not None:
+        return f"there is {other}: upper and lower case, or invisible characters, differ"
+    stem = Path(plain)
+    try:
+        others = sorted(name for name in os.listdir(stem.parent) if Path(name).stem == stem.stem)
+    except (OSError, ValueError):
+        return ""
+    return f"there is {stem.parent / others[0]}" if others else ""
 
 
 def path_remedy(path: str | Path) -> str:
@@ -84,7 +104,7 @@ def path_remedy(path: str | Path) -> str:
     path = Path(path)
     other = find_other_case(path)
     if other is not None:
-        return f"did you mean {str(other)!r}? Upper and lower case differ"
+        return f"did you mean {str(other)!r}? Upper and lower case, or invisible characters, differ"
     if not path.parent.is_dir():
         return f"there is no folder {path.parent} either"
     try:

@@ -28,6 +28,9 @@ from unalike.errors import DataError
         ("bbox_x,bbox_y,bbox_width,bbox_height", "1,2,10,20", "1,2,10,20"),
         ("width,height,bbox_x,bbox_y,bbox_width,bbox_height", "640,480,1,2,10,20", "1,2,10,20"),
         ("bbox_x1,bbox_y1,bbox_x2,bbox_y2", "1,2,11,22", "1,2,10,20"),
+        ("xtl,ytl,xbr,ybr", "1,2,11,22", "1,2,10,20"),
+        ("startX,startY,endX,endY", "1,2,11,22", "1,2,10,20"),
+        ("bb_x,bb_y,bb_w,bb_h", "1,2,10,20", "1,2,10,20"),
         ("width,height,xmin,ymin,xmax,ymax", "640,480,1,2,11,22", "1,2,10,20"),
     ],
 )
@@ -46,7 +49,7 @@ def test_columns_of_detection_sets(tmp_path: Path, header: str, cells: str, regi
 @pytest.mark.parametrize(
     "header",
     ["x,y", "xmin,ymin,xmax", "x_center,y_center,width,height", "cx,cy,w,h", "bbox", "x,y,width", "bbox_xmin,ymin,xmax,ymax",
-     "left,top"],
+     "left,top", "x1,y1,x2,y2,x3,y3,x4,y4"],
 )  # fmt: skip
 def test_columns_that_are_not_read_are_said(tmp_path: Path, header: str) -> None:
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
@@ -68,6 +71,7 @@ def test_a_faulty_box_names_its_columns(tmp_path: Path) -> None:
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     for cells, reason in (
         ("9,9,1,1", "no area"),
+        ("1_0,2,30,40", "an underscore"),
         ("0.1,0.1,0.5,0.5", "fractions"),
         ("1,2,3,", "some of its four cells are empty"),
     ):

@@ -63,7 +63,7 @@ def test_numbers_of_numpy_and_python_are_texts() -> None:
     assert check_class_name("Mo\u0308hre") == "M\u00f6hre"
 
 
-@pytest.mark.parametrize("value", ["a\x1b[2J", "a\nb", "a\tb", "a\u202eb", "\x00a"], ids=ascii)
+@pytest.mark.parametrize("value", ["a\x1b[2J", "a\nb", "a\tb", "a\u202eb", "a\u2028b", "\x00a"], ids=ascii)
 def test_control_characters_are_for_folders_alone(value: str) -> None:
     assert check_class_name(value) == value
     assert hidden_sign(value) in value

@@ -83,9 +83,9 @@ def test_missing_files_that_exist_in_another_case_are_named(folder: Path) -> Non
     if "missing" in notices.counts and notices.counts["missing"] == 1:
         pytest.skip("this file system does not tell case apart")
     assert [row for row in notices if row[0] == "missing"] == [
-        ("missing", str(folder / "A.PNG"), f"there is {folder / 'a.png'}"), ("missing", str(folder / "gone.png"), ""),
+        ("missing", str(folder / "A.PNG"), f"there is {folder / 'a.png'}: upper and lower case, or invisible characters, differ"), ("missing", str(folder / "gone.png"), ""),
     ]  # fmt: skip
-    with pytest.raises(DataError, match="upper and lower case differ: there is"):
+    with pytest.raises(DataError, match="there is .*a.png: upper and lower case"):
         load_images(write(folder, "path,label", "A.PNG,k"), notices=Notices())
 
 
@@ -93,3 +93,41 @@ def test_missing_files_that_exist_in_another_case_are_named(folder: Path) -> Non
 def test_quotation_marks_that_are_no_quoting_are_named(folder: Path, quoted: str) -> None:
     with pytest.raises(DataError, match="quotation marks around them"):
         load_images(write(folder, "path,label", f"{quoted},k"), notices=Notices())
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [("a%20b.png", "there is {}/a b.png"), ("a.jpg", "there is {}/a.png"), ("a", "there is {}/a.png"), ("sub", "a folder"),
+     ("dead.png", "a link to nothing"), ("a.png\u200b", "there is {}/a.png: upper"), ("SUB\\C.PNG", "there is {}/sub/c.png: upper")],
+)  # fmt: skip
+def test_missing_files_say_what_is_there(folder: Path, cell: str, reason: str) -> None:
+    (folder / "a b.png").touch()
+    (folder / "sub").mkdir()
+    (folder / "sub" / "c.png").touch()
+    (folder / "dead.png").symlink_to("nowhere.png")
+    notices = Notices()
+    load_images(write(folder, "path,label", f"{cell},k", "b.png,k"), notices=notices)
+    assert next(detail for kind, _, detail in notices if kind == "missing").startswith(reason.format(folder))
+
+
+def test_an_address_of_another_machine_names_its_row(folder: Path) -> None:
+    with pytest.raises(DataError, match="t.csv: row 2: file://server/x.png: an address of the machine server"):
+        load_images(write(folder, "path,label", "a.png,k", "file://server/x.png,k"), notices=Notices())
+
+
+@pytest.mark.parametrize("label", ["#N/A", "#REF!", "#WERT!"])
+def test_errors_of_formulas_are_no_labels(folder: Path, label: str) -> None:
+    with pytest.raises(DataError, match="row 1: .*the error of a formula"):
+        load_images(write(folder, "path,label", f"a.png,{label}"), notices=Notices())
+
+
+def test_labels_like_missing_values_and_images_in_two_groups_are_said(folder: Path) -> None:
+    notices = Notices()
+    load_images(write(folder, "path,label,group", "a.png,nan,1", "a.png,nan,2", "b.png,k,1"), notices=notices)
+    assert notices.names("missing-values") == ("nan",) and notices.counts["several-groups"] == 1
+
+
+@pytest.mark.parametrize("header", ["path label", "path^label"])
+def test_an_unknown_separator_is_told(folder: Path, header: str) -> None:
+    with pytest.raises(DataError, match="separate the columns by comma"):
+        load_images(write(folder, header, "a.png k"), notices=Notices())

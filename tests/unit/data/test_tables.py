@@ -169,7 +169,8 @@ def test_fuzzed_tables_are_read_or_refused(folder: Path, seeds: range) -> None:
     ("content", "message"),
     [(b"PK\x03\x04" + b"\0" * 100, "a workbook of Excel .*CSV UTF-8"), (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an older Excel"),
      (b"PAR1" + b"\0" * 20, "a Parquet file.*suffix"), (b"<!DOCTYPE html>\n<html>", "a page in HTML"),
-     (b'[\n  {"path": "a.png"}]', "JSON"), (b"\x1f\x8b\x08\0", "gzip")],
+     (b'[\n  {"path": "a.png"}]', "JSON"), (b"SQLite format 3\0", "SQLite"), (b"\x89PNG\r\n\x1a\n", "a picture"),
+     (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"), (b"<?xml version", "XML"), (b"{\\rtf1", "RTF"), (b"\x1f\x8b\x08\0", "gzip")],
 )  # fmt: skip
 def test_files_of_other_programs_are_named(folder: Path, content: bytes, message: str) -> None:
     (folder / "t.csv").write_bytes(content)
@@ -198,3 +199,8 @@ def test_a_line_above_the_names_of_columns_is_told(folder: Path) -> None:
 def test_columns_of_parquet_in_any_case(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "t.parquet", Path=["a.png"], LABEL=["k"])
     assert read(path) == [("a.png", "k")]
+
+
+def test_separators_behind_the_last_column_and_rows_of_blanks(folder: Path) -> None:
+    (folder / "t.csv").write_text("path,label\nk/0.png,k,,\n   \n\t\nk/0.png,l\n")
+    assert read(folder / "t.csv") == [("k/0.png", "k"), ("k/0.png", "l")]

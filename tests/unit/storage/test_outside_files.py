@@ -97,5 +97,8 @@ def test_a_path_in_another_case_is_named(tmp_path: Path) -> None:
     if (tmp_path / "folder").exists():
         pytest.skip("this file system does not tell case apart")
     assert find_other_case(tmp_path / "folder" / "möhre.png") == other
-    assert path_remedy(tmp_path / "folder" / "MÖHRE.png") == f"did you mean {str(other)!r}? Upper and lower case differ"
+    assert (
+        path_remedy(tmp_path / "folder" / "MÖHRE.png")
+        == f"did you mean {str(other)!r}? Upper and lower case, or invisible characters, differ"
+    )
     assert find_other_case(tmp_path / "folder" / "more.png") is None and find_other_case("/nothing/here") is None

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from unalike.data.class_names import hidden_sign, normalize_class_name
+from unalike.data.class_names import hidden_sign, is_visible, normalize_class_name
 from unalike.errors import closest
 from unalike.recognition.backends.protocol import GalleryBackend
 from unalike.serve.changes import Change, apply, bounded, carry_out, request_digest
@@ -188,10 +188,13 @@ async def check_new_classes(resource: GalleryResource, labels: Iterable[str]) ->
     Raises:
         Problem: 422.
     """
-    hidden = {label: sign for label in labels if (sign := hidden_sign(label)) is not None}
+    hidden = {label: sign for label in labels if (sign := hidden_sign(label)) is not None or not is_visible(label)}
     counts = await asyncio.to_thread(resource.gallery.counts) if hidden else {}
     for label, sign in hidden.items():
         if label not in counts:
+            if sign is None:
+                raise Problem(422, "invalid-value", f"a class name without a visible character: {label[:100]!a}",
+                              expected="the name of a class")  # fmt: skip
             raise Problem(422, "invalid-value", f"a class name with the character U+{ord(sign):04X}: {label[:100]!a}",
                           expected="a name without control characters and halves of characters")  # fmt: skip
 
