@@ -3,8 +3,8 @@
     python benchmarks/sampled_proxies.py [--parts quality,memory] [--seeds 5] [--out FILE]
 
 Quality: vectors of 1,000 classes around random centers in a space of 64 dimensions of which 16 tell classes apart, seen through
-noise; a linear head is trained with CosFaceLoss on 6 images a class, and R@1 is that of 4 others a class against the first 6
-(leaving none out: they are other images). Each seed draws data and weights anew, the same for all ways. Memory: the peak of the
+noise; a linear head is trained with CosFaceLoss on 6 images a class, its proxies beginning at the classes' means, and R@1 is
+that of 4 other images a class against the 6. Each seed draws data and weights anew, the same for all ways. Memory: the peak of the
 resident memory of a process that takes 5 steps of a batch of 64 vectors of 128 dimensions, less that before; each in a process
 of its own.
 """
@@ -26,11 +26,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unalike.training.losses import build_loss
+from unalike.training.losses import build_loss, initialize_proxies
 from unalike.training.sampled_proxies import SampledProxies
 
 CLASSES, TRAIN, TEST, WIDTH, SIGNAL, DIM = 1000, 6, 4, 64, 16, 32
-EPOCHS, BATCH = 20, 128
+EPOCHS, BATCH = 10, 128
 
 
 def make_criterion(classes: int, dim: int, sampled: int, seed: int) -> nn.Module:
@@ -43,9 +43,9 @@ def make_criterion(classes: int, dim: int, sampled: int, seed: int) -> nn.Module
 
 
 def make_optimizer(network: nn.Module, criterion: nn.Module) -> torch.optim.Optimizer:
-    """Adam for both, at the rates of heads on frozen features."""
+    """Adam for both, at one rate."""
     optimizer = torch.optim.Adam(
-        [{"params": network.parameters(), "lr": 1e-3}, {"params": criterion.parameters(), "lr": 1e-2}]
+        [{"params": network.parameters(), "lr": 1e-2}, {"params": criterion.parameters(), "lr": 1e-2}]
     )
     if isinstance(criterion, SampledProxies):
         criterion.attach(optimizer)
@@ -57,7 +57,7 @@ def draw_images(seed: int) -> tuple[Tensor, Tensor]:
     random = np.random.default_rng(seed)
     centers_CF = np.zeros((CLASSES, WIDTH))
     centers_CF[:, :SIGNAL] = random.normal(size=(CLASSES, SIGNAL))
-    scale_F = np.where(np.arange(WIDTH) < SIGNAL, 0.45, 2.0)
+    scale_F = np.where(np.arange(WIDTH) < SIGNAL, 0.45, 0.8)
     images = centers_CF[:, None] + random.normal(size=(CLASSES, TRAIN + TEST, WIDTH)) * scale_F
     rotation_FF = np.linalg.qr(random.normal(size=(WIDTH, WIDTH)))[0]
     return torch.from_numpy((images @ rotation_FF).astype(np.float32)), torch.arange(CLASSES)
@@ -78,6 +78,9 @@ def train_once(seed: int, sampled: int) -> float:
     torch.manual_seed(seed)
     network = nn.Linear(WIDTH, DIM)
     criterion = make_criterion(CLASSES, DIM, sampled, seed)
+    with torch.no_grad():
+        means_CD = nn.functional.normalize(network(images_CIF[:, :TRAIN]).mean(1), dim=1)
+    initialize_proxies(criterion, means_CD.numpy())
     optimizer = make_optimizer(network, criterion)
     inputs, targets = images_CIF[:, :TRAIN].flatten(0, 1), labels_C.repeat_interleave(TRAIN)
     for _ in range(EPOCHS):

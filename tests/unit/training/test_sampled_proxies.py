@@ -12,9 +12,11 @@ import torch
 from pytorch_metric_learning.losses import (
     ArcFaceLoss,
     CosFaceLoss,
+    LargeMarginSoftmaxLoss,
     NormalizedSoftmaxLoss,
     ProxyAnchorLoss,
     ProxyNCALoss,
+    SphereFaceLoss,
 )
 from torch import Tensor, nn
 
@@ -30,10 +32,12 @@ LOSSES = (
     partial(CosFaceLoss, scale=4),
     partial(ArcFaceLoss, scale=4),
     NormalizedSoftmaxLoss,
+    partial(LargeMarginSoftmaxLoss, scale=4),
+    partial(SphereFaceLoss, scale=4),
     ProxyNCALoss,
     ProxyAnchorLoss,
 )
-NAMES = ("CosFace", "ArcFace", "NormalizedSoftmax", "ProxyNCA", "ProxyAnchor")
+NAMES = ("CosFace", "ArcFace", "NormalizedSoftmax", "LargeMarginSoftmax", "SphereFace", "ProxyNCA", "ProxyAnchor")
 
 
 def _sampled(cls: Callable[..., nn.Module], sampled: int = 12) -> SampledProxies:
