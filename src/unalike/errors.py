@@ -137,5 +137,9 @@ def missing_extra(module: str, extra: str, purpose: str = "") -> MissingExtra:
 
 def closest(word: str, options: Iterable[str], count: int = 3) -> str:
     """``did you mean 'a' or 'b'?`` for a misspelt name; an empty string when no option is similar."""
-    near = difflib.get_close_matches(word, list(options), n=count, cutoff=0.6) if isinstance(word, str) else []
+    if not isinstance(word, str):
+        return ""
+    options = list(options)
+    near = [option for option in options if option.casefold() == word.casefold()][:count]
+    near = near or difflib.get_close_matches(word, options, n=count, cutoff=0.6)
     return f"did you mean {' or '.join(repr(n) for n in near)}?" if near else ""

@@ -165,6 +165,8 @@ def _box_columns(
 ) -> list[BoxColumns]:
     """The columns of boxes, or none; those that are named otherwise than ``BOX``, or are incomplete, go to ``notices``."""
     own = (names["x"], names["y"], names["width"], names["height"])
+    others = {plain_name(names[key]) for key in COLUMNS if key not in BOX}  # such as a label in a column y
+    header = [name for name in header if plain_name(name) not in others]
     if own != BOX or {plain_name(name) for name in BOX} <= {plain_name(name) for name in header}:
         return [BoxColumns(own)]  # the user's own must exist
     columns = find_box_columns(header)

@@ -105,19 +105,26 @@ def _from_pydantic(error: Any, *, suggest: bool) -> tuple[Fault, tuple[Any, ...]
         near = closest(error["input"], expectation_text.removeprefix("one of ").removesuffix(" or null").split(", "))
         text += f"; {near}" if near else ""
     if error["type"] in ("float_type", "int_type") and isinstance(error["input"], str) and _is_number(error["input"]):
-        text += "; write it without quotes"
+        has_zero = re.fullmatch(r"[-+]?0\d+", error["input"].strip())
+        text += "; write it without a zero in front" if has_zero else "; write it without quotes"
+    if (
+        error["type"] in ("int_type", "int_from_float")
+        and isinstance(error["input"], float)
+        and error["input"].is_integer()
+    ):
+        text += f"; write {int(error['input'])}"
     return Fault(path, text + _quotes_hint(error)), tuple(names)
 
 
 def _quotes_hint(error: Any) -> str:
     """What to do where YAML made another value of a text without quotes: a truth value, a number, a date."""
-    if error["type"] not in ("string_type", "literal_error", "none_required"):
+    if error["type"] not in ("string_type", "literal_error", "none_required", "list_type"):
         return ""
     value = error["input"]
     if isinstance(value, bool):
         word = "yes, on and true" if value else "no, off and false"
         return f"; YAML reads {word} as {str(value).lower()}: put a name in quotes"
-    if isinstance(value, int | float | date):
+    if isinstance(value, int | float | date) and error["type"] != "list_type":
         return f"; YAML reads it as a {'date' if isinstance(value, date) else 'number'}: put a name in quotes"
     return ""
 
@@ -127,7 +134,7 @@ def _is_number(text: str) -> bool:
         float(text)
     except ValueError:
         return False
-    return True
+    return text.isascii()
 
 
 def faults_of(error: ValidationError) -> tuple[list[Fault], list[tuple[Any, ...]]]:

@@ -18,6 +18,9 @@ def _text_value(path: str, text: str) -> Any:
     """The YAML value of an override, or the text itself where the field holds text (``results_dir=2024``)."""
     node = declared_fields().get(path)
     is_text = node is not None and node.kind is str
+    # A file may have such a name: YAML would take what follows "#" for a comment, and "&name" for an anchor of nothing.
+    if is_text and ("#" in text or text.lstrip().startswith("&")) and text.lstrip()[:1] not in ("'", '"'):
+        return text.strip()
     try:
         value = parse_yaml(text)
     except ValueError:

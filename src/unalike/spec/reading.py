@@ -78,9 +78,10 @@ class _Loader(yaml.SafeLoader):
             raise yaml.YAMLError(f"unfolds to more than {MAX_NODES} values")
 
 
-# Without base 60 and with 1e-4. PyYAML's patterns of numbers read base 60 too.
+# Without base 60, without octal numbers (007 is a name, and 010 is no eight to anybody), and with 1e-4. PyYAML's patterns of
+# numbers read base 60 too.
 _OWN_NUMBERS = {
-    f"{_TAG}int": r"^(?:[-+]?0b[01_]+|[-+]?0[0-7_]+|[-+]?(?:0|[1-9][\d_]*)|[-+]?0x[\da-fA-F_]+)$",
+    f"{_TAG}int": r"^(?:[-+]?0b[01_]+|[-+]?(?:0|[1-9][\d_]*)|[-+]?0x[\da-fA-F_]+)$",
     f"{_TAG}float": r"^(?:[-+]?(?:\d[\d_]*\.[\d_]*|\.\d[\d_]*)|[-+]?(?:\d[\d_]*(?:\.[\d_]*)?|\.\d[\d_]*)[eE][-+]?\d+"
     r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$",
 }
@@ -169,7 +170,8 @@ def read_file(path: str | PurePath) -> dict[Any, Any]:
         raise SpecError(f"{file} is empty", expected="a YAML mapping of options",
                         remedy="write a full one with: unalike default_specs train") from None  # fmt: skip
     if not isinstance(content, dict):
-        raise SpecError(f"{file} holds a {type(content).__name__}", expected="a YAML mapping of options at the top")
+        kind = "a text" if isinstance(content, str) else f"a {type(content).__name__}"
+        raise SpecError(f"{file} holds {kind}", expected="a YAML mapping of options at the top")
     return content
 
 

@@ -131,3 +131,9 @@ def test_labels_like_missing_values_and_images_in_two_groups_are_said(folder: Pa
 def test_an_unknown_separator_is_told(folder: Path, header: str) -> None:
     with pytest.raises(DataError, match="separate the columns by comma"):
         load_images(write(folder, header, "a.png k"), notices=Notices())
+
+
+def test_a_label_in_a_column_y_is_no_box(folder: Path) -> None:
+    path = write(folder, "path,x,y,width,height", "a.png,1,k,30,40")
+    images = load_images(path, columns={"label": "y"}, notices=Notices())
+    assert images.classes == ("k",) and images.paths == (folder / "a.png",)

@@ -110,7 +110,7 @@ def test_messages(spec: dict[Any, Any], part: str) -> None:
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("", "is empty"), ("# nothing\n", "is empty"), ("[1, 2]", "holds a list"), ("just words", "holds a str"),
+        ("", "is empty"), ("# nothing\n", "is empty"), ("[1, 2]", "holds a list"), ("just words", "holds a text"),
         ("a: [1", "not valid YAML"), ("train: {num_epochs: 1}\ntrain: {num_epochs: 2}", "'train' is repeated"),
         ("train:\n  seed: 1\n  seed: 2", "'seed' is repeated in line 3"), ("? [a, b]\n: 1", "a key is a list"),
         ("a: !!python/object:os.system {}", "not valid YAML"), ("a: !!bool maybe", "not valid YAML"),
@@ -666,3 +666,30 @@ def test_a_size_that_is_none_is_one_fault(text: str) -> None:
     with pytest.raises(SpecError) as raised:
         load_spec("export_maps", overrides=[f"export_maps.size={text}"])
     assert "\n" not in str(raised.value) and "one side, or height x width" in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["photos #2", "#2", "&co", "a: b", "007", "no", "2024-01-02", "[x]", "C:\\x"])
+def test_an_override_of_a_text_is_the_text(text: str) -> None:
+    assert load_spec("train", None, [f"dataset.train_dataset={text}"]).dataset.train_dataset == text
+    assert load_spec("train", None, ['dataset.train_dataset="a #b"']).dataset.train_dataset == "a #b"
+
+
+def test_zeros_in_front_are_of_a_name(tmp_path: Path) -> None:
+    file = write(tmp_path, "dataset: {train_dataset: 007}\nmodel: {backbone: 010}\n")
+    spec = load_spec("train", file)
+    assert (spec.dataset.train_dataset, spec.model.backbone) == ("007", "010")
+    for text, remedy in (("017", "write it without a zero in front"), ("3.0", "write 3"), ("1e1", "write 10")):
+        line = refused("train", write(tmp_path, f"train: {{num_epochs: {text}}}\n"))
+        assert line.endswith(remedy), line
+
+
+def test_names_in_another_case_are_suggested(tmp_path: Path) -> None:
+    assert refused("train", write(tmp_path, "MODEL: {backbone: x}\n")).endswith("did you mean 'model'?")
+
+
+def test_a_label_may_stand_in_a_column_y() -> None:
+    load_spec("train", None, ["dataset.manifest_columns.label=y"])
+    with pytest.raises(SpecError, match="different columns"):
+        load_spec("train", None, ["dataset.manifest_columns.label=y", "dataset.manifest_columns.x=y"])
+    with pytest.raises(SpecError, match="different columns"):
+        load_spec("train", None, ["dataset.manifest_columns.label=path"])
