@@ -107,13 +107,15 @@ class Photographs(torch.utils.data.Dataset):
 def peer(minutes: int, seed: int, paths: dict[str, Path], out: Path) -> list[dict[str, object]]:
     """Train with a script as in the libraries' own examples; the time of evaluations is not counted.
 
-    Each evaluation writes precision at 1 and average precision at R of every query to a file.
+    References are the images ``paths["reference"]``, where it is given, else those that are trained on. Each evaluation writes
+    precision at 1 and average precision at R of every query to a file.
     """
     from pytorch_metric_learning import losses, miners, samplers
 
     start = time.monotonic()
     torch.manual_seed(seed)
     train, query = load_images(paths["train"]), load_images(paths["val"])
+    reference = load_images(paths["reference"]) if "reference" in paths else train
     transforms = transforms_of_torchvision()
     trunk = build_trunk(TRUNK, pretrained="true")
     normal = [transforms.ToTensor(), transforms.Normalize(trunk.facts.mean, trunk.facts.std)]
@@ -145,7 +147,9 @@ def peer(minutes: int, seed: int, paths: dict[str, Path], out: Path) -> list[dic
                 rows.append(
                     {
                         "minutes": minute,
-                        **_evaluate_network(network, evaluation_transform, train, query, folder / f"read-{minute}.npz"),
+                        **_evaluate_network(
+                            network, evaluation_transform, reference, query, folder / f"read-{minute}.npz"
+                        ),
                     }
                 )
                 if not remaining:
@@ -155,15 +159,15 @@ def peer(minutes: int, seed: int, paths: dict[str, Path], out: Path) -> list[dic
 
 
 @torch.inference_mode()
-def _evaluate_network(network: Any, transform: Any, train: Any, query: Any, file: Path) -> dict[str, object]:
+def _evaluate_network(network: Any, transform: Any, reference: Any, query: Any, file: Path) -> dict[str, object]:
     network.eval()
     vectors = []
-    for images in (train, query):
+    for images in (reference, query):
         batches = torch.utils.data.DataLoader(Photographs(images.paths, images.labels_N, transform), 32, num_workers=2)
         vectors.append(torch.cat([network(batch) for batch, _ in batches]).numpy())
     # The query contains some of the classes only.
-    class_of_query = np.array([train.classes.index(name) for name in query.classes])
-    ranking = evaluate_ranking(vectors[1], class_of_query[query.labels_N], vectors[0], train.labels_N, ks=(1,))
+    class_of_query = np.array([reference.classes.index(name) for name in query.classes])
+    ranking = evaluate_ranking(vectors[1], class_of_query[query.labels_N], vectors[0], reference.labels_N, ks=(1,))
     np.savez(file, hit=ranking.precision_at_1, precision=ranking.average_precision_at_r)
     first, mapr = ranking.precision_at_1, mean_interval(ranking.average_precision_at_r)
     interval = wilson_interval(int(first.sum()), len(first))

@@ -31,6 +31,7 @@ from data_sets import (
 )
 from PIL import Image
 
+from unalike.data.imageset import ImageSet
 from unalike.data.masks import read_mask
 from unalike.data.regions import Box, region_name
 from unalike.errors import DataError
@@ -136,6 +137,28 @@ def load_grocery_by_class(root: Path) -> RecognitionSet:
     return RecognitionSet("grocery-by-class", rule, fit, *lookups)
 
 
+def load_grocery_by_picture(root: Path) -> RecognitionSet:
+    """Grocery, new classes of which there is one clean product picture each; photographs as in `grocery-by-class`."""
+    by_class = load_grocery_by_class(root)
+
+    def pictures(classes: Sequence[str]) -> list[Row]:
+        return [(root / "iconic" / f"{label}_Iconic.jpg", label, f"{label} picture") for label in classes]
+
+    def rows(*parts: ImageSet) -> list[Row]:
+        return [row for part in parts for row in zip(part.paths, part.label_names(), part.groups or (), strict=True)]
+
+    lookups = [
+        Lookup(image_set(pictures(part.reference.classes)), image_set(rows(part.reference, part.query)))
+        for part in (by_class.development, by_class.report)
+    ]
+    rule = (
+        "new classes: classes and photographs as in `grocery-by-class`, of which this set shows all as queries; references: one "
+        "clean product picture a class"
+    )
+    fit = image_set(rows(by_class.fit) + pictures(by_class.fit.classes))
+    return RecognitionSet("grocery-by-picture", rule, fit, *lookups)
+
+
 # ---- coins ----
 
 OTHER_COINS = 0.15  # of the coins on two photographs; above it they are of two series
@@ -202,6 +225,53 @@ def load_tile_defects(root: Path) -> RecognitionSet:
         defects = [row for row in rows if row[1] != GOOD and marks_pixels(tile_mask(row[0]))]
         parts[part] = [(crop_mask(path), label, series) for path, label, series in defects]
     return known_classes("tile-defects", "known classes: the series of captures of `tiles`, all conditions", parts)
+
+
+LIGHT_GAP = 100  # of the numbers of two captures; each tile was captured under three lights, closer together
+PATCHES = 2  # a side
+
+
+def load_tile_patches(root: Path) -> RecognitionSet:
+    """Patches of magnetic tiles, new classes: the class is the place on the tile, the images are the three lights.
+
+    It shares photographs with `tiles` and `tile-defects`, but asks which piece of which tile a picture shows. So queries and
+    references are of the same tiles; no tile is in two of fit, development and report.
+    """
+    patches = {part: find_patches([row[0] for row in rows]) for part, rows in tile_parts(root).items()}
+
+    def lookup(part: str) -> Lookup:
+        is_query = [tile_condition(row[0]) == "exp3" for row in patches[part]]
+        rows = list(zip(patches[part], is_query, strict=True))
+        return Lookup(
+            image_set(row for row, query in rows if not query), image_set(row for row, query in rows if query)
+        )
+
+    rule = (
+        "new classes: a quarter of a tile each; tiles in series of captures as in `tiles`, half to train on, a quarter "
+        "development, a quarter report; references: the first and second light; queries: the third"
+    )
+    return RecognitionSet("tile-patches", rule, image_set(patches["fit"]), lookup("development"), lookup("report"))
+
+
+def find_patches(paths: Sequence[Path]) -> list[Row]:
+    """The patches of every tile that was captured once under each of the three lights; the tile is the series."""
+    numbers = [int(path.stem.split("_num_")[1]) for path in paths]
+    tiles: dict[str, list[Path]] = defaultdict(list)
+    for path, tile in zip(paths, group_by_gaps(numbers, LIGHT_GAP), strict=True):
+        tiles[tile].append(path)
+    rows = []
+    for own in tiles.values():
+        if sorted(tile_condition(path) for path in own) != ["exp1", "exp2", "exp3"]:
+            continue
+        name = min(path.stem.split("_num_")[1] for path in own)
+        for path in own:
+            with Image.open(path) as image:
+                width, height = image.width // PATCHES, image.height // PATCHES
+            for row in range(PATCHES):
+                for column in range(PATCHES):
+                    box = Box(column * width, row * height, width, height)
+                    rows.append((region_name(path, box), f"{name} {row}{column}", name))
+    return rows
 
 
 def tile_mask(path: Path) -> Path:

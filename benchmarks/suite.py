@@ -4,16 +4,24 @@
 
 DIR holds a folder a source, as downloaded; a source that is not there is named and left out:
 
-    grocery/       Grocery Store Dataset (Klasson et al., 2019): train.txt, val.txt, classes.csv, train/, val/
-    coins/         euro coins (kaa/coins-dataset): train/CLASS/train_PHOTOGRAPH_COIN.jpg
-    magnetic-tile/ magnetic tiles (Huang et al., 2018): MT_DEFECT/CONDITION_num_NUMBER.jpg, the mask beside it as .png
-    deeppcb/       DeepPCB (Tang et al., 2019): groupG/G/*_temp.jpg, *_test.jpg, groupG/G_not/*.txt
-    cookies/       Lookout for Vision sample (aws-samples): fit/, test/good/, test/broken/, masks/broken/
-    screws/        crops of screws (aaronzink): fit/, test/good/, test/hole/, spare/hole/, PHOTOGRAPH_CROP.jpg
-    screens/       fixtures of pixelmatch: Na.png, Nb.png, Ndiff.png
+    grocery/       Grocery Store Dataset (Klasson et al., 2019; MIT), github.com/marcusklasson/GroceryStoreDataset, its folder
+                   dataset: train.txt, val.txt, classes.csv, train/, val/; iconic/CLASS_Iconic.jpg are its iconic images
+    coins/         euro coins (github.com/kaa/coins-dataset; MIT): train/CLASS/train_PHOTOGRAPH_COIN.jpg
+    magnetic-tile/ magnetic tiles (Huang et al., 2018; free for research), github.com/abin24/Magnetic-tile-defect-datasets.:
+                   MT_DEFECT/CONDITION_num_NUMBER.jpg, the mask beside it as .png
+    deeppcb/       DeepPCB (Tang et al., 2019; MIT), github.com/tangsanli5201/DeepPCB, its folder PCBData: groupG/G/*_temp.jpg,
+                   *_test.jpg, groupG/G_not/*.txt
+    cookies/       sample of github.com/aws-samples/amazon-lookout-for-vision (CC BY-SA 4.0): fit/, test/good/, test/broken/,
+                   masks/broken/
+    screws/        crops of screws (github.com/aaronzink/tensorflow-visual-inspection; Apache-2.0): fit/, test/good/, test/hole/,
+                   spare/hole/, PHOTOGRAPH_CROP.jpg
+    screens/       test/fixtures of github.com/mapbox/pixelmatch (ISC): Na.png, Nb.png, Ndiff.png
+    icons/         packages of Iconify, PREFIX/icons.json and PREFIX/package.json; prefixes and versions stand in `drawn_sets.py`.
+                   From npm: `npm pack @iconify-json/noto@1.2.9`, its folder package unpacked as icons/noto. Licenses: info.json of
+                   each (MIT, ISC, Apache-2.0, CC0, CC BY 4.0; OpenMoji and EmojiOne v1 CC BY-SA 4.0)
 
-Brand marks are rendered into the cache (extra ``demo``). Settings are chosen on development splits alone; a choice is confirmed
-once on the report splits. Each set says by which rule it is split (``rule``). No split separates images of one series (the
+Brand marks and drawings are rendered into the cache (extra ``demo``). Settings are chosen on development splits alone; a choice is
+confirmed once on the report splits. Each set says by which rule it is split (``rule``). No split separates images of one series (the
 same shelf, coins, tile or minute): whole series are drawn, in the order of SHA-256 of seed and name, so that the split is
 the same in every version of every library. The numbers of images and the digests of names and labels are in suite.json,
 and ``--check`` compares them.
@@ -25,34 +33,57 @@ import argparse
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import data_sources as sources
+import drawn_sets as drawn
 from data_sets import DataSet
 
 from unalike.data.imageset import ImageSet
 from unalike.errors import DataError, MissingExtra
 
 DIGESTS = Path(__file__).with_name("suite.json")
-# Name of the set -> folder below DATA, or None for what is rendered, and its loader.
-LOADERS: dict[str, tuple[str | None, Callable[[Path], DataSet]]] = {
-    "grocery-by-scene": ("grocery", sources.load_grocery_by_scene),
-    "grocery-by-class": ("grocery", sources.load_grocery_by_class),
-    "coins": ("coins", sources.load_coins),
-    "tile-defects": ("magnetic-tile", sources.load_tile_defects),
-    "board-defects": ("deeppcb", sources.load_board_defects),
-    "marks": (None, sources.load_marks),
-    "cookies": ("cookies", sources.load_cookies),
-    "screws": ("screws", sources.load_screws),
-    "tiles": ("magnetic-tile", sources.load_tiles),
-    "boards": ("deeppcb", sources.load_boards),
-    "screens": ("screens", sources.load_screens),
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a set comes from.
+
+    Attributes:
+        folder: Folder below DATA; None where a package holds the drawings.
+        load: Loads the set from the folder, where there is one, and the cache, where ``is_rendered``.
+        is_rendered: Whether the images lie in the cache.
+    """
+
+    folder: str | None
+    load: Callable[..., DataSet]
+    is_rendered: bool = False
+
+
+SOURCES = {
+    "grocery-by-scene": Source("grocery", sources.load_grocery_by_scene),
+    "grocery-by-class": Source("grocery", sources.load_grocery_by_class),
+    "grocery-by-picture": Source("grocery", sources.load_grocery_by_picture),
+    "coins": Source("coins", sources.load_coins),
+    "tile-patches": Source("magnetic-tile", sources.load_tile_patches),
+    "tile-defects": Source("magnetic-tile", sources.load_tile_defects),
+    "board-defects": Source("deeppcb", sources.load_board_defects),
+    "marks": Source(None, sources.load_marks, is_rendered=True),
+    "emoji-by-maker": Source("icons", drawn.load_emoji_by_maker, is_rendered=True),
+    "emoji-by-class": Source("icons", drawn.load_emoji_by_class, is_rendered=True),
+    "icons": Source("icons", drawn.load_icons, is_rendered=True),
+    "flags": Source("icons", drawn.load_flags, is_rendered=True),
+    "cookies": Source("cookies", sources.load_cookies),
+    "screws": Source("screws", sources.load_screws),
+    "tiles": Source("magnetic-tile", sources.load_tiles),
+    "boards": Source("deeppcb", sources.load_boards),
+    "screens": Source("screens", sources.load_screens),
 }
+NAMES = tuple(SOURCES)
 
 
-def load_suite(
-    data: Path, cache: Path, names: Sequence[str] = tuple(LOADERS)
-) -> tuple[dict[str, DataSet], dict[str, str]]:
+def load_suite(data: Path, cache: Path, names: Sequence[str] = NAMES) -> tuple[dict[str, DataSet], dict[str, str]]:
     """Load the sets.
 
     Args:
@@ -68,14 +99,15 @@ def load_suite(
     """
     sets, missing = {}, {}
     for name in names:
-        if name not in LOADERS:
-            raise DataError(f"no set {name!r}", expected=", ".join(LOADERS))
-        folder, load = LOADERS[name]
-        if folder is not None and not (data / folder).is_dir():
-            missing[name] = f"no folder {data / folder}"
+        if name not in SOURCES:
+            raise DataError(f"no set {name!r}", expected=", ".join(NAMES))
+        source = SOURCES[name]
+        if source.folder is not None and not (data / source.folder).is_dir():
+            missing[name] = f"no folder {data / source.folder}"
             continue
+        folders = ([] if source.folder is None else [data / source.folder]) + ([cache] if source.is_rendered else [])
         try:
-            sets[name] = load(cache if folder is None else data / folder)
+            sets[name] = source.load(*folders)
         except MissingExtra as error:
             missing[name] = str(error)
     return sets, missing
@@ -98,7 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder of the sources")
     parser.add_argument("--cache", type=Path, default=Path("runs/suite"), help="folder for rendered images")
-    parser.add_argument("--only", default=",".join(LOADERS), help="names of sets, comma-separated")
+    parser.add_argument("--only", default=",".join(NAMES), help="names of sets, comma-separated")
     parser.add_argument(
         "--check", action="store_true", help="compare with suite.json; exit code 1 where a split differs"
     )
@@ -112,7 +144,7 @@ def main() -> None:
     differing = []
     for name, data_set in sets.items():
         print(f"{name}: {data_set.rule}")
-        summary = summarize(data_set, options.cache if LOADERS[name][0] is None else options.data)
+        summary = summarize(data_set, options.cache if SOURCES[name].is_rendered else options.data)
         for part, images in data_set.parts().items():
             groups = len(set(images.groups or ()))
             same = summary[part] == pinned.get(name, {}).get(part)

@@ -137,5 +137,5 @@ def missing_extra(module: str, extra: str, purpose: str = "") -> MissingExtra:
 
 def closest(word: str, options: Iterable[str], count: int = 3) -> str:
     """``did you mean 'a' or 'b'?`` for a misspelt name; an empty string when no option is similar."""
-    near = difflib.get_close_matches(word, list(options), n=count, cutoff=0.6)
+    near = difflib.get_close_matches(word, list(options), n=count, cutoff=0.6) if isinstance(word, str) else []
     return f"did you mean {' or '.join(repr(n) for n in near)}?" if near else ""

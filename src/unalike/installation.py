@@ -47,9 +47,11 @@ def _pip() -> str:
 
 def _requirement(extras: str) -> str:
     """The requirement of an installed package with extras: its file or address where it did not come from an index."""
+    from urllib.parse import unquote  # loaded for an error alone
+
     url = _recorded_url()
-    path = url.removeprefix("file://")
-    if path != url:
+    path = unquote(url.removeprefix("file://"))  # pip writes a blank as %20
+    if url.startswith("file://"):
         return f"'{path}[{extras}]'" if os.path.exists(path) else f"'unalike[{extras}]'"
     return f"'unalike[{extras}] @ {url}'" if url else f"'unalike[{extras}]'"
 

@@ -28,24 +28,28 @@ PLAIN_QUERY_KEYS = frozenset(
     )
 )
 SLASHES = r":(?:\\?/){2}"  # also as JSON escapes them
+# Texts may be of others and megabytes long. Where the end that is looked for is missing, a pattern therefore takes all in which
+# it could stand, and changes nothing: trying again from each place would take quadratic time.
 # The last "@" of a word counts: passwords are often written with an "@" or a "/" of their own.
-_PASSWORD = re.compile(rf"({SLASHES})[^\s/?#:@]*:(?!\d+[/?#])\S*@")
-_ENCODED = re.compile(r"(%3A%2F%2F)\S*(%40)", re.IGNORECASE)
+_PASSWORD = re.compile(rf"({SLASHES})[^\s/?#:@]*:(?!\d+[/?#])(?:\S*(@)|\S+)")
+_ENCODED = re.compile(r"(%(?:25)*3A(?:%(?:25)*2F|/){2})(?:\S*(%(?:25)*40)|\S+)", re.IGNORECASE)
 # A name alone is a token in these; in others (abfs, sftp) it is a container or an account.
 _TOKEN = re.compile(rf"\b((?:https?|ftp|hf|s3|gs|gcs|postgresql|milvus){SLASHES})[^\s/?#:@]+@", re.IGNORECASE)
 # USER:PASSWORD@HOST without a scheme, as libraries quote a part of an address. "C:\icon@2x.png" is a file.
-_BARE = re.compile(r"(?<![\w.%-])(?<!://)[\w.+%-]+:(?![/\\])(?!\d+[/?#])[^\s\"']*@(?=[\w\[])")
-_QUERY = re.compile(r"(://[^\s?'\"]*\?)((?:=['\"][^'\"\s]*['\"]|[^\s'\"#<>])+)")
+_BARE = re.compile(r"(?<![\w.+%-])(?<!://)[\w.+%-]+:(?![/\\])(?!\d+[/?#])(?:[^\s\"']*(@)(?=[\w\[])|[^\s\"']+)")
+_QUERY = re.compile(r"(://[^\s?'\"]*)(?:\?((?:=['\"][^'\"\s]*['\"]|[^\s'\"#<>])+))?")
 _PAIR = re.compile(r"([^&;=]+)(?:=([^&;]*))?")
 _SECRET_NAME = (
-    r"[\w-]*(?:secret|token|password|passwd|pwd|passphrase|credentials?|signature|api[_-]?key|access[_-]?key"
-    r"|account[_-]?key|private[_-]?key)(?:[_-]?(?:id|key))?|sig|authorization"
+    r"[\w-]*(?:secret|token|password|passwd|pwd|[_-]pass|passphrase|credentials?|signature|session[_-]?id|api[ _-]?key"
+    r"|(?:access|account|private|encryption|decryption)[_-]?key)(?:[_-]?(?:id|key))?|sig|authorization"
 )
 _NAMED = re.compile(
-    rf"(?<![\w-])((?:{_SECRET_NAME})['\"]?\s*[=:]\s*(?:bearer\s+|basic\s+)?)(?:(['\"])([^'\"\n]*)\2|([^\s'\"&;,()\[\]{{}}]+))",
+    rf"(?<![\w-])((?:{_SECRET_NAME})\\{{0,3}}['\"]?\s*[=:]\s*(?:bearer\s+|basic\s+)?b?)"
+    # A quoted value, the quotes escaped where it stands in a text of JSON; a text that was cut off lacks the second one.
+    r"(?:(\\{0,3}['\"])((?:(?!\2)\\.|(?!\2)[^\n])*)(\2)?|((?:[^\s'\"&;,()\[\]{}\\]|\\(?!['\"]))+))",
     re.IGNORECASE,
 )
-_OPTION = re.compile(rf"(--(?:{_SECRET_NAME})\s+)(?!-)\S+", re.IGNORECASE)
+_OPTION = re.compile(rf"(?<![\w-])(--(?:{_SECRET_NAME})\s+)(?!-)\S+", re.IGNORECASE)
 _BEARER = re.compile(r"\b((?:bearer|basic)\s+)[\w.~+/=-]{16,}", re.IGNORECASE)
 # Secrets of API keys (``serve.store.keys``); the id in the middle stays, by which a key is revoked.
 _API_KEY = re.compile(r"\b(unalike_[0-9a-f]{8}_)[\w-]{20,}")
@@ -67,10 +71,11 @@ def redact(text: str) -> str:
     text = _API_KEY.sub(rf"\1{HIDDEN}", text) if "unalike_" in text else text
     if not any(character in text for character in "@=:%") and "--" not in text:
         return text
-    text = _PASSWORD.sub(rf"\1{HIDDEN}@", text)
-    text = _TOKEN.sub(rf"\1{HIDDEN}@", _ENCODED.sub(rf"\1{HIDDEN}\2", text))
-    text = _QUERY.sub(lambda match: match[1] + _PAIR.sub(_hide_value, match[2]), text)
-    text = _NAMED.sub(_hide_named, _BARE.sub(f"{HIDDEN}@", text))
+    text = _PASSWORD.sub(lambda match: f"{match[1]}{HIDDEN}@" if match[2] else match[0], text)
+    text = _ENCODED.sub(lambda match: f"{match[1]}{HIDDEN}{match[2]}" if match[2] else match[0], text)
+    text = _TOKEN.sub(rf"\1{HIDDEN}@", text)
+    text = _QUERY.sub(lambda match: f"{match[1]}?{_PAIR.sub(_hide_value, match[2])}" if match[2] else match[0], text)
+    text = _NAMED.sub(_hide_named, _BARE.sub(lambda match: f"{HIDDEN}@" if match[1] else match[0], text))
     return _BEARER.sub(rf"\1{HIDDEN}", _OPTION.sub(rf"\1{HIDDEN}", text))
 
 
@@ -83,11 +88,11 @@ def _hide_value(pair: re.Match[str]) -> str:
 
 
 def _hide_named(match: re.Match[str]) -> str:
-    quote, value = match[2] or "", match[3] if match[2] else match[4]
+    quote, value = match[2] or "", match[3] if match[2] else match[5]
     is_prose = match[1].endswith(": ") and not quote and len(value) < SHORTEST_SECRET
     if is_prose or value.lower().strip(".") in _NOT_SECRET or value.startswith(HIDDEN):
         return match[0]
-    return f"{match[1]}{quote}{HIDDEN}{quote}"
+    return f"{match[1]}{quote}{HIDDEN}{match[4] or ''}"
 
 
 def redact_all(value: Any) -> Any:

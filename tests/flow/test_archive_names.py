@@ -90,7 +90,10 @@ def test_evaluate_inference_and_embed(tmp_path: Path) -> None:
     assert rows[0]["path"] == "query.zip!class 0/00.png"
     assert rows[0]["neighbours"][0]["reference"].startswith("reference.tar.gz!reference/class ")
     notices = (tmp_path / "evaluate" / NOTICES_FILE).read_text()
-    assert "unreadable,query.zip!class 0/broken.png,not an image of a known format" in notices
+    assert (
+        "unreadable,query.zip!class 0/broken.png,damaged or cut off: the header of this PNG file cannot be read"
+        in notices
+    )
     with np.load(tmp_path / "vectors.npz", allow_pickle=False) as content:
         assert str(content["path"][0]) == "query.zip!class 0/00.png"
     import pyarrow.parquet as pq

@@ -35,14 +35,20 @@ def run(folder: Path, processes: int, *arguments: str) -> dict:
     return read_checkpoint(newest_checkpoint(folder))
 
 
-@pytest.mark.parametrize("loss, head_epochs", [("TripletMarginLoss", 0), ("CosFaceLoss", 1)])
-def test_d14_two_processes_equal_one(tmp_path, loss, head_epochs):
-    one = run(tmp_path / "one", 1, loss, str(head_epochs))
-    two = run(tmp_path / "two", 2, loss, str(head_epochs))
+@pytest.mark.parametrize(
+    "loss, head_epochs, sampled", [("TripletMarginLoss", 0, 0), ("CosFaceLoss", 1, 0), ("CosFaceLoss", 1, 12)]
+)
+def test_d14_two_processes_equal_one(tmp_path, loss, head_epochs, sampled):
+    one = run(tmp_path / "one", 1, loss, str(head_epochs), str(sampled))
+    two = run(tmp_path / "two", 2, loss, str(head_epochs), str(sampled))
     for key, value in one["model"].items():
         assert torch.allclose(value, two["model"][key], atol=1e-5), key
     for key, value in one["training"]["objective"].items():
-        assert torch.allclose(value, two["training"]["objective"][key], atol=1e-5), key
+        other = two["training"]["objective"][key]
+        if key.endswith("_extra_state"):
+            assert sampled and value["steps"] == other["steps"] == 6
+            value, other = value["proxies"], other["proxies"]
+        assert torch.allclose(value, other, atol=1e-5), key
 
 
 def test_the_default_recipe_in_two_processes(tmp_path):

@@ -52,7 +52,7 @@ def spec(**changes: object) -> SimpleNamespace:
             validation_interval=1, checkpoint_interval=1, checkpoint_interval_unit="epoch", smooth_loss=True,
             precision="fp32", num_gpus=1, num_nodes=1, gpu_ids=[0],
             ema=SimpleNamespace(enabled=False, decay=0.9),
-            loss=SimpleNamespace(name="TripletMarginLoss", parameters={}),
+            loss=SimpleNamespace(name="TripletMarginLoss", parameters={}, sampled_classes=None), seed=0,
             miner=SimpleNamespace(name="MultiSimilarityMiner", parameters={}),
             checkpointer=SimpleNamespace(
                 monitor=None, mode=None, enable_topk=False, save_top_k=1, dirpath=None, replace_periodic=False,

@@ -19,6 +19,7 @@ from unalike.training.resume import ResumeCheckpoint, choose_seed, find_resume_c
 from unalike.training.schedule import LRSchedule
 
 STEPS, WHOLE = 3, 16
+CLASSES = 20  # of which a batch has eight
 
 
 class Shares:
@@ -44,10 +45,10 @@ def _fail_if_connected():
         os._exit(9)
 
 
-def main(folder: Path, loss: str, head_epochs: int) -> None:
+def main(folder: Path, loss: str, head_epochs: int, sampled: int | None) -> None:
     s = spec(train__freeze_batchnorm=True, train__num_epochs=2, train__head_epochs=head_epochs)
     s.train.optim.name = "SGD"
-    s.train.loss.name = loss
+    s.train.loss.name, s.train.loss.sampled_classes = loss, sampled
     s.train.miner.name = None
     atexit.register(_fail_if_connected)  # exit handlers run last in, first out: after those of launch
     fabric = make_fabric(s)
@@ -59,7 +60,7 @@ def main(folder: Path, loss: str, head_epochs: int) -> None:
     assert not find_resume_checkpoint(s, folder if fabric.is_global_zero else Path("/nowhere"), True, fabric)
     torch.manual_seed(0)
     embedder = TinyEmbedder()
-    criterion = build_criterion(s, classes=8, dim=8)
+    criterion = build_criterion(s, classes=CLASSES, dim=8)
     freezer = Freezer(embedder, s)
     statistics = embedder.trunk.low[1].running_mean
 
@@ -81,4 +82,4 @@ def main(folder: Path, loss: str, head_epochs: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]) or None)

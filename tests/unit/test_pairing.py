@@ -13,6 +13,9 @@ TESTS = UNIT.parent
 WHOLE_PACKAGE = {
     "test_layers",
     "test_benchmark_suite",
+    "test_benchmark_logistic_heads",
+    "test_benchmark_drawn_sets",
+    "test_benchmark_suite_recognition",
     "test_docs",
     "test_repository",
     "test_start_up",
@@ -20,6 +23,7 @@ WHOLE_PACKAGE = {
     "test_contributing",
     "test_deployment",
     "test_pairing",
+    "test_remedies",
     "cli/test_cli",
     "spec/test_leaves",
 }
@@ -80,7 +84,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
         ("serve.store.migrations.env", *(f"serve.store.migrations.versions.{name}" for name in ("v0001_first_tables", "v0002_galleries", "v0003_sessions", "v0004_work", "v0005_learning", "v0006_reviews_and_settings", "v0007_tasks", "v0008_shadows", "v0009_file_names"))), ("unit/serve/store/test_migration.py",)
     ),
     # Readers of folders and tables are reached through image sets.
-    **dict.fromkeys(("data.folders", "data.manifests"), ("unit/data/test_imageset.py",)),
+    "data.folders": ("unit/data/test_imageset.py",),
     # Quantization is one pipeline: its parts are tested on the same quantized networks.
     **dict.fromkeys(
         (
@@ -132,7 +136,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "metrics.open_set": ("unit/metrics/test_roc.py",),
     **dict.fromkeys(("model.dinov2", "model.timm_import"), ("unit/model/test_backbones.py",)),
     **dict.fromkeys(("model.feature_maps", "model.frozen_trunk"), ("unit/inference/test_feature_map_model.py",)),
-    **dict.fromkeys(("recognition.decision", "recognition.ranking"), ("unit/recognition/test_gallery_calibration.py",)),
+    "recognition.decision": ("unit/recognition/test_gallery_calibration.py",),
     "recognition.snapshot": ("unit/recognition/test_gallery.py",),
     "recognition.backends.protocol": ("unit/recognition/backends/test_conformance.py",),
     **dict.fromkeys(

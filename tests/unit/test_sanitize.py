@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from unalike.errors import DataError
@@ -40,6 +42,16 @@ SIGNED = "https://h.org/b/a.tar.gz?X-Amz-Credential=AKIA%2F1&X-Amz-Signature=s3c
         (f"a key unalike_0123abcd_{'s3cr3t' * 7}- was", "a key unalike_0123abcd_*** was"),
         (f"unalike_0123abcd_{'s3cr3t' * 7}-", "unalike_0123abcd_***"),
         ("train --api-key s3cr3t -v", "train --api-key *** -v"),
+        ("{'password': b's3cr3t'}", "{'password': b'***'}"),
+        ('{\\"token\\": \\"s3cr3t\\", \\"a\\": 1}', '{\\"token\\": \\"***\\", \\"a\\": 1}'),
+        ('{"password": "ab\\"s3cr3t", "a": 1}', '{"password": "***", "a": 1}'),
+        ("{'token': 'it\"s3cr3t'}", "{'token': '***'}"),
+        ('{"password": "s3cr3t and the rest was cut', '{"password": "***'),
+        ("password=ab\\cds3cr3t next", "password=*** next"),
+        ("https%3A//u%3As3cr3t%40h/x", "https%3A//***%40h/x"),
+        ("https%253A%252F%252Fu%253As3cr3t%2540h", "https%253A%252F%252F***%2540h"),
+        ("encryption_key: s3cr3t", "encryption_key: ***"),
+        ("DB_PASS=s3cr3t api key: s3cr3t", "DB_PASS=*** api key: ***"),
         ("az://c/a.tar?sv=1;sig=s3cr3t", "az://c/a.tar?sv=***;sig=***"),
         (
             "found 'https://h/a?sig=s3cr3t', then https://u:s3cr3t@h/b (twice)",
@@ -69,6 +81,17 @@ def test_secrets_are_hidden(text: str, shown: str) -> None:
 )
 def test_the_rest_stays_as_it_is(text: str) -> None:
     assert redact(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a:" * 50_000, "://" * 40_000, "%3A%2F%2F" * 15_000, "-" * 100_000 + "=", "+" * 100_000, "https://h/?" + "a=b&" * 20_000,
+     "a:b@" * 30_000, "token='" * 15_000, 'token=\\"' * 15_000, "token_" * 15_000 + "=", ":" * 100_000 + "@"],
+)  # fmt: skip
+def test_a_long_text_of_others_takes_little_time(text: str) -> None:
+    start = time.process_time()
+    redact(text)
+    assert time.process_time() - start < 5.0  # in linear time a tenth of it; in quadratic time some minutes
 
 
 def test_messages_lines_and_data_pass_through(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unalike.data.class_names import check_new_class_name, find_similar_names, normalize_class_name
 from unalike.data.decoding_fit import log_conversions
 from unalike.data.imageset import load_images
 from unalike.data.notices import Notices
@@ -155,7 +156,8 @@ def add(settings: GalleryAdd) -> dict[str, Any]:
         A description of the gallery, as plain data.
     """
     check_mandatory("gallery_add", settings)
-    address, source, label = str(settings.gallery), str(settings.source), settings.label
+    address, source = str(settings.gallery), str(settings.source)
+    label = None if settings.label is None else check_new_class_name(settings.label)
     _refuse_unchangeable(address)
     recognizer = open_recognizer(address, settings.model, runtime=settings.runtime, precision=settings.precision)
     if label is None:
@@ -174,9 +176,20 @@ def add(settings: GalleryAdd) -> dict[str, Any]:
         gallery.model_identity = gallery.model_identity.with_decoding(
             gallery.model_identity.decoding.completed(recognizer.view.decoding)
         )
+        _say_similar(labels, gallery)
         gallery.enrol(vectors_ND, labels, names)
 
     return change(address, enroll)
+
+
+def _say_similar(labels: Sequence[str], gallery: GalleryBackend) -> None:
+    """Name new classes that differ from classes of the gallery in case, blanks or invisible characters alone."""
+    classes = gallery.counts()
+    new = [label for label in dict.fromkeys(labels) if normalize_class_name(label) not in classes]
+    for group in find_similar_names(new, classes):
+        say(
+            f"classes whose names look alike stay separate: {' and '.join(map(repr, group))}; unalike gallery merge makes them one"
+        )
 
 
 def _refuse_unchangeable(address: str) -> None:
@@ -207,13 +220,21 @@ def remove(settings: GalleryRemove) -> dict[str, Any]:
 def rename(settings: GalleryRename) -> dict[str, Any]:
     """Rename the class that the section ``gallery_rename`` names; returns a description of the gallery."""
     check_mandatory("gallery_rename", settings)
-    return change(str(settings.gallery), lambda gallery: gallery.rename(str(settings.label), str(settings.new)))
+    new = check_new_class_name(settings.new)
+    return change(str(settings.gallery), lambda gallery: gallery.rename(str(settings.label), new))
 
 
 def merge(settings: GalleryMerge) -> dict[str, Any]:
     """Merge the classes that the section ``gallery_merge`` names; returns a description of the gallery."""
     check_mandatory("gallery_merge", settings)
-    return change(str(settings.gallery), lambda gallery: gallery.merge(settings.labels or (), str(settings.into)))
+    into = str(settings.into)
+
+    def merge_classes(gallery: GalleryBackend) -> None:
+        if into not in gallery.counts():
+            check_new_class_name(into)
+        gallery.merge(settings.labels or (), into)
+
+    return change(str(settings.gallery), merge_classes)
 
 
 def copy(settings: GalleryCopy, *, overwrite: bool = False) -> dict[str, Any]:

@@ -53,6 +53,7 @@ from unalike.data.ignored import find_ignored
 from unalike.errors import DataError, SpecError
 from unalike.inference.feature_map_model import FeatureMapModel
 from unalike.inference.model_files import PRETRAINED
+from unalike.numerics.arguments import check_list, check_pair, describe
 from unalike.progress import progress, say
 from unalike.spec.load import check_fields
 
@@ -119,7 +120,8 @@ class Comparer:
         section = check_fields(
             "compare", min_compared=min_compared, max_rotation=max_rotation, max_scale=max_scale, max_shift=max_shift,
             any_pose=any_pose, ignore_mask=ignore_mask,
-            ignore_boxes=None if ignore_boxes is None else [list(box) for box in ignore_boxes], align=align, lighting=lighting, tolerance=tolerance, contrast=contrast, min_area=min_area,
+            ignore_boxes=None if ignore_boxes is None else
+            [check_list("a box", box, "a pixel") for box in check_list("ignore_boxes", ignore_boxes, "a box")], align=align, lighting=lighting, tolerance=tolerance, contrast=contrast, min_area=min_area,
             margin=margin, flexible=flexible, mirror=mirror, level=level, model=None if isinstance(model, FeatureMapModel) else model, runtime=runtime,
             precision=precision, threads=threads,
         )  # fmt: skip
@@ -220,10 +222,12 @@ class Comparer:
     def compare_many(self, pairs: Iterable[tuple[ImageInput, ImageInput]]) -> Iterator[ComparisonResult | DataError]:
         """Yield the result of each pair (reference, image), or the DataError that says why there is none."""
         comparer = self
+        if not isinstance(pairs, Iterable) or isinstance(pairs, str | bytes | Path | np.ndarray):
+            raise DataError(f"pairs: {describe(pairs)}", expected="pairs (reference, image)")
         if isinstance(pairs, Sequence):  # a set that is known beforehand is decoded by one rule
             comparer = copy(self)
-            comparer.fit_decoding([image for pair in pairs for image in pair])
-        for reference, image in pairs:
+            comparer.fit_decoding([image for pair in pairs for image in check_pair(pair)])
+        for reference, image in map(check_pair, pairs):
             try:
                 yield comparer.compare(reference, image)
             except DataError as error:

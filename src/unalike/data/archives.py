@@ -7,6 +7,7 @@ whatever was killed and however many processes unpack at once.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import re
@@ -21,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from unalike.data.zip_names import ZipNames
 from unalike.errors import DataError
 from unalike.progress import say
 from unalike.sanitize import redact
@@ -42,6 +44,8 @@ MAX_HEADER_BYTES = 1 << 20  # the headers of one member of a tar file: long name
 STALE_SECONDS = 24 * 3600
 _COPY_BYTES = 1 << 20
 _MEMBER_NAME = re.compile(r"(.+?(?:\.tar|\.tar\.gz|\.tgz|\.zip))!(.+)", re.DOTALL | re.IGNORECASE)
+_NAME_ERRORS = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
+_ENCRYPTED = 1 << 0  # a flag of a member of a zip archive
 _LONG_NUMBER = re.compile(rb"\d{256}")  # longer than a file's name
 
 
@@ -265,46 +269,101 @@ def _unpack_tar(path: Path, file: io.BufferedReader, folder: Path) -> None:
     members, content = _UnpackLimit(path), _UnpackLimit(path)
     stream = _Stream(path, file, content)
     # one pass: seeking back in a compressed file means reading it again
+    duplicates = _Duplicates(path)
     with tarfile.open(fileobj=stream, mode="r|", tarinfo=CheckedMember) as tar:  # type: ignore[call-overload]
         for member in tar:
             if member.issym() or member.islnk():
-                raise _link_error(path, member.name)
+                raise _link_error(path, member)
+            if member.name.startswith("/"):  # else its first folder becomes a class
+                raise _outside_error(path, member.name)
             members.count(member.size)
+            if not member.isdir():
+                duplicates.count(folder / member.name, member.name)
             stream.allowed = member.size + MAX_HEADER_BYTES  # its content and the next one's headers
-            tar.extract(member, folder, set_attrs=False, filter="data")
+            with _named_failures(path, member.name):
+                tar.extract(member, folder, set_attrs=False, filter="data")
             tar.members = []  # else a list of all headers grows in memory
     stream.allowed = content.limit
     while stream.read(_COPY_BYTES):  # the checksum comes at the very end
         pass
+    duplicates.say()
 
 
 def _unpack_zip(path: Path, file: io.BufferedReader, folder: Path) -> None:
-    limit = _UnpackLimit(path)
+    limit, duplicates, names = _UnpackLimit(path), _Duplicates(path), ZipNames(path)
     with zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
             # some programs on Windows write backslashes, which the standard forbids
-            name = info.filename.replace("\\", "/")
+            name = names.name_of(info).replace("\\", "/")
             if stat.S_ISLNK(info.external_attr >> 16):
                 raise _link_error(path, name)
+            if info.flag_bits & _ENCRYPTED:
+                raise DataError(f"{path}: member {name!r} is encrypted", expected="a zip archive without a password",
+                                remedy="unpack it with its password, and give the folder")  # fmt: skip
             parts = [part for part in name.split("/") if part not in ("", ".")]
             if name.startswith("/") or ".." in parts or (parts and parts[0].endswith(":")):
-                raise DataError(
-                    f"{path}: member {name!r} would be written outside its folder",
-                    remedy="pack the images again, with plain relative names",
-                )
+                raise _outside_error(path, name)
             limit.count(info.file_size)
             target = folder.joinpath(*parts)
-            if name.endswith("/"):
-                target.mkdir(parents=True, exist_ok=True)
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with archive.open(info) as source, target.open("wb") as out:
-                shutil.copyfileobj(source, out, _COPY_BYTES)  # zipfile stops at the declared size
+            with _named_failures(path, name):
+                if name.endswith("/"):
+                    target.mkdir(parents=True, exist_ok=True)
+                    continue
+                duplicates.count(target, name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(info) as source, target.open("wb") as out:
+                    shutil.copyfileobj(source, out, _COPY_BYTES)  # zipfile stops at the declared size
+    duplicates.say()
+    names.say()
 
 
-def _link_error(path: Path, name: str) -> DataError:
+class _Duplicates:
+    """Counts members that stand in an archive more than once; the last of each replaces the others."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._first, self._number = path, "", 0
+
+    def count(self, target: Path, name: str) -> None:
+        """Count a member that is about to be written to ``target``."""
+        if target.is_file():
+            self._first, self._number = self._first or name, self._number + 1
+
+    def say(self) -> None:
+        """Print one line where there were any."""
+        if self._number:
+            members = "1 member" if self._number == 1 else f"{self._number} members"
+            say(f"{self._path}: {members} (the first: {self._first!r}) stood there before under the same name, and the later "
+                "one was taken, as tar does; pack it again if both are meant")  # fmt: skip
+
+
+@contextmanager
+def _named_failures(path: Path, name: str) -> Iterator[None]:
+    """While inside, failures that are due to a member's name carry it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NAME_ERRORS:
+            raise
+        raise DataError(
+            f"{path}: member {name!r}: {reason(error)}",
+            expected="names that one folder can hold, none of them both a file and a folder",
+            remedy="pack the images again",
+        ) from error
+
+
+def _outside_error(path: Path, name: str) -> DataError:
     return DataError(
-        f"{path}: member {name!r} is a link",
+        f"{path}: member {name!r} would be written outside its folder",
+        remedy="pack the images again, with plain relative names (tar -C FOLDER -cf images.tar .)",
+    )
+
+
+def _link_error(path: Path, member: str | tarfile.TarInfo) -> DataError:
+    name = member if isinstance(member, str) else member.name
+    is_hard = isinstance(member, tarfile.TarInfo) and member.islnk()
+    option = "--hard-dereference" if is_hard else "-h"
+    return DataError(
+        f"{path}: member {name!r} is a {'hard ' if is_hard else ''}link",
         expected="plain files",
-        remedy="pack it again with links followed (tar -h)",
+        remedy=f"pack it again with {'each link as a file' if is_hard else 'links followed'} (tar {option})",
     )

@@ -12,13 +12,13 @@ import contextlib
 import os
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from unalike.data import pillow
 from unalike.data.decoding import Decoding
@@ -29,7 +29,9 @@ from unalike.errors import DataError, UnreadableImage
 
 # How a caller may give an image: a file's path or content, a binary stream, an opened PIL image, or an array of shape (H, W),
 # (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA, uint8 or uint16.
-ImageInput = str | Path | bytes | BinaryIO | Image.Image | np.ndarray
+ImageInput = str | Path | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
+
+_CONTENT = (bytes, bytearray, memoryview)
 
 HEIF_SUFFIXES = frozenset((".heic", ".heif", ".hif"))
 IMAGE_SUFFIXES = frozenset(
@@ -130,8 +132,37 @@ def _decode_file_of_regions(
     return image
 
 
+def image_list(images: ImageInput | Iterable[ImageInput]) -> list[ImageInput]:
+    """One image, or several, as a list; an array of four dimensions is several.
+
+    Raises:
+        DataError: It is neither.
+    """
+    if isinstance(images, np.ndarray):
+        return [images] if images.ndim < 4 else list(images)
+    if is_image(images):
+        return [images]  # type: ignore[list-item]
+    if isinstance(images, Iterable) and not isinstance(images, Mapping):
+        return list(images)  # type: ignore[arg-type]
+    raise _no_image(images)
+
+
+def is_image(image: object) -> bool:
+    """Whether this is one image, not several and nothing else."""
+    return isinstance(image, (str, Path, *_CONTENT, Image.Image, np.ndarray)) or hasattr(image, "read")
+
+
+def _no_image(image: object) -> DataError:
+    return DataError(
+        f"an object of type {type(image).__name__} in place of an image",
+        expected="a path, the content of a file, an open binary file, a PIL image or an array uint8 (H, W, 3)",
+    )
+
+
 def upright_size(image: ImageInput) -> tuple[int, int]:
     """Read (height, width) of the upright image; of a file from its header. Raises as ``decode``."""
+    if not is_image(image):
+        raise _no_image(image)
     if isinstance(image, np.ndarray):
         picture = _from_array(image)
         return picture.height, picture.width
@@ -156,6 +187,8 @@ def _decode(
     source: ImageInput, convert: Callable[[Image.Image, Decoding, Callable[[], Image.Image]], Image.Image],
     decoding: Decoding, min_size: tuple[int, int] | None, max_pixels: int,
 ) -> Image.Image:  # fmt: skip
+    if not is_image(source):
+        raise _no_image(source)
     if isinstance(source, np.ndarray):
         array = _from_array(source)
         return convert(array, decoding, lambda: array)
@@ -169,7 +202,7 @@ def _decode(
                 with pillow.reopen(source) as copy:  # reading it would leave its high bytes alone
                     return _convert(copy, convert, decoding, lambda: pillow.reopen(source))
             return _convert(source, convert, decoding, lambda: pillow.reopen(source))
-        file: str | Path | bytes | BinaryIO = source
+        file: pillow.Source = source
         with pillow.open_file(file) as image:
             width, height = image.size
             if width * height > max_pixels:
@@ -238,7 +271,7 @@ def name_of(image: ImageInput) -> str:
         return "an array"
     if isinstance(image, Image.Image):
         return str(getattr(image, "filename", "") or "an opened image")
-    return "image bytes" if isinstance(image, bytes) else str(getattr(image, "name", "image bytes"))
+    return "image bytes" if isinstance(image, _CONTENT) else str(getattr(image, "name", "image bytes"))
 
 
 class ErrorsNamed:
@@ -260,6 +293,10 @@ class ErrorsNamed:
             raise UnreadableImage(f"{name}: {error.found}", expected=error.expected, remedy=error.remedy) from error
         if isinstance(error, DataError):
             return
+        if _is_path(self._image):
+            raise UnreadableImage(
+                f"{name}: the name of a file as bytes", expected="its content, or the name as text"
+            ) from error
         raise UnreadableImage(f"{name}: {'an empty file' if _is_empty(self._image) else _reason(error)}") from error
 
 
@@ -267,7 +304,11 @@ def _is_empty(image: ImageInput) -> bool:
     if isinstance(image, str | Path):
         with contextlib.suppress(OSError):
             return os.path.getsize(image) == 0
-    return isinstance(image, bytes) and not image
+    return isinstance(image, _CONTENT) and not image
+
+
+def _is_path(image: ImageInput) -> bool:
+    return isinstance(image, bytes) and 0 < len(image) < 4096 and b"\0" not in image and os.path.exists(image)
 
 
 def _reason(error: Exception) -> str:
@@ -275,8 +316,6 @@ def _reason(error: Exception) -> str:
         return "no such file"
     if isinstance(error, PermissionError):
         return "not permitted to read it"
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image of a known format"
     if isinstance(error, struct.error | IndexError | EOFError):
         return "damaged: its data end early"
     if isinstance(error, LookupError | TypeError | AttributeError):

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile
 
+from unalike.data import pillow
+
 FULL_16 = 65535.0
 # Raw mode -> the one that reads the low byte of each value.
 _LOW_BYTE = {
@@ -74,7 +76,7 @@ def read_values(image: Image.Image, reopen: Callable[[], Image.Image]) -> np.nda
 
 def gray_values(image: Image.Image) -> np.ndarray:
     """The values (H, W) of a gray image, read in strips: all at once Pillow would copy them twice."""
-    image.load()
+    pillow.load(image)
     width, height = image.size
     rows = max(1, STRIP_VALUES // width)
     strips = (np.asarray(image.crop((0, top, width, min(top + rows, height)))) for top in range(0, height, rows))
@@ -96,7 +98,7 @@ def _load_as(image: Image.Image, raw_mode: str) -> np.ndarray:
         tiles.append(ImageFile._Tile(tile[0], tile[1], tile[2], new_arguments))
     image.tile = tiles
     with image:
-        image.load()
+        pillow.load(image)
         return np.asarray(image)
 
 

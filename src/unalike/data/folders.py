@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from unalike.data.class_names import check_class_name, normalize_class_name
 from unalike.data.decode import IMAGE_SUFFIXES
 from unalike.data.notices import Notices
 from unalike.errors import DataError
@@ -30,11 +30,6 @@ class FolderListing:
 def is_image(name: str) -> bool:
     """Whether the name has the suffix of a supported image format."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
-
-
-def normalize_class_name(text: str) -> str:
-    """Normalize a class name to NFC: macOS decomposes umlauts, and one class must have one name on every platform."""
-    return unicodedata.normalize("NFC", text)
 
 
 def list_folder(root: Path, notices: Notices) -> FolderListing:
@@ -152,7 +147,7 @@ class ClassMap:
                 # every scalar as text: a folder named 007 or no must keep its name
                 content = yaml.load(text, Loader=yaml.BaseLoader)
             if isinstance(content, Mapping) and all(isinstance(v, str) for v in content.values()):
-                pairs = {normalize_class_name(k): normalize_class_name(v) for k, v in content.items()}
+                pairs = {normalize_class_name(k): _class_of_map(path, k, v) for k, v in content.items()}
                 return cls(by_name=pairs, path=str(path))
             if isinstance(content, list) and all(isinstance(v, str) for v in content):
                 text = "\n".join(content)
@@ -193,3 +188,11 @@ class ClassMap:
                 if name not in self.by_name:
                     notices.add("unmapped-class", name)
         return {name: self.by_name.get(name, name) or name for name in folders}
+
+
+def _class_of_map(path: str | Path, folder: str, name: str) -> str:
+    """The class of a folder in a class map; empty where the folder's own name is meant."""
+    try:
+        return check_class_name(name) if name.strip() else ""
+    except DataError as error:
+        raise DataError(f"class map {path}: {folder}: {error.found}", expected=error.expected) from error

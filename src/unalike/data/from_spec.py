@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from unalike.data.class_names import find_similar_names
 from unalike.data.imageset import ImageSet, align_labels, load_images
 from unalike.data.notices import Notices
 from unalike.data.splits import (
@@ -186,11 +187,14 @@ def _refuse_disjoint(reference: ImageSet, query: ImageSet) -> None:
             raise DataError(f"{reference.source} holds one image a class", expected="two, as it is its own reference",
                             remedy="name a query set of other images")  # fmt: skip
     elif not set(_class_names(reference)) & set(_class_names(query)):
+        similar = find_similar_names(_class_names(reference), _class_names(query))
         raise DataError(
             f"reference ({reference.source}: {', '.join(_class_names(reference)[:3])}, ...) and query ({query.source}: "
             f"{', '.join(_class_names(query)[:3])}, ...) have no class in common",
             expected="the query's classes among the reference's",
-            remedy="check dataset.val_dataset and dataset.class_from",
+            remedy=f"their names differ in case, blanks or invisible characters: {' and '.join(map(repr, similar[0]))}"
+            if similar
+            else "check dataset.val_dataset and dataset.class_from",
         )
 
 
@@ -267,6 +271,8 @@ def load_evaluation_sets(
         query_rows = _split_rows(reference, (*QUERY_SPLITS, "test"))
         if reference_rows is not None and query_rows is not None:
             reference, query = reference_rows, query_rows
+    for group in find_similar_names({*_class_names(reference), *_class_names(query)}):
+        notices.add("similar-classes", " and ".join(map(repr, sorted(group))))
     reference, query = align_labels(reference, query)
     _refuse_disjoint(reference, query)
     return reference, query

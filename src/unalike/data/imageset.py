@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,18 +18,23 @@ from pathlib import Path
 import numpy as np
 
 from unalike.data.archives import ARCHIVE_SUFFIXES, is_archive, split_member, unpack_source
+from unalike.data.class_names import find_similar_names, normalize_class_name
 from unalike.data.decode import IMAGE_SUFFIXES
-from unalike.data.folders import ClassMap, PathParts, is_image, list_folder, normalize_class_name, skip_wrapper_folders
-from unalike.data.manifests import MANIFEST_SUFFIXES, read_manifest
+from unalike.data.folders import ClassMap, PathParts, is_image, list_folder, skip_wrapper_folders
+from unalike.data.manifests import MANIFEST_SUFFIXES, plain_split, read_manifest, select_distinct_rows
 from unalike.data.notices import Notices
 from unalike.data.regions import image_file
 from unalike.data.split_folders import notice_split_folders
 from unalike.errors import DataError, SpecError, closest
 from unalike.sanitize import redact
 from unalike.storage.fetch import local_path, uri_of
-from unalike.storage.outside_files import path_remedy, require_file
+from unalike.storage.outside_files import expand_home, is_file_address, missing_reason, path_remedy, require_file
 
 __all__ = ["CLASS_FROM", "IMAGE_SUFFIXES", "ImageSet", "align_labels", "load_images", "resolve_source"]
+MAX_LOOKED_FOR = 20  # missing files of a manifest that are looked for in another case
+_QUOTED = re.compile(r"(?:^|[/\\])['\"`‘’“”„«»][^/\\]|[^/\\]['\"`‘’“”«»]$")
+# What programs write for a value that is missing; a class may have such a name (NA is Namibia), seldom by intention.
+MISSING_VALUES = ("nan", "NaN", "NA", "N/A", "<NA>", "None", "none", "null", "NULL", "NaT")
 CLASS_FROM = ("top", "leaf", "path")
 # Suffixes of files that users give in place of images -> what to do with them.
 _OTHER_KINDS = {
@@ -41,7 +47,17 @@ _OTHER_KINDS = {
         ".webm",
         ".m4v",
     ): "write frames of the video as images, such as: ffmpeg -i VIDEO -r 1 FOLDER/%05d.jpg",
-    (".rar", ".7z", ".gz", ".bz2", ".xz"): "unpack it, and give the folder",
+    (".rar", ".7z", ".gz", ".bz2", ".xz", ".zst", ".lz4", ".br"): "unpack it, and give what was in it",
+    (
+        ".txt",
+        ".json",
+        ".jsonl",
+        ".lst",
+        ".list",
+        ".yaml",
+        ".yml",
+        ".xml",
+    ): "write a table as .csv: a line path,label, then one row an image",
     (".cr2", ".cr3", ".nef", ".arw", ".dng", ".svg", ".pdf", ".psd"): "convert it to PNG, TIFF or JPEG",
 }
 
@@ -190,6 +206,11 @@ def load_images(
     if labeled:
         for label in np.flatnonzero(images.counts() == 1):
             own_notices.add("class-of-one", images.classes[label])
+        for class_name in images.classes:
+            if class_name in MISSING_VALUES:
+                own_notices.add("missing-values", class_name)
+        for group in find_similar_names(images.classes):
+            own_notices.add("similar-classes", " and ".join(map(repr, sorted(group))))
     if notices is None:
         own_notices.say()
     return images
@@ -201,8 +222,8 @@ def resolve_source(source: str | Path, cache_dir: Path | None = None) -> Path:
     Raises DataError where there is nothing.
     """
     text = str(source)
-    if text.startswith("file://"):
-        return resolve_source(text.partition("://")[2])
+    if is_file_address(text):
+        text = str(expand_home(text))
     if not text:
         raise DataError("no data given", expected="a folder, an archive, a manifest, an image or an address of one")
     member = None if os.path.lexists(image_file(text)) else split_member(text)
@@ -291,11 +312,15 @@ def _from_manifest(
     split: str | None,
     cache_dir: Path | None,
 ) -> ImageSet:
-    rows = read_manifest(path, columns=columns, labeled=labeled, uri=uri_of(source), cache_dir=cache_dir)
+    rows = read_manifest(
+        path, columns=columns, labeled=labeled, uri=uri_of(source), cache_dir=cache_dir, notices=notices
+    )
+    rows = select_distinct_rows(rows if labeled else replace(rows, labels=("",) * len(rows.paths)), notices)
     source = redact(source)
     exists_N = np.array([os.path.isfile(image_file(p)) for p in rows.paths], bool)
-    for i in np.flatnonzero(~exists_N):
-        notices.add("missing", rows.paths[i])
+    for number, i in enumerate(np.flatnonzero(~exists_N)):
+        reason = missing_reason(image_file(rows.paths[i])) if number < MAX_LOOKED_FOR else ""
+        notices.add("missing", rows.paths[i], reason)
     if not exists_N.any():
         raise DataError(
             f"{source}: none of its {len(exists_N)} files exists, first {rows.paths[0]}",
@@ -317,13 +342,17 @@ def _from_manifest(
         return images
     if images.splits is None:
         raise DataError(f"{source}: no split column, asked for split {split!r}")
-    in_split = np.array([s == split for s in images.splits], bool)
+    in_split = np.array([s == plain_split(split) for s in images.splits], bool)
     if not in_split.any():
         raise DataError(f"{source}: no row of split {split!r}", expected=" or ".join(sorted(set(images.splits))))
     return images.select(in_split)
 
 
 def _foreign_path_remedy(path: str) -> str:
+    if reason := missing_reason(image_file(path)):
+        return reason
+    if _QUOTED.search(path):
+        return "its paths have quotation marks around them, which are taken as part of the name: remove them"
     if "\\" in path and os.sep == "/":
         return "its paths are of Windows (backslashes): write them relative to the table, with /"
     return "is the table in the folder that its paths are relative to?"

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import posixpath
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from unalike.data.archives import split_member, unpack_source
+from unalike.data.box_columns import BoxColumns, find_box_columns, find_partial_box
+from unalike.data.class_names import check_new_class_name, plain_name
 from unalike.data.decode import IMAGE_SUFFIXES
+from unalike.data.notices import Notices
 from unalike.data.regions import image_file, parse_box, region_name
 from unalike.data.tables import Table, read_table
 from unalike.errors import DataError, closest
@@ -25,6 +30,18 @@ MANIFEST_SUFFIXES = (".csv", ".tsv", ".parquet")
 COLUMNS = {name: name for name in ("path", "label", "split", "group", "x", "y", "width", "height")}
 BOX = ("x", "y", "width", "height")
 MAX_ROWS_NAMED = 3
+SPREADSHEET_ERRORS = ("#N/A", "#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#NUM!", "#NULL!", "#NV", "#BEZUG!", "#WERT!")
+# Names that other tools give to columns, as ``plain_name`` makes them; named in a remedy, never taken by themselves.
+_OTHER_NAMES = {
+    "path": ("file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "imagepath", "img", "img_path",
+             "image_name", "image_file", "image_id", "uri", "url"),
+    "label": ("class", "class_name", "classname", "category", "category_name", "target", "labels", "label_name",
+              "species", "name", "y"),
+    "split": ("subset", "set", "fold", "partition"),
+    "group": ("groups", "series", "scene", "part"),
+}  # fmt: skip
+# Values of the split column that this program looks for, in whatever case a table has them.
+SPLITS = ("train", "val", "valid", "validation", "test", "query", "reference")
 
 
 @dataclass(frozen=True)
@@ -48,41 +65,55 @@ def read_manifest(
     labeled: bool = True,
     uri: str = "",
     cache_dir: Path | None = None,
+    notices: Notices | None = None,
 ) -> ManifestRows:
     """Read a manifest.
 
     Args:
         path: A local file. Relative paths in it are relative to its folder.
-        columns: Column names by the keys of ``COLUMNS``. Columns that are named here must exist.
+        columns: Column names by the keys of ``COLUMNS``. Columns that are named here must exist. None: the caller has no
+            setting for them, so that no remedy may name one.
         labeled: Whether every row needs a label. A path is always needed.
         uri: Where the manifest was fetched from; relative paths are then relative to that and are fetched.
         cache_dir: Where fetched files are kept.
+        notices: Receives columns of boxes that are read by other names, or not at all.
 
     Raises:
         DataError: A missing column, an empty cell, no rows; rows are counted from 1 below the header.
         MissingExtra: Parquet without pyarrow.
     """
     names = _column_names(columns)
-    table = read_table(path, list(names.values()), path_columns=() if uri else (names["path"],))
+    boxes: list[BoxColumns] = []
+
+    def choose(header: Sequence[str]) -> list[str]:
+        boxes.extend(_box_columns(path, names, header, notices))
+        return [*(names[key] for key in COLUMNS if key not in BOX), *(name for box in boxes for name in box.names)]
+
+    table = read_table(path, choose, path_columns=() if uri else (names["path"],))
     required = ["path", *(["label"] if labeled else [])]
-    required += [key for key in COLUMNS if names[key] != COLUMNS[key] and key not in required]
+    own_box = any(names[key] != key for key in BOX)  # then all four must exist
+    required += [key for key in COLUMNS if key not in required and (names[key] != key or own_box and key in BOX)]
     for key in required:
         if names[key] not in table.columns:
             raise DataError(
                 f"{path}: no column {names[key]!r} among {shorten(', '.join(table.names)) or 'none'}",
                 expected=f"a column {names[key]!r}",
-                remedy=_column_remedy(key, names[key], table.names),
+                remedy=_column_remedy(key, names[key], table.names, has_setting=columns is not None),
             )
         if key in ("path", "label"):
             _refuse_empty_cells(path, names[key], table.columns[names[key]])
+        if key == "label":
+            _check_labels(path, names[key], table.columns[names[key]])
     cells = table.columns[names["path"]]
     if not cells:
         raise DataError(f"{path}: no rows", expected="one row an image, or one an object with the columns "
                         + ", ".join(BOX))  # fmt: skip
     paths = _local_paths(path, cells, uri, cache_dir)
     splits, groups = table.columns.get(names["split"]), table.columns.get(names["group"])
-    if all(names[key] in table.columns for key in BOX):  # else width and height may be those of the image
-        regions = _regions(path, paths, table, [names[key] for key in BOX])
+    if splits is not None:
+        splits = [plain_split(name) for name in splits]
+    if boxes:
+        regions = _regions(path, paths, table, boxes[0])
         if groups is None and regions != paths:
             groups = [str(file) for file in paths]  # objects of one image belong together
         paths = regions
@@ -94,17 +125,71 @@ def read_manifest(
     )
 
 
-def _regions(path: Path, paths: tuple[Path, ...], table: Table, columns: Sequence[str]) -> tuple[Path, ...]:
+def select_distinct_rows(rows: ManifestRows, notices: Notices) -> ManifestRows:
+    """Take each of several equal rows once, and name images that have more than one label or split.
+
+    Both rows of an image with two labels stay, as a copy of it in two class folders does: which is wrong cannot be told.
+    """
+    columns = [column for column in (rows.paths, rows.labels, rows.splits, rows.groups) if column is not None]
+    first_rows: dict[tuple[object, ...], int] = {}
+    for index, row in enumerate(zip(*columns, strict=True)):
+        if first_rows.setdefault(row, index) != index:
+            notices.add("repeated-row", rows.paths[index])
+    for kind, values in (
+        ("several-labels", rows.labels), ("several-splits", rows.splits or ()), ("several-groups", rows.groups or ()),
+    ):  # fmt: skip
+        by_path: dict[Path, dict[str, None]] = {}
+        for image, value in zip(rows.paths, values, strict=False):
+            by_path.setdefault(image, {})[value] = None
+        for image, names in by_path.items():
+            if len(names) > 1:
+                notices.add(kind, image, " and ".join(map(repr, names)))
+    if len(first_rows) == len(rows.paths):
+        return rows
+    indices = list(first_rows.values())
+    return ManifestRows(
+        tuple(rows.paths[i] for i in indices),
+        tuple(rows.labels[i] for i in indices),
+        None if rows.splits is None else tuple(rows.splits[i] for i in indices),
+        None if rows.groups is None else tuple(rows.groups[i] for i in indices),
+    )
+
+
+def plain_split(name: str) -> str:
+    """The name of a split in lower case, where it is one of ``SPLITS``; any other as it is."""
+    return name.casefold() if name.casefold() in SPLITS else name
+
+
+def _box_columns(
+    path: Path, names: Mapping[str, str], header: Sequence[str], notices: Notices | None
+) -> list[BoxColumns]:
+    """The columns of boxes, or none; those that are named otherwise than ``BOX``, or are incomplete, go to ``notices``."""
+    own = (names["x"], names["y"], names["width"], names["height"])
+    if own != BOX or {plain_name(name) for name in BOX} <= {plain_name(name) for name in header}:
+        return [BoxColumns(own)]  # the user's own must exist
+    columns = find_box_columns(header)
+    if columns is not None:
+        if notices is not None:
+            notices.add("box-columns", path, f"{', '.join(columns.names)}; rename them if they are no boxes in pixels")
+        return [columns]
+    partial = find_partial_box(header)
+    if partial and notices is not None:
+        notices.add("partial-box", path, f"{shorten(', '.join(partial))}; expected {', '.join(BOX)}, or xmin, ymin, xmax, ymax, "
+                    "in pixels")  # fmt: skip
+    return []
+
+
+def _regions(path: Path, paths: tuple[Path, ...], table: Table, columns: BoxColumns) -> tuple[Path, ...]:
     """The regions of images that the box columns name; the images themselves in rows without a box."""
     regions = []
-    boxes = zip(*(table.columns[name] for name in columns), strict=True)
+    boxes = zip(*(table.columns[name] for name in columns.names), strict=True)
     for number, (file, cells) in enumerate(zip(paths, boxes, strict=True), 1):
         try:
-            box = parse_box(cells)
+            box = parse_box(cells, columns.to_sizes)
         except ValueError as error:
             raise DataError(
                 f"{path}: row {number}, box {shorten(', '.join(cells))}: {error}",
-                expected="x, y, width, height in pixels of the upright image, or four empty cells for all of it",
+                expected=f"{', '.join(columns.names)} in pixels of the upright image, or four empty cells for all of it",
             ) from error
         regions.append(file if box is None else region_name(file, box))
     return tuple(regions)
@@ -117,11 +202,30 @@ def _column_names(columns: Mapping[str, str] | None) -> dict[str, str]:
     return {**COLUMNS, **(columns or {})}
 
 
-def _column_remedy(key: str, name: str, names: Sequence[str]) -> str:
-    """What to do where a table has no column of a name."""
+def _column_remedy(key: str, name: str, names: Sequence[str], *, has_setting: bool) -> str:
+    """What to do where a table has no column of a name.
+
+    Args:
+        key: The key of ``COLUMNS``.
+        name: The name that was looked for.
+        names: The columns of the table.
+        has_setting: Whether the caller takes ``dataset.manifest_columns``.
+    """
     if any(os.path.splitext(image_file(name))[1].lower() in IMAGE_SUFFIXES for name in names):  # the header is a row
         return "its first line names an image: write a line of column names above it, such as path,label"
-    return closest(name, names) or f"say which column it is: dataset.manifest_columns.{key}=NAME"
+    if len(names) == 1 and key in names[0].lower():
+        return (
+            "separate the columns by comma, semicolon, tab or |, or write the separator in a first line such as sep=;"
+        )
+    if name != key:  # the user's own name
+        return closest(name, names) or f"name one of its columns in dataset.manifest_columns.{key}"
+    near = [
+        other for word in _OTHER_NAMES.get(key, ()) for other in names if plain_name(other).replace(" ", "_") == word
+    ]
+    near = near or difflib.get_close_matches(name, names, n=1)
+    if has_setting:
+        return f"say which column it is: dataset.manifest_columns.{key}={near[0] if near else 'NAME'}"
+    return f"rename the column {near[0]!r} to {key!r}" if near else f"rename the column that holds it to {key!r}"
 
 
 def _refuse_empty_cells(path: Path, column: str, values: Sequence[str]) -> None:
@@ -134,12 +238,26 @@ def _refuse_empty_cells(path: Path, column: str, values: Sequence[str]) -> None:
         )
 
 
+def _check_labels(path: Path, column: str, labels: Sequence[str]) -> None:
+    """Raise DataError for the first row whose label shows nothing or has control characters."""
+    for label in dict.fromkeys(labels):
+        try:
+            if label in SPREADSHEET_ERRORS:
+                raise DataError(f"{label}, the error of a formula in a spreadsheet", expected="the name of a class")
+            check_new_class_name(label)
+        except DataError as error:
+            raise DataError(f"{path}: column {column!r}, row {labels.index(label) + 1}: {error.found}", expected=error.expected,
+                            remedy="correct that label") from error  # fmt: skip
+
+
 def _local_paths(path: Path, values: Sequence[str], uri: str, cache_dir: Path | None) -> tuple[Path, ...]:
     """The local path of each row's file; remote files are fetched together, archives of ``archive!member`` unpacked."""
     base = split_address(uri)
     addresses, members = [], []
     for number, value in enumerate(values, 1):
         address = uri_of(value)
+        with _row_named(path, number):
+            expand_home(value)
         if not address and uri and not expand_home(value).is_absolute():
             value = value.replace("\\", "/")
             inner = posixpath.normpath(posixpath.join(posixpath.dirname(base.path).lstrip("/"), value))
@@ -156,6 +274,15 @@ def _local_paths(path: Path, values: Sequence[str], uri: str, cache_dir: Path | 
         folders[member[0]] / member[1] if member else local_files[address] if address else find_file(path.parent, value)
         for address, member, value in zip(addresses, members, values, strict=True)
     )
+
+
+@contextmanager
+def _row_named(path: Path, number: int) -> Iterator[None]:
+    """While inside, let an error of an address name its row."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{path}: row {number}: {error.found}", expected=error.expected, remedy=error.remedy) from error
 
 
 def find_file(folder: Path, value: str) -> Path:

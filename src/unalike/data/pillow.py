@@ -21,6 +21,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from unalike.data.completeness import check_complete
+from unalike.data.foreign_files import PREFIX, describe
 from unalike.data.jpeg import START as JPEG_START
 from unalike.data.jpeg import load_complete
 from unalike.errors import UnreadableImage, missing_extra
@@ -33,10 +35,12 @@ _PLUGINS = {
 }  # fmt: skip
 # Brands of ISO media files, which follow "ftyp" at byte 8.
 _HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
-_PREFIX = 16
+_PREFIX = 16  # bytes by which readers know their format
 MAX_TILE_PIXELS = 1 << 27  # while an image is read; Pillow refuses tiles of more than twice as many pixels
 _HEADER_ERRORS = (SyntaxError, IndexError, TypeError, struct.error)
-Source = str | Path | bytes | BinaryIO
+# Formats known by two bytes or by a number, as other files have them too.
+_SHORT_MAGIC = ("BMP", "DIB", "PPM")
+Source = str | Path | bytes | bytearray | memoryview | BinaryIO
 
 
 def open_file(source: Source) -> Image.Image:
@@ -46,8 +50,8 @@ def open_file(source: Source) -> Image.Image:
         source: A path, the file's content, or a binary stream that can be rewound.
 
     Raises:
-        UnidentifiedImageError: Not an image of a known format.
-        UnreadableImage: A HEIC image without the extra that reads it.
+        UnidentifiedImageError: Not an image of a known format, or a damaged header.
+        UnreadableImage: A file of another kind that is named, or a HEIC image without the extra that reads it.
         Exception: Whatever Pillow raises on damaged headers.
     """
     if isinstance(source, bytes | bytearray | memoryview):
@@ -99,20 +103,36 @@ def _open_stream(stream: Any, name: str, *, is_own: bool) -> Image.Image:
 
 
 def _identify(stream: Any, name: str) -> ImageFile.ImageFile:
-    prefix = stream.read(_PREFIX)
+    prefix, damaged = stream.read(_PREFIX), ""
+    if not isinstance(prefix, bytes):
+        raise UnreadableImage("a stream of text", expected="a binary one", remedy='open(path, "rb")')
     if prefix.startswith(JPEG_START):
         return _open_jpeg(stream, name)
-    for accept, create in _readers():
-        if accept(prefix) is True:  # a text says that this build of Pillow cannot read the format
-            stream.seek(0)
-            try:
-                return create(stream, name)
-            except _HEADER_ERRORS:
-                continue
+    for format_name, accept, create in _readers():
+        if not _accepts(accept, prefix):
+            continue
+        stream.seek(0)
+        try:
+            return create(stream, name)
+        except _HEADER_ERRORS:
+            damaged = damaged or format_name
     if prefix[4:8] == b"ftyp" and prefix[8:12] in _HEIF_BRANDS:
         stream.seek(0)
         return _open_heif(stream)
+    stream.seek(0)
+    foreign = describe(stream.read(PREFIX))
+    if foreign is not None:
+        raise UnreadableImage(f"not an image of a known format but {foreign[0]}", remedy=foreign[1])
+    if damaged and damaged not in _SHORT_MAGIC:
+        raise _damaged_header(damaged)
     raise UnidentifiedImageError("not an image of a known format")
+
+
+def _accepts(accept: Callable[[bytes], Any], prefix: bytes) -> bool:
+    try:
+        return accept(prefix) is True  # a text says that this build of Pillow cannot read the format
+    except (IndexError, struct.error):  # shorter than any header
+        return False
 
 
 def _open_jpeg(stream: Any, name: str) -> ImageFile.ImageFile:
@@ -122,19 +142,23 @@ def _open_jpeg(stream: Any, name: str) -> ImageFile.ImageFile:
     try:
         return JpegImageFile(stream, name)  # of several pictures (MPO) the first
     except _HEADER_ERRORS as error:
-        raise UnidentifiedImageError("not an image of a known format") from error
+        raise _damaged_header("JPEG") from error
+
+
+def _damaged_header(format_name: str) -> UnidentifiedImageError:
+    return UnidentifiedImageError(f"damaged or cut off: the header of this {format_name} file cannot be read")
 
 
 @functools.cache
-def _readers() -> tuple[tuple[Callable[[bytes], Any], Callable[..., ImageFile.ImageFile]], ...]:
-    """(accepts a file's first bytes, opens it) of each format that Pillow registers."""
+def _readers() -> tuple[tuple[str, Callable[[bytes], Any], Callable[..., ImageFile.ImageFile]], ...]:
+    """(name, accepts a file's first bytes, opens it) of each format that Pillow registers."""
     import importlib
 
     readers = []
     for name, module in _PLUGINS.items():
         importlib.import_module(f"PIL.{module}")
         create, accept = Image.OPEN[name]
-        readers.append((accept or (lambda _: True), create))
+        readers.append((name, accept or (lambda _: True), create))
     return tuple(readers)
 
 
@@ -150,20 +174,31 @@ def _open_heif(stream: Any) -> ImageFile.ImageFile:
 
 
 def load(image: Image.Image) -> None:
-    """Read the pixels of an opened image; a JPEG file must be complete."""
+    """Read the pixels of an opened image; its file must be complete, as far as this can be seen."""
     from PIL.JpegImagePlugin import JpegImageFile
 
-    if type(image) is JpegImageFile and image.tile and image.fp is not None:
-        stream = image.fp
-        stream.seek(0)
-        content = stream.read()
+    if not isinstance(image, ImageFile.ImageFile) or image.fp is None or not _is_pending(image):
+        image.load()
+        return
+    stream: Any = image.fp
+    position = stream.tell()
+    stream.seek(0)
+    content = stream.read()
+    if type(image) is JpegImageFile:
         try:
             load_complete(image, content)
         finally:
             if image._exclusive_fp:
                 stream.close()
         return
+    check_complete(image, content)
+    stream.seek(position)
     image.load()
+
+
+def _is_pending(image: ImageFile.ImageFile) -> bool:
+    """Whether pixels of an opened file are still to be read; the readers of WebP, AVIF and HEIC have no tiles until then."""
+    return bool(image.tile) or image._im is None
 
 
 # ---- settings of the process ----

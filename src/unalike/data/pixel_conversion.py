@@ -83,7 +83,7 @@ def _to_8_bits(image: Image.Image, decoding: Decoding, reopen: Reopen) -> Image.
     if limits is None:
         limits = format_range_of(values_HWC)
         say(f"an image of more than 8 bits was read by {limits[0]:g} to {limits[1]:g}, as the range of its set is not known: "
-            "set dataset.decoding.range", once=True)  # fmt: skip
+            "a training takes it as dataset.decoding.range", once=True)  # fmt: skip
     colors = values_HWC.shape[2] - (values_HWC.shape[2] in (2, 4))
     pixels_HWC = scale_to_8_bits(values_HWC[..., :colors], limits)
     if colors < values_HWC.shape[2]:

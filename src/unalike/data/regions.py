@@ -10,7 +10,7 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -121,20 +121,32 @@ def group_by_file(paths: Sequence[str | Path], largest: int) -> list[list[int]]:
     return groups
 
 
-def parse_box(cells: tuple[str, str, str, str]) -> Box | None:
-    """Parse the cells of x, y, width and height, in pixels, rounded; four empty cells are the whole image (None).
+Numbers = tuple[float, float, float, float]
+
+
+def parse_box(cells: Sequence[str], to_sizes: Callable[[Numbers], Numbers] | None = None) -> Box | None:
+    """Parse the four cells of a box, in pixels, rounded; four empty cells are the whole image (None).
+
+    Args:
+        cells: x, y, width and height, or what ``to_sizes`` makes them of.
+        to_sizes: Makes (x, y, width, height) of the four numbers (``data.box_columns``).
 
     Raises:
         ValueError: Not four numbers, or a box without area; the text says what is wrong.
     """
     if not any(cells):
         return None
+    if not all(cells):
+        raise ValueError("some of its four cells are empty")
+    if any("_" in cell for cell in cells):
+        raise ValueError("a number with an underscore")
     numbers = [float(cell.replace(",", ".")) for cell in cells]  # a decimal comma, in a table with semicolons
     if not all(math.isfinite(number) and abs(number) <= _MAX_COORDINATE for number in numbers):
         raise ValueError("a number that is no pixel")
-    x, y, width, height = numbers
+    first, second, third, fourth = numbers
     if max(map(abs, numbers)) <= 1 and not all(number.is_integer() for number in numbers):
         raise ValueError("fractions of the image, not pixels")
+    x, y, width, height = to_sizes((first, second, third, fourth)) if to_sizes else (first, second, third, fourth)
     left, top, right, bottom = (max(0, round(side)) for side in (x, y, x + width, y + height))
     if right <= left or bottom <= top:
         raise ValueError("no area inside of the image")

@@ -17,7 +17,8 @@ from itertools import groupby
 from typing import Any, BinaryIO
 
 from unalike.data.archives import CheckedMember
-from unalike.data.folders import is_image, normalize_class_name
+from unalike.data.class_names import normalize_class_name
+from unalike.data.folders import is_image
 from unalike.errors import DataError
 from unalike.storage.filesystems import is_hidden
 

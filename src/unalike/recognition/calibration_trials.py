@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unalike.data.class_names import check_class_name
 from unalike.errors import DataError
 from unalike.recognition.backends.protocol import GalleryBackend
 from unalike.recognition.ranking import VOTERS, check_vectors, rank_classes
@@ -186,7 +187,7 @@ def _image_trials(
     gallery: GalleryBackend, snapshot: GallerySnapshot, rule: str, k: int, images: tuple[np.ndarray, Sequence[str]]
 ) -> tuple[UnknownTrials | None, KnownTrials | None]:
     """Trials with further images: of classes that are not enrolled, and of classes that are."""
-    vectors_QD, labels = check_vectors(images[0], gallery.dim), list(images[1])
+    vectors_QD, labels = check_vectors(images[0], gallery.dim), [check_class_name(label) for label in images[1]]
     if len(vectors_QD) != len(labels):
         raise DataError(f"{len(vectors_QD)} vectors and {len(labels)} labels", expected="as many each")
     if not len(labels):

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unalike.data.folders import normalize_class_name
+from unalike.data.class_names import check_class_name, normalize_class_name
 from unalike.errors import DataError, ModelError, closest
+from unalike.numerics.arguments import check_count, check_list
 from unalike.recognition.backends.protocol import GalleryBackend
 from unalike.recognition.change_application import Codes, apply_change, class_codes, sharing_undone
 from unalike.recognition.decision import GalleryCalibration
@@ -33,6 +34,7 @@ from unalike.recognition.gallery_change import (
     Removal,
     Renaming,
     checked_enrollment,
+    checked_removal,
     merge_enrollments,
 )
 from unalike.recognition.gallery_file import GalleryFile, read_gallery_file, write_gallery_file
@@ -57,7 +59,7 @@ class Gallery(GalleryBackend):
     """
 
     def __init__(self, dim: int, model_identity: ModelIdentity | None = None, *, half: bool = False) -> None:
-        snapshot = GallerySnapshot.empty(dim, half)
+        snapshot = GallerySnapshot.empty(check_count("the width of a gallery's vectors", dim), half)
         self._state = SnapshotView(snapshot, None, model_identity or ModelIdentity())
         self._codes: Codes = {}
         self._lock = threading.RLock()  # one thread changes it at a time; none waits to read it
@@ -192,6 +194,7 @@ class Gallery(GalleryBackend):
         Raises:
             DataError: there is no such class, name or id; nothing is removed then.
         """
+        labels, names, ids = checked_removal(labels, names, ids)
         with self._lock:
             snapshot = self.snapshot
             removed_N = np.isin(snapshot.codes_N, [self._code(label) for label in labels])
@@ -210,9 +213,7 @@ class Gallery(GalleryBackend):
         """Rename a class. Raises DataError when there is no such class or the new name is taken."""
         with self._lock:
             self._code(label)
-            label, new = normalize_class_name(label), normalize_class_name(new)
-            if not new:
-                raise DataError("an empty label", expected="a class name")
+            label, new = normalize_class_name(label), check_class_name(new)
             if new == label:
                 return
             if new in self._codes:
@@ -229,13 +230,13 @@ class Gallery(GalleryBackend):
             DataError: there is no such class, nothing is to merge, or ``into`` is empty.
         """
         with self._lock:
-            into = normalize_class_name(into)
-            merged = [name for label in labels if (name := normalize_class_name(label)) != into]
+            into, names = normalize_class_name(into), check_list("labels", labels, "a class name", ordered=False)
+            merged = [name for label in names if (name := normalize_class_name(label)) != into]
             codes = [self._code(label) for label in merged]
             if not codes:
                 raise DataError("nothing to merge", expected="at least one class other than the one to merge into")
-            if not into:
-                raise DataError("an empty label", expected="a class name")
+            if into not in self._codes:
+                check_class_name(into)
             count = int(np.isin(self.snapshot.codes_N, codes).sum())
             self._change(Merger(merged, into))
             return count
@@ -263,7 +264,7 @@ class Gallery(GalleryBackend):
         Raises:
             DataError: the gallery is empty or the vectors have another width.
         """
-        snapshot = self.snapshot
+        snapshot, k = self.snapshot, check_count("k", k)
         scores_QK, indices_QK = snapshot.search(check_vectors(vectors_QD, self.dim), k)
         labels = tuple(tuple(snapshot.labels_of(row)) for row in snapshot.codes_N[indices_QK])
         return NearestNeighbors(scores_QK, indices_QK, labels)

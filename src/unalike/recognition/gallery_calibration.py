@@ -23,6 +23,7 @@ import numpy as np
 from unalike.errors import DataError, SpecError, closest
 from unalike.metrics.intervals import SYMMETRIC_FACTOR, beta_quantile, clustered_proportion, student_quantile
 from unalike.metrics.roc import auroc, between, threshold_at, trials_needed
+from unalike.numerics.arguments import check_count, check_number
 from unalike.recognition.backends.protocol import GalleryBackend
 from unalike.recognition.calibration_trials import (
     MAX_TRIALS,
@@ -84,6 +85,7 @@ def calibrate(
         SpecError: a setting is out of range.
     """
     check_settings(rate, wrong, rule, trials_from, confidence)
+    k, max_trials = check_count("k", k), check_count("max_trials", max_trials)
     trials = collect_trials(
         gallery, rule=rule, k=k, images=images, trials_from=trials_from, max_trials=max_trials, seed=seed
     )
@@ -116,7 +118,7 @@ def check_settings(
     """Raise SpecError for settings of ``calibrate`` out of range, before images are embedded for it."""
     check_rule(rule)
     for name, value in (("rate", rate), ("wrong", rate if wrong is None else wrong), ("confidence", confidence)):
-        if not MIN_RATE <= value < 1:
+        if not MIN_RATE <= check_number(name, value) < 1:
             raise SpecError(f"{name} is {value}", expected=f"{MIN_RATE:g} or more, below 1")
     if trials_from not in TRIALS_FROM:
         raise SpecError(f"trials from {trials_from!r}", expected=", ".join(TRIALS_FROM),

@@ -6,15 +6,18 @@ Shape letters: M enrolled vectors, R removed ones, D width.
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
-from unalike.data.folders import normalize_class_name
+from unalike.data.class_names import check_class_name
 from unalike.errors import DataError
+from unalike.numerics.arguments import check_count, check_list, describe
 from unalike.numerics.normalization import l2_normalize
 from unalike.recognition.decision import GalleryCalibration
 from unalike.recognition.ranking import check_vectors
@@ -82,20 +85,39 @@ def checked_enrollment(
     Raises:
         DataError: the numbers or widths differ, a label is empty, or a vector is zero or not finite.
     """
-    vectors_MD = np.atleast_2d(np.asarray(vectors_MD))
-    labels = [normalize_class_name(str(label)) for label in labels]
-    names = [str(name) for name in names] if names is not None else [""] * len(labels)
-    if not labels and not vectors_MD.size:
+    labels = [check_class_name(label) for label in check_list("labels", labels, "a class name")]
+    names = (
+        [""] * len(labels) if names is None else [_image_name(name) for name in check_list("names", names, "a name")]
+    )
+    if not labels and not np.size(vectors_MD):
         vectors_MD = np.empty((0, dim), np.float32)
+    vectors_MD = check_vectors(vectors_MD, dim)
     if len(vectors_MD) != len(labels) or len(labels) != len(names):
         raise DataError(f"{len(vectors_MD)} vectors, {len(labels)} labels, {len(names)} names", expected="as many each")
-    if not all(labels):
-        raise DataError("an empty label", expected="a class name for every vector")
-    vectors_MD = check_vectors(vectors_MD, dim)
     largest_M = np.abs(vectors_MD).max(axis=1, initial=0)
     if not (np.isfinite(largest_M).all() and (largest_M > 0).all()):
         raise DataError("a vector that is zero or not finite", remedy="check the image and the network it came from")
     return Enrollment(l2_normalize(vectors_MD).astype(dtype, copy=False), labels, names)
+
+
+def checked_removal(
+    labels: Sequence[str], names: Sequence[str], ids: Sequence[int]
+) -> tuple[list[str], list[str], list[int]]:
+    """The lists of what a caller wants removed. Raises DataError for one text in place of a list, and for ids that are no ids."""
+    return (
+        check_list("labels", labels, "a class name", ordered=False),
+        check_list("names", names, "the name of an image", ordered=False),
+        [check_count("an id", number, 0) for number in check_list("ids", ids, "the id of an image", ordered=False)],
+    )
+
+
+def _image_name(name: Any) -> str:
+    """What a vector was computed from, as text; empty for nothing. Raises DataError for what is no name."""
+    if name is None:
+        return ""
+    if isinstance(name, str | os.PathLike | Integral) and not isinstance(name, bool):
+        return str(name)
+    raise DataError(f"the name of an image is {describe(name)}", expected="a text or a path")
 
 
 GalleryChange = Enrollment | Removal | Renaming | Merger | Recalibration

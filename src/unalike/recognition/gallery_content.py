@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from unalike.data.folders import normalize_class_name
+from unalike.data.class_names import normalize_class_name
 from unalike.recognition.decision import RULES, GalleryCalibration
 from unalike.recognition.model_identity import ModelIdentity, read_identity
 from unalike.storage.blockfile import Block, PackedTexts

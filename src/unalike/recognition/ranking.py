@@ -20,6 +20,7 @@ from unalike.numerics.nearest_neighbors import EXCLUDED, scan
 from unalike.numerics.normalization import l2_normalize
 from unalike.recognition.decision import check_rule
 from unalike.recognition.snapshot import Exclusion, GallerySnapshot
+from unalike.storage.outside_files import reason
 
 # Neighbors among which the second class is looked for first; where all are of one class the gallery is searched again.
 DEPTH = 32
@@ -221,8 +222,25 @@ def rank_by_vote(codes_QK: np.ndarray, scores_QK: np.ndarray, indices_QK: np.nda
 
 
 def check_vectors(vectors_QD: Any, dim: int) -> np.ndarray:
-    """Return one or several vectors as float32 (Q, dim). Raises DataError for another width."""
-    array_QD: np.ndarray = np.atleast_2d(np.asarray(vectors_QD, np.float32))
+    """Return one or several vectors as float32 (Q, dim).
+
+    Raises:
+        DataError: Another width; or anything but real numbers: complex ones, texts, truth values, dates, Python objects, an
+            array with masked entries.
+    """
+    try:
+        given_QD = vectors_QD if isinstance(vectors_QD, np.ma.MaskedArray) else np.asarray(vectors_QD)
+    except Exception as error:  # ragged lists, tensors of another device or with a gradient: each library's own
+        raise DataError(f"vectors that are no array ({reason(error)})", expected=f"numbers of shape (any, {dim})",
+                        remedy="pass numpy.asarray(vectors, numpy.float32)") from error  # fmt: skip
+    if given_QD.dtype.kind not in "fiu":
+        raise DataError(f"vectors of type {given_QD.dtype}", expected=f"real numbers of shape (any, {dim})",
+                        remedy="pass numpy.asarray(vectors, numpy.float32)")  # fmt: skip
+    if isinstance(given_QD, np.ma.MaskedArray) and np.ma.is_masked(given_QD):
+        raise DataError(f"vectors of which {int(np.ma.getmaskarray(given_QD).sum())} numbers are masked", expected="complete vectors",
+                        remedy="leave those rows out, or fill them")  # fmt: skip
+    with np.errstate(over="ignore"):  # infinite then, and refused as such
+        array_QD: np.ndarray = np.atleast_2d(np.asarray(given_QD, np.float32))
     if array_QD.ndim != 2 or array_QD.shape[1] != dim:
         raise DataError(
             f"vectors of shape {array_QD.shape}",

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from unalike import progress
-from unalike.data.decode import ImageInput, decode
+from unalike.data.class_names import check_new_class_name
+from unalike.data.decode import ImageInput, decode, image_list, is_image
 from unalike.data.decoding import Decoding
 from unalike.data.view import View
 from unalike.engines.protocol import Engine
@@ -26,11 +26,12 @@ from unalike.errors import DataError, ModelError
 from unalike.inference.embedding import embed_files
 from unalike.inference.loaded_model import load_model
 from unalike.inference.model_files import is_pretrained
+from unalike.numerics.arguments import check_count, check_list, check_share, describe
 from unalike.recognition.augmented_views import augmented_views
 from unalike.recognition.backends.address import open_gallery
 from unalike.recognition.backends.protocol import GalleryBackend, GalleryView, SearchIndex
 from unalike.recognition.calibration_trials import CalibrationTrials, KnownTrials, balanced_sample, collect_trials
-from unalike.recognition.decision import LABEL, GalleryCalibration
+from unalike.recognition.decision import LABEL, GalleryCalibration, check_rule
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.gallery_calibration import calibrate, check_settings
 from unalike.recognition.identification import Identification, make_identification
@@ -175,7 +176,7 @@ class Recogniser:
         Raises:
             DataError: a file cannot be read.
         """
-        inputs = _as_list(images)
+        inputs = image_list(images)
         if inputs and all(isinstance(image, str | Path) for image in inputs):
             files: list[Any] = inputs
             return embed_files(self.engine, files, self.view, max_unreadable=0).vectors_ND
@@ -204,8 +205,11 @@ class Recogniser:
         """
         if labels is None:
             return self._enrol_folder(images)
-        inputs = _as_list(images)
-        labels = [labels] * len(inputs) if isinstance(labels, str) else list(labels)
+        inputs = image_list(images)
+        names_given = (
+            [labels] * len(inputs) if isinstance(labels, str) else check_list("labels", labels, "a class name")
+        )
+        labels = [check_new_class_name(label) for label in names_given]
         if len(labels) != len(inputs):
             raise DataError(f"{len(inputs)} images and {len(labels)} labels", expected="as many labels as images")
         if names is None:
@@ -280,6 +284,7 @@ class Recogniser:
             DataError: one class, without a second image or a file that can be read.
         """
         check_settings(0.5 if rate is None else rate, rule=rule)
+        max_refused = check_share("max_refused", max_refused)
         trials, views = None, None
         with self.gallery.view() as view:
             snapshot = view.snapshot()
@@ -328,6 +333,7 @@ class Recogniser:
             label_by: ``nearest``, ``prototype`` or ``vote``; the rule of the calibration when None. The calibration does
                 not hold for another rule, whose answer is always the best class.
         """
+        check_count("k", k)  # before images are embedded
         return self.identify_vectors(self.encode(images), k, label_by)
 
     def identify_many(
@@ -343,6 +349,8 @@ class Recogniser:
             For each image its identification, or the error that ``identify`` would have raised: ``UnreadableImage``, or
             DataError for an array of another shape or type.
         """
+        check_count("k", k)
+        images = _several(images)
         with ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode") as pool:
             for batch in _batches(images, self.engine.batch):
                 views = list(pool.map(self._try_view, batch))
@@ -359,7 +367,9 @@ class Recogniser:
 
     def identify_vectors(self, vectors_QD: np.ndarray, k: int = 1, label_by: str | None = None) -> list[Identification]:
         """As ``identify``, for embeddings that this network computed (``encode``)."""
-        vectors_QD = check_vectors(vectors_QD, self.gallery.dim)
+        vectors_QD, k = check_vectors(vectors_QD, self.gallery.dim), check_count("k", k)
+        if label_by is not None:
+            check_rule(label_by)
         self._say_if_changed()
         if not len(vectors_QD):
             return []
@@ -421,13 +431,13 @@ class Recogniser:
         return index
 
 
-def _as_list(images: ImageInput | Iterable[ImageInput]) -> list[ImageInput]:
-    """One image, or several, as a list; an array of four dimensions is several."""
-    if isinstance(images, np.ndarray):
-        return [images] if images.ndim < 4 else list(images)
-    if isinstance(images, str | Path | bytes | Image.Image) or hasattr(images, "read"):
-        return [images]  # type: ignore[list-item]
-    return list(images)
+def _several(images: Any) -> Iterable[ImageInput]:
+    """Images that are iterated over. Raises DataError for one image in place of several, and for anything else."""
+    is_one = is_image(images) and not (isinstance(images, np.ndarray) and images.ndim == 4)
+    if is_one or isinstance(images, Mapping) or not isinstance(images, Iterable):
+        raise DataError(f"images: {describe(images)}", expected="images: paths, contents of files, arrays or opened pictures",
+                        remedy="put one image in a list: [image]" if is_one else "")  # fmt: skip
+    return images
 
 
 def _batches(images: Iterable[ImageInput], size: int) -> Iterator[list[ImageInput]]:

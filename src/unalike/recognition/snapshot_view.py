@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unalike.data.folders import normalize_class_name
+from unalike.data.class_names import normalize_class_name
 from unalike.errors import DataError, closest
+from unalike.numerics.arguments import check_count
 from unalike.numerics.normalization import l2_normalize, unit_vectors
 from unalike.recognition.backends.protocol import Entry, GalleryView, NearestReferences, RankedClasses, check_limit
 from unalike.recognition.decision import GalleryCalibration
@@ -139,7 +140,7 @@ class SnapshotView(GalleryView):
     def search(self, vectors_QD: np.ndarray, k: int = 1, index: FaissIndex | None = None) -> NearestReferences:
         """Find the nearest references of every query by cosine."""
         vectors_QD = check_vectors(vectors_QD, self.dim)
-        return self._nearest(*self._search(vectors_QD, k, index))
+        return self._nearest(*self._search(vectors_QD, check_count("k", k), index))
 
     def _search(self, vectors_QD: np.ndarray, k: int, index: FaissIndex | None) -> tuple[np.ndarray, np.ndarray]:
         if index is None:
@@ -162,7 +163,7 @@ class SnapshotView(GalleryView):
         index: FaissIndex | None = None,
     ) -> RankedClasses:  # fmt: skip
         """Rank the classes for every query, and find its nearest references."""
-        snapshot = self._snapshot
+        snapshot, k, voters = self._snapshot, check_count("k", k), check_count("voters", voters)
         vectors_QD = unit_vectors(check_vectors(vectors_QD, self.dim), name="query vectors")
         depth = k if rule == "prototype" else max(k, voters if rule == "vote" else DEPTH)
         scores_QK, rows_QK = self._search(vectors_QD, depth, index)

@@ -47,7 +47,7 @@ def known_failure(error: BaseException, signal_number: int = 0) -> UnalikeError 
         detail = str(error).strip().splitlines()
         return DeviceError(
             f"out of memory{' (' + detail[0][:160] + ')' if detail else ''}",
-            remedy="lower the batch size, the image size or dataset.cache.limit_gb",
+            remedy="lower the batch size or the image size; in a training also dataset.cache.limit_gb",
         )
     return None
 

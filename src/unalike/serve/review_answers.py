@@ -19,7 +19,7 @@ import numpy as np
 import sqlalchemy as sa
 from starlette.requests import Request
 
-from unalike.data.folders import normalize_class_name
+from unalike.data.class_names import normalize_class_name
 from unalike.errors import NoSuchImage
 from unalike.recognition.backends.protocol import Entry, GalleryBackend
 from unalike.recognition.decision import LABEL

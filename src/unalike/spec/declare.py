@@ -48,6 +48,18 @@ FILE = "file"
 Text = Annotated[str | None, BeforeValidator(_empty_is_null)]
 
 
+def _class_name(value: object) -> object:
+    """An empty text is refused: it would count as unset, which means something else than a class without a name."""
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("an empty class name")
+    return value
+
+
+# Name of a class; None where there is none. Which characters it may have is checked where it is used (``data.class_names``).
+CLASS_FORM = "the name of a class"
+ClassName = Annotated[str | None, BeforeValidator(_class_name)]
+
+
 def _in_capitals(value: object) -> object:
     return value.upper() if isinstance(value, str) else value
 

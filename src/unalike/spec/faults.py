@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from datetime import date
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -21,6 +22,10 @@ class Fault(NamedTuple):
         return f"{self.path}: {self.text}" if self.path else self.text
 
 
+# Faults that are listed, and of which close spellings are looked for: a file may hold 100,000 keys.
+MAX_FAULTS = 50
+# Characters of a key that are shown; longer ones are no misspelt fields.
+_MAX_KEY = 100
 _INDEX = re.compile(r" at index \d+(?=, expected)")
 # Names of other libraries -> the word by which fields here are named.
 _OTHER_NAMES = {"learning_rate": "lr", "wd": "decay", "bs": "batch"}
@@ -73,11 +78,13 @@ def _known(parent: str) -> str:
 
 def unknown_key(path: str) -> Fault:
     """The fault of a key that is not declared, with a suggestion."""
+    if len(path) > _MAX_KEY:
+        return Fault(f"{path[:_MAX_KEY]}...", f"unknown key of {len(path)} characters")
     hint = suggestion(path) or _known(path.rpartition(".")[0])
     return Fault(path, "unknown key" + (f"; {hint}" if hint else ""))
 
 
-def _from_pydantic(error: Any) -> tuple[Fault, tuple[Any, ...]]:
+def _from_pydantic(error: Any, *, suggest: bool) -> tuple[Fault, tuple[Any, ...]]:
     """The fault of a validation error, and the location to remove so that the other fields can be checked."""
     loc = tuple(error["loc"])
     names = []
@@ -89,7 +96,7 @@ def _from_pydantic(error: Any) -> tuple[Fault, tuple[Any, ...]]:
     if error["type"] == "extra_forbidden":
         if "." in str(loc[-1]) and path in declared_fields():
             return Fault(path, "a dotted key inside a spec; nest it there, or give it as an override"), loc
-        return unknown_key(path), loc
+        return unknown_key(path) if suggest else Fault(path, "unknown key"), loc
     node = declared_fields().get(path)
     expectation_text = expectation(node) if node else str(error["msg"])
     index = f" at index {loc[len(names)]}" if len(loc) > len(names) and isinstance(loc[len(names)], int) else ""
@@ -99,7 +106,20 @@ def _from_pydantic(error: Any) -> tuple[Fault, tuple[Any, ...]]:
         text += f"; {near}" if near else ""
     if error["type"] in ("float_type", "int_type") and isinstance(error["input"], str) and _is_number(error["input"]):
         text += "; write it without quotes"
-    return Fault(path, text), tuple(names)
+    return Fault(path, text + _quotes_hint(error)), tuple(names)
+
+
+def _quotes_hint(error: Any) -> str:
+    """What to do where YAML made another value of a text without quotes: a truth value, a number, a date."""
+    if error["type"] not in ("string_type", "literal_error", "none_required"):
+        return ""
+    value = error["input"]
+    if isinstance(value, bool):
+        word = "yes, on and true" if value else "no, off and false"
+        return f"; YAML reads {word} as {str(value).lower()}: put a name in quotes"
+    if isinstance(value, int | float | date):
+        return f"; YAML reads it as a {'date' if isinstance(value, date) else 'number'}: put a name in quotes"
+    return ""
 
 
 def _is_number(text: str) -> bool:
@@ -112,7 +132,8 @@ def _is_number(text: str) -> bool:
 
 def faults_of(error: ValidationError) -> tuple[list[Fault], list[tuple[Any, ...]]]:
     """The faults of a failed validation, and the locations that are invalid."""
-    pairs = [_from_pydantic(e) for e in error.errors(include_url=False)]
+    errors = error.errors(include_url=False)
+    pairs = [_from_pydantic(e, suggest=number < MAX_FAULTS) for number, e in enumerate(errors)]
     unique: dict[tuple[str, str], Fault] = {}
     for fault, _ in pairs:
         key = (fault.path, _INDEX.sub("", fault.text))  # one value may stand for several items: 320 for both sides
@@ -121,7 +142,7 @@ def faults_of(error: ValidationError) -> tuple[list[Fault], list[tuple[Any, ...]
 
 
 def spec_error(source: str, faults: Sequence[Fault] | Iterable[Fault]) -> SpecError:
-    """One error for all faults.
+    """One error for all faults, of which the first ``MAX_FAULTS`` are listed.
 
     Args:
         source: Name of the file, or empty.
@@ -131,4 +152,5 @@ def spec_error(source: str, faults: Sequence[Fault] | Iterable[Fault]) -> SpecEr
     lead = f"{source}: " if source else ""
     if len(faults) == 1:
         return SpecError(f"{lead}{faults[0]}")
-    return SpecError(f"{lead}{len(faults)} faults", details=[str(fault) for fault in faults])
+    more = [f"and {len(faults) - MAX_FAULTS} more"] if len(faults) > MAX_FAULTS else []
+    return SpecError(f"{lead}{len(faults)} faults", details=[*map(str, faults[:MAX_FAULTS]), *more])

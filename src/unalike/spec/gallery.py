@@ -7,10 +7,12 @@ from typing import Annotated, Literal
 from annotated_types import Gt, Lt
 
 from unalike.spec.declare import (
+    CLASS_FORM,
     FILE,
     IMAGES,
     MODEL,
     PATHS_SCHEMA,
+    ClassName,
     EnginePrecision,
     Paths,
     Runtime,
@@ -61,7 +63,7 @@ class GalleryAdd(Section):
         None, "Images to enroll: one folder a class, an archive or a manifest; with a label, images in any arrangement.",
         mandatory=True, takes=IMAGES,
     )  # fmt: skip
-    label: Text = field(None, "Class of all the images; unset, each folder is a class.")
+    label: ClassName = field(None, "Class of all the images; unset, each folder is a class.", form=CLASS_FORM)
     model: Text = field(None, "Network: a .onnx or .pth model; unset, the gallery's own.", takes=MODEL)
     runtime: Runtime = field("auto", "Runtime of the network.")
     precision: EnginePrecision = field("auto", "Number format of the network.")
@@ -81,8 +83,8 @@ class GalleryRename(Section):
     gallery: Text = field(
         None, "File of the gallery, or postgresql://HOST/DATABASE?gallery=NAME.", mandatory=True, takes=FILE
     )
-    label: Text = field(None, "Class to rename.", mandatory=True)
-    new: Text = field(None, "New name of the class.", mandatory=True)
+    label: ClassName = field(None, "Class to rename.", mandatory=True, form=CLASS_FORM)
+    new: ClassName = field(None, "New name of the class.", mandatory=True, form=CLASS_FORM)
 
 
 class GalleryMerge(Section):
@@ -90,7 +92,7 @@ class GalleryMerge(Section):
         None, "File of the gallery, or postgresql://HOST/DATABASE?gallery=NAME.", mandatory=True, takes=FILE
     )
     labels: Paths = field(None, "Classes to merge.", mandatory=True, schema=PATHS_SCHEMA)
-    into: Text = field(None, "Name of the merged class, new or existing.", mandatory=True)
+    into: ClassName = field(None, "Name of the merged class, new or existing.", mandatory=True, form=CLASS_FORM)
 
 
 class GalleryCopy(Section):

@@ -40,6 +40,10 @@ class Loss(Section):
         {}, "Arguments of the loss by name; the triplet loss takes its margin and smoothing from `optim` and `smooth_loss`.",
         settled=True, ours=True, automl_enabled=False,
     )  # fmt: skip
+    sampled_classes: int | None = field(
+        None, "Classes whose proxies a step of a proxy loss compares: those of the batch and others drawn; unset: all. For sets "
+        "of so many classes that their proxies take too much memory.", ge=2, low=2, ours=True, automl_enabled=False,
+    )  # fmt: skip
 
 
 class Miner(Section):

@@ -27,6 +27,7 @@ from typing import Any
 from unalike.errors import DataError
 from unalike.progress import say, warn
 from unalike.storage.digests import text_sha256
+from unalike.storage.outside_files import expand_home
 
 fcntl: Any
 try:
@@ -52,7 +53,7 @@ def default_cache_dir() -> Path:
     passwd entry; which folder is used is said once. Raises DataError where a temporary folder cannot be used either.
     """
     if os.environ.get(CACHE_VARIABLE):
-        return Path(os.environ[CACHE_VARIABLE])
+        return expand_home(os.environ[CACHE_VARIABLE])
     home = home_folder()
     return _default_cache_dir(home, tempfile.tempdir or os.environ.get("TMPDIR", ""))
 

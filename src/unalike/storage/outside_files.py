@@ -10,14 +10,18 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import stat
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
 from unalike.errors import DataError, UnalikeError, closest
 
 _MAX_REASON = 200
+_FILE_ADDRESS = re.compile(r"file:(?://([^/\\]*))?(?=/)", re.IGNORECASE)
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe (FIFO)"),
@@ -28,13 +32,79 @@ _KINDS = (
 
 
 def expand_home(path: str | os.PathLike[str]) -> Path:
-    """Replace ``~`` and ``~user`` at the beginning of a path; a name of no user stays as it is, since a file may have it."""
-    return Path(os.path.expanduser(path))
+    """Replace ``~`` and ``~user`` at the beginning of a path; a name of no user stays as it is, since a file may have it.
+
+    An address ``file:///...`` of this machine is the path that it names.
+    """
+    return Path(os.path.expanduser(_path_of_address(os.fspath(path))))
+
+
+def is_file_address(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is written as an address ``file:///...`` (``Path`` folds its slashes)."""
+    return _FILE_ADDRESS.match(os.fspath(path)) is not None
+
+
+def _path_of_address(text: str) -> str:
+    """The path of an address ``file:///...``; any other text as it is. ``%20`` is a blank, unless a file has that name."""
+    match = _FILE_ADDRESS.match(text)
+    if match is None or os.path.lexists(text):
+        return text
+    if match[1] and match[1].lower() not in ("localhost", "127.0.0.1"):
+        raise DataError(f"{text}: an address of the machine {match[1]}", expected="file:///PATH of this machine",
+                        remedy="give the path under which its folder is mounted here")  # fmt: skip
+    path = text[match.end() :]
+    decoded = unquote(path, errors="surrogateescape")
+    return path if decoded != path and os.path.lexists(path) else decoded
+
+
+def find_other_case(path: str | Path) -> Path | None:
+    """The file or folder whose path differs from one that does not exist in case alone, in Unicode's form or in what is not seen."""
+    path = Path(path)
+    parent = path.parent
+    if parent == path or os.path.lexists(path):
+        return None
+    folder = parent if parent.is_dir() else find_other_case(parent)
+    if folder is None or not folder.is_dir():
+        return None
+    try:
+        names = sorted(name for name in os.listdir(folder) if _plain(name) == _plain(path.name))
+    except OSError:
+        return None
+    return folder / names[0] if names else None
+
+
+def _plain(name: str) -> str:
+    visible = "".join(sign for sign in name if unicodedata.category(sign) != "Cf")
+    return unicodedata.normalize("NFC", visible).casefold()
+
+
+def missing_reason(path: str) -> str:
+    """Why there is no file at a path, as far as that can be seen: what is there instead, or under a name like it; else empty."""
+    if os.path.isdir(path):
+        return "a folder"
+    if os.path.islink(path):
+        return "a link to nothing"
+    plain = path if os.sep == "\\" else path.replace("\\", "/")
+    decoded = unquote(plain, errors="surrogateescape")
+    if decoded != plain and os.path.exists(decoded):
+        return f"there is {decoded}"
+    other = find_other_case(plain)
+    if other is not None:
+        return f"there is {other}: upper and lower case, or invisible characters, differ"
+    stem = Path(plain)
+    try:
+        others = sorted(name for name in os.listdir(stem.parent) if Path(name).stem == stem.stem)
+    except (OSError, ValueError):
+        return ""
+    return f"there is {stem.parent / others[0]}" if others else ""
 
 
 def path_remedy(path: str | Path) -> str:
     """What to do where nothing is at a path: close names beside it, else the folder that lacks, or where it was looked for."""
     path = Path(path)
+    other = find_other_case(path)
+    if other is not None:
+        return f"did you mean {str(other)!r}? Upper and lower case, or invisible characters, differ"
     if not path.parent.is_dir():
         return f"there is no folder {path.parent} either"
     try:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from unalike.errors import SpecError, TrainingError, closest
 from unalike.storage.outside_files import reader_errors, reason
+from unalike.training.sampled_proxies import PROXIES, SampledProxies
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
@@ -56,9 +57,6 @@ _NEEDS = {
 }
 # In errors that a device or a network causes, not the batch.
 _DEVICE_WORDS = ("CUDA", "cuda", "NCCL", "can't allocate memory", "DefaultCPUAllocator")
-
-# How losses of pytorch-metric-learning name their class proxies, and whether a class is a column of them.
-PROXIES = {"W": True, "proxies": False}
 
 
 def _library_classes(module: ModuleType, hidden: set[str]) -> dict[str, type[nn.Module]]:
@@ -213,7 +211,7 @@ class Criterion(nn.Module):
         Raises:
             TrainingError: the loss cannot be computed on such a batch.
         """
-        name = type(self.loss).__name__
+        name = type(self.loss.loss if isinstance(self.loss, SampledProxies) else self.loss).__name__
         if name == "NCALoss" and len(torch.unique(labels_B)) == len(labels_B):  # it would be NaN
             raise self._batch_error(name, labels_B, "no class has two images in it")
         try:
@@ -263,10 +261,28 @@ def build_criterion(experiment: Experiment, *, classes: int, dim: int) -> Criter
     miner_parameters = dict(train.miner.parameters)
     if train.miner.name == "MultiSimilarityMiner":
         miner_parameters = {"epsilon": optim.miner_function_margin} | miner_parameters
-    return Criterion(
-        build_loss(train.loss.name, loss_parameters, classes=classes, dim=dim),
-        build_miner(train.miner.name, miner_parameters),
-    )
+    sampled = train.loss.sampled_classes
+
+    def build(count: int) -> nn.Module:
+        return build_loss(train.loss.name, loss_parameters, classes=count, dim=dim)
+
+    if sampled is None or sampled >= classes:
+        loss = build(classes)
+    else:
+        _check_sampled(experiment)
+        loss = SampledProxies(build, classes=classes, sampled=sampled, seed=max(0, train.seed))
+    return Criterion(loss, build_miner(train.miner.name, miner_parameters))
+
+
+def _check_sampled(experiment: Experiment) -> None:
+    """Refuse settings under which the processes or batches of an update would draw different classes."""
+    train = experiment.train
+    if train.accumulate > 1:
+        raise SpecError(f"train.loss.sampled_classes is set and train.accumulate is {train.accumulate}", expected="1",
+                        remedy="raise train.batch_size in place of it")  # fmt: skip
+    if not train.max_gather and train.num_gpus * train.num_nodes > 1:
+        raise SpecError("train.loss.sampled_classes is set and train.max_gather is false", expected="true",
+                        remedy="let the processes share their batches")  # fmt: skip
 
 
 def has_parameters(name: str, parameters: Mapping[str, Any] | None = None) -> bool:
@@ -291,6 +307,9 @@ def initialize_proxies(criterion: nn.Module, means_CD: np.ndarray) -> None:
         criterion: the criterion.
         means_CD: mean vector of each class.
     """
+    for module in criterion.modules():
+        if isinstance(module, SampledProxies):
+            module.set_proxies(torch.from_numpy(means_CD))
     with torch.no_grad():
         for name, parameter in criterion.named_parameters():
             is_column = PROXIES.get(name.rpartition(".")[2])

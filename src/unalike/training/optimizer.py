@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from unalike.errors import SpecError
+from unalike.training.sampled_proxies import SampledProxies
 
 if TYPE_CHECKING:
     from unalike.model.embedder import Embedder
@@ -67,7 +68,11 @@ def build_optimizer(experiment: Experiment, embedder: Embedder, criterion: nn.Mo
         if optim.name != "SGD":
             group.pop("momentum")
         group["lr"] = group["base_lr"]
-    return OPTIMIZERS[optim.name](groups, lr=optim.embedder.base_lr)
+    optimizer = OPTIMIZERS[optim.name](groups, lr=optim.embedder.base_lr)
+    for module in criterion.modules():
+        if isinstance(module, SampledProxies):
+            module.attach(optimizer)
+    return optimizer
 
 
 def set_learning_rates(

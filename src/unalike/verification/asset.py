@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from unalike.data.class_names import check_class_name
 from unalike.data.decode import DEFAULT, MAX_PIXELS, ImageInput, open_layer
 from unalike.data.decoding import Decoding
-from unalike.data.folders import normalize_class_name
 from unalike.data.imageset import load_images
 from unalike.errors import DataError
+from unalike.numerics.arguments import check_list
 
 # Longest side of a stored layer, in pixels: more detail than an image of a logo shows, and it bounds memory.
 MAX_SIDE = 512
@@ -132,8 +133,12 @@ def open_assets(
     if isinstance(assets, (str, Path)):
         assets_in_order = _open_folder(assets, decoding)
     else:
-        images = list(assets)
-        labels = list(names) if names is not None else [_default_name(image, i) for i, image in enumerate(images)]
+        images = check_list("assets", assets, "an image", ordered=False)
+        labels = (
+            check_list("names", names, "a name")
+            if names is not None
+            else [_default_name(image, i) for i, image in enumerate(images)]
+        )
         if len(labels) != len(images):
             raise DataError(f"{len(images)} assets and {len(labels)} names", expected="as many of each")
         assets_in_order = [
@@ -142,7 +147,7 @@ def open_assets(
         ]
     if not assets_in_order:
         raise DataError("no assets", expected="a folder that holds some images")
-    assets_in_order = [replace(asset, name=normalize_class_name(asset.name)) for asset in assets_in_order]
+    assets_in_order = [replace(asset, name=check_class_name(asset.name)) for asset in assets_in_order]
     asset_names = [asset.name for asset in assets_in_order]
     duplicates = sorted({name for name in asset_names if asset_names.count(name) > 1})
     if duplicates:

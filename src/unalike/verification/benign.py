@@ -42,7 +42,7 @@ class RenderedAsset:
 
 def check_kinds(kinds: Collection[str], valid_kinds: Collection[str], what: str) -> tuple[str, ...]:
     """Return the kinds in the order of ``valid_kinds``; raise SpecError for an unknown kind, or for none."""
-    for kind in kinds:
+    for kind in kinds if isinstance(kinds, Collection) and not isinstance(kinds, str) else [kinds]:
         if kind not in valid_kinds:
             raise SpecError(f"{what} {kind!r}", expected=", ".join(valid_kinds), remedy=closest(kind, valid_kinds))
     if not kinds:

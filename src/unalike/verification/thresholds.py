@@ -23,6 +23,7 @@ import numpy as np
 from unalike.errors import DataError, SpecError
 from unalike.metrics.intervals import clopper_pearson, clustered_proportion
 from unalike.metrics.roc import threshold_at, trials_needed
+from unalike.numerics.arguments import check_number
 from unalike.recognition.calibration_trials import UnknownTrials
 from unalike.recognition.decision import RateGuarantee
 from unalike.recognition.gallery_calibration import (
@@ -167,7 +168,7 @@ def compute_scores(trials: TrialMeasurements, limits: Mapping[str, float]) -> np
 def check_rate(rate: float, confidence: float) -> None:
     """Raise SpecError unless both lie between ``MIN_RATE`` and 1."""
     for name, value in (("rate", rate), ("confidence", confidence)):
-        if not MIN_RATE <= value < 1:
+        if not MIN_RATE <= check_number(name, value) < 1:
             raise SpecError(f"{name} is {value}", expected=f"{MIN_RATE:g} or more, below 1")
 
 

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from unalike import progress
+from unalike.data.class_names import normalize_class_name
 from unalike.data.decode import MAX_PIXELS, ImageInput, open_image, upright_size
 from unalike.data.decoding import Decoding
 from unalike.data.decoding_fit import fit_decoding
-from unalike.data.folders import normalize_class_name
 from unalike.data.view import View
 from unalike.engines.protocol import Engine
 from unalike.errors import DataError, ModelError, UnreadableImage, closest
@@ -30,6 +30,7 @@ from unalike.inference.engine_selection import engine_from_onnx
 from unalike.inference.feature_map_model import load_feature_maps
 from unalike.inference.loaded_model import load_model
 from unalike.inference.model_files import PRETRAINED
+from unalike.numerics.arguments import check_list
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.model_identity import ModelIdentity
 from unalike.recognition.recognizer import probe_embedding
@@ -109,7 +110,7 @@ class Verifier:
             DataError: As ``of``.
             ModelError: The model cannot be opened.
         """
-        assets = assets if isinstance(assets, str | Path) else list(assets)
+        assets = assets if isinstance(assets, str | Path) else check_list("assets", assets, "an image", ordered=False)
         decoding = fit_decoding(asset_sources(assets), Decoding.from_options(ground, range))
         opened_assets = open_assets(assets, names, decoding)  # before the network, which may take ten seconds to open
         if model is None:
@@ -186,7 +187,7 @@ class Verifier:
         Raises:
             DataError: There are no assets, two share a name, or one shows nothing.
         """
-        assets = assets if isinstance(assets, str | Path) else list(assets)
+        assets = assets if isinstance(assets, str | Path) else check_list("assets", assets, "an image", ordered=False)
         view = view.fitted(asset_sources(assets))
         opened_assets = open_assets(assets, names, view.decoding)
         gallery = Gallery(engine.dim, _model_identity(engine, view, source, trunk))

@@ -13,6 +13,7 @@ import numpy as np
 
 from unalike import progress
 from unalike.metrics.roc import trials_needed
+from unalike.numerics.arguments import check_count
 from unalike.runs.environment import usable_cores
 from unalike.verification.matching import AssetMatcher
 from unalike.verification.measures import AssetDifference
@@ -67,6 +68,8 @@ def calibrate_thresholds(
         SpecError: A setting is out of range, or a kind unknown.
     """
     check_rate(rate, confidence)
+    seed, threads = check_count("seed", seed, 0), None if threads is None else check_count("threads", threads)
+    trials = None if trials is None else check_count("trials", trials)
     assets = matcher.assets
     twins = find_twins(matcher)
     if trials is None:

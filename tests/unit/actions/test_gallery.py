@@ -130,6 +130,13 @@ def test_mistakes_are_one_line(place, capsys):
         ((*build, "--overwrite", "--rate", "1.5"), 2, "found 1.5, expected a number > 0 and < 1"),
         (("gallery", "remove", path, "colour 99 ü"), 1, "did you mean"),
         (("gallery", "merge", path, "x", "--into", "y"), 1, "no class 'x'"),
+        (("gallery", "add", path, place / "refs", "--label", ""), 2, "found '', expected the name of a class"),
+        (("gallery", "add", path, place / "refs", "--label", " "), 2, "found ' ', expected the name of a class"),
+        (("gallery", "add", path, place / "refs", "--label", "\u200b"), 1, "without a visible character"),
+        (("gallery", "add", path, place / "refs", "--label", "a\x1b[2J"), 1, "with the character U+001B"),
+        (("gallery", "rename", path, "x", ""), 2, "found '', expected the name of a class"),
+        (("gallery", "rename", path, "x", "a\nb"), 1, "with the character U+000A"),
+        (("gallery", "merge", path, "x", "--into", "\u3164"), 1, "without a visible character"),
         (("gallery", "list", place / "none"), 1, "there is no gallery"),
         (("identify", path, place / "none.jpg"), 1, "none.jpg"),
         (("identify", path, place / "others", "-m", place / "none.onnx"), 1, "there is no model file"),
@@ -279,3 +286,13 @@ def test_a_gallery_in_postgresql_from_building_to_answering(place, tmp_path, cap
     run("gallery", "list", address.replace("&gallery=shop", ""), code=1)
     said += [file.read_text(encoding="utf-8") for file in (tmp_path / "run").iterdir() if file.suffix != ".gallery"]
     assert not [text for text in said if "hunter2" in text]
+
+
+def test_a_class_that_looks_like_another_is_said(place, capsys):
+    path = place / "similar.gallery"
+    told(capsys, "gallery", "build", path, place / "refs", "-m", place / "model.onnx", "--no-calibration", "--json")
+    label = next(iter(Gallery.load(path).counts()))
+    code, _, err = told(capsys, "gallery", "add", path, place / "refs" / label, "--label", f"{label.upper()}\u200b")
+    assert code == 0 and "look alike stay separate" in err and "gallery merge" in err
+    code, _, err = told(capsys, "gallery", "add", path, place / "refs" / label, "--label", label)
+    assert code == 0 and "look alike" not in err

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
 from tests.support.mutations import mutations
-from unalike.data.decode import IMAGE_SUFFIXES, decode, open_image, open_layer, upright_size
+from unalike.data.decode import IMAGE_SUFFIXES, decode, image_list, open_image, open_layer, upright_size
 from unalike.data.decoding import Decoding
-from unalike.errors import UnreadableImage
+from unalike.errors import DataError, UnreadableImage
 
 # what earlier versions did, for files of theirs
 OLD = Decoding(1)
@@ -335,3 +338,31 @@ def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
         for read in (decode, upright_size):
             with pytest.raises(UnreadableImage, match=f"{name}: an empty file"):
                 read(image)
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, io.BytesIO])
+def test_the_content_of_a_file_in_any_buffer(kind: Callable[[bytes], Any]) -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (5, 4), (10, 20, 30)).save(stream, "PNG")
+    image = kind(stream.getvalue())
+    assert decode(image).shape == (4, 5, 3) and upright_size(image) == (4, 5)
+    assert image_list(image) == [image]
+
+
+def test_what_is_no_image_is_named() -> None:
+    for other in (None, 5, {"a": 1}, object()):
+        with pytest.raises(
+            DataError, match=f"an object of type {type(other).__name__} in place of an image; expected a path"
+        ):
+            decode(other)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="of type int in place"):
+        image_list(5)  # type: ignore[arg-type]
+    with pytest.raises(UnreadableImage, match="a stream of text; expected a binary one"):
+        decode(io.StringIO("text"))  # type: ignore[arg-type]
+    assert image_list(np.zeros((2, 4, 4, 3), np.uint8))[1].shape == (4, 4, 3)  # type: ignore[union-attr]
+
+
+def test_a_path_as_bytes_is_said(tmp_path: Path) -> None:
+    Image.new("RGB", (5, 4)).save(tmp_path / "a.png")
+    with pytest.raises(UnreadableImage, match="the name of a file as bytes; expected its content, or the name as text"):
+        decode(os.fsencode(tmp_path / "a.png"))

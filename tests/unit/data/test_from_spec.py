@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,3 +105,19 @@ def test_few_classes_that_can_teach_are_validated_by_image(table):
 def test_one_class_is_refused_before_anything_is_computed(table, by):
     with pytest.raises(DataError, match="all images are of one class, 'a'; expected two classes or more.*inspect fit"):
         sets_of(table([("a", "")] * 9), validation={"by": by})
+
+
+def test_classes_of_query_and_reference_that_look_alike_are_said(tmp_path: Path) -> None:
+    for side, name in (("reference", "Cat"), ("query", "cat"), ("reference", "dog"), ("query", "dog")):
+        for number in range(2):
+            (tmp_path / side / name).mkdir(parents=True, exist_ok=True)
+            (tmp_path / side / name / f"{number}.png").touch()
+    spec = load_spec("evaluate", {"dataset": {"val_dataset": {s: str(tmp_path / s) for s in ("reference", "query")}}})
+    notices = Notices()
+    load_evaluation_sets(spec, notices)
+    assert notices.names("similar-classes") == ("'Cat' and 'cat'",)
+    shutil.rmtree(tmp_path / "query" / "dog")
+    with pytest.raises(
+        DataError, match="differ in case, blanks or invisible characters: 'cat' and 'Cat'|'Cat' and 'cat'"
+    ):
+        load_evaluation_sets(spec, Notices())

@@ -36,7 +36,7 @@ def test_boxes_of_cells(cells: tuple[str, str, str, str], box: Box | None) -> No
 
 @pytest.mark.parametrize(
     ("cells", "message"),
-    [(("1", "", "3", "4"), "float"), (("a", "2", "3", "4"), "float"), (("1", "2", "0", "4"), "no area"), (("1", "2", "-3", "4"), "no area"),
+    [(("1", "", "3", "4"), "some of its four cells are empty"), (("a", "2", "3", "4"), "float"), (("1", "2", "0", "4"), "no area"), (("1", "2", "-3", "4"), "no area"),
      (("-9", "0", "5", "5"), "no area"), (("0.1", "0.2", "0.3", "0.4"), "fractions"), (("nan", "0", "1", "1"), "no pixel"),
      (("inf", "0", "1", "1"), "no pixel"), (("0", "0", "1e300", "1"), "no pixel")],
 )  # fmt: skip

@@ -160,3 +160,47 @@ def test_fuzzed_tables_are_read_or_refused(folder: Path, seeds: range) -> None:
             read_table(folder / "t.csv", COLUMNS, path_columns=("path",))
         except DataError as error:
             assert "\n" not in str(error) and len(str(error)) < 1500, seed
+
+
+# ---- files of other programs, and what spreadsheets do to texts ----
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"PK\x03\x04" + b"\0" * 100, "a workbook of Excel .*CSV UTF-8"), (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an older Excel"),
+     (b"PAR1" + b"\0" * 20, "a Parquet file.*suffix"), (b"<!DOCTYPE html>\n<html>", "a page in HTML"),
+     (b'[\n  {"path": "a.png"}]', "JSON"), (b"SQLite format 3\0", "SQLite"), (b"\x89PNG\r\n\x1a\n", "a picture"),
+     (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"), (b"<?xml version", "XML"), (b"{\\rtf1", "RTF"), (b"\x1f\x8b\x08\0", "gzip")],
+)  # fmt: skip
+def test_files_of_other_programs_are_named(folder: Path, content: bytes, message: str) -> None:
+    (folder / "t.csv").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read(folder / "t.csv")
+
+
+def test_texts_that_a_spreadsheet_keeps_as_formulas(folder: Path) -> None:
+    (folder / "t.csv").write_text(
+        'path,label\nk/0.png,"=""007"""\nk/0.png,="7"\nk/0.png,"=""a""""b"""\nk/0.png,\'=1\nk/0.png,\'="7"\n'
+    )
+    assert [label for _, label in read(folder / "t.csv")] == ["007", "7", 'a"b', "=1", '="7"']
+
+
+def test_pipes_and_the_end_of_a_file_of_dos(folder: Path) -> None:
+    (folder / "t.csv").write_bytes(b"path|label\r\nk/0.png|a, b\r\n\x1a")
+    assert read(folder / "t.csv") == [("k/0.png", "a, b")]
+
+
+def test_a_line_above_the_names_of_columns_is_told(folder: Path) -> None:
+    (folder / "t.csv").write_text("# exported today\npath,label\nk/0.png,k\n")
+    with pytest.raises(DataError, match="the first line must hold the names of the columns"):
+        read(folder / "t.csv")
+
+
+def test_columns_of_parquet_in_any_case(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "t.parquet", Path=["a.png"], LABEL=["k"])
+    assert read(path) == [("a.png", "k")]
+
+
+def test_separators_behind_the_last_column_and_rows_of_blanks(folder: Path) -> None:
+    (folder / "t.csv").write_text("path,label\nk/0.png,k,,\n   \n\t\nk/0.png,l\n")
+    assert read(folder / "t.csv") == [("k/0.png", "k"), ("k/0.png", "l")]

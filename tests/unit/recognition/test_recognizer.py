@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from tests.support import networks
+from tests.support.marks import VIEW, ThumbnailEngine
 from tests.support.paths import SOURCE
 from unalike.data.view import View
 from unalike.engines.torch_engine import TorchEngine
-from unalike.errors import DataError, DeviceError, ModelError
+from unalike.errors import DataError, DeviceError, ModelError, UnalikeError
 from unalike.recognition.decision import GalleryCalibration, RateGuarantee
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.model_identity import ModelIdentity
@@ -84,7 +85,9 @@ def test_paths_pictures_and_arrays_are_one_image(model, folder):
     path = folder / "red" / "2.png"
     with Image.open(path) as picture:
         picture.load()
-        forms = [path, str(path), picture, np.array(picture)]
+        content = path.read_bytes()
+        buffers = [content, bytearray(content), memoryview(content)]
+        forms = [path, str(path), picture, np.array(picture), *buffers]
     vectors = [recognizer.encode(form) for form in forms]
     assert all(vector.shape == (1, 16) for vector in vectors)
     assert all(np.array_equal(vector, vectors[0]) for vector in vectors)
@@ -291,3 +294,48 @@ def test_the_index_stays_in_use_while_images_come_and_go(model, folder, tmp_path
     recognizer.gallery.save(path)
     copy = pickle.loads(pickle.dumps(recognizer))
     assert copy.index is not None and copy.identify(flat("red"))[0].label == "scarlet"
+
+
+@pytest.mark.parametrize("images", [None, 5, 1.5, object(), True, {}], ids=lambda value: type(value).__name__)
+def test_what_is_no_image_is_refused_by_every_call(images):
+    recognizer = Recogniser(ThumbnailEngine(), VIEW)
+    recognizer.enrol([flat("red")], ["red"])
+    calls = (
+        recognizer.identify, recognizer.encode, lambda value: list(recognizer.identify_many(value)),
+        lambda value: recognizer.enrol(value, "x"),
+    )  # fmt: skip
+    for call in calls:
+        with pytest.raises(DataError, match="in place of an image|images: .*; expected images"):
+            call(images)
+
+
+@pytest.mark.parametrize("images", ["a.png", Path("a.png"), b"x", flat("red"), Image.new("RGB", (8, 8))])
+def test_one_image_is_no_stream(images):
+    with pytest.raises(DataError, match="images: "):
+        list(Recogniser(ThumbnailEngine(), VIEW).identify_many(images))
+
+
+@pytest.mark.parametrize("k", [1.5, "3", None, -1, 0, True])
+def test_numbers_of_neighbors_are_checked_before_images_are_read(k):
+    recognizer = Recogniser(ThumbnailEngine(), VIEW)
+    recognizer.enrol([flat("red")], ["red"])
+    for call in (recognizer.identify, lambda images, k: list(recognizer.identify_many(images, k))):
+        with pytest.raises(DataError, match="k is .*; expected a whole number, 1 or more"):
+            call([], k=k)
+
+
+def test_settings_and_labels_of_other_types_are_refused():
+    recognizer = Recogniser(ThumbnailEngine(), VIEW)
+    recognizer.enrol([flat("red")], ["red"])
+    for rule in (5, "", b"vote", "nearst"):
+        with pytest.raises(UnalikeError, match="label by"):
+            recognizer.identify(flat("red"), label_by=rule)
+    for label in (None, [None], ["a\x1b"], "a\nb", " ", [1.5]):
+        with pytest.raises(DataError):
+            recognizer.enrol([flat("red")], label)
+    for share in (0, 1, -1, "x", None, float("nan"), True):
+        with pytest.raises(UnalikeError):
+            recognizer.set_threshold(0.01, share)
+    for rate in ("x", None, [0.1], True):
+        with pytest.raises(UnalikeError):
+            recognizer.calibrate(rate)

@@ -36,11 +36,11 @@ from unalike.verification.verifier import Verifier
 
 # SHA-256 of the schemas of 2026-11-29. They change only when a field of TAO's sections does (dataset.decoding, train.epoch_images since; section mlflow, ours; model.download); descriptions keep their spelling too.
 TAO_SCHEMAS = {
-    "train": "622d767f118e468a72d7c4979a3c25a7c043741d2ef002ce9096537c14b9587d",
-    "evaluate": "124b9003abc13afbe319ea54b0bfc3ebd93646a2926192a8b3e9bcb89982825d",
-    "inference": "831475f4acca3b8251414cbd55651968297f00c56e4ea8b3f9fc416da074c482",
-    "export": "722168de72d5bebe4171a11c0384a98e709d9c50f68dc2ca4a44dfee3ab24c7c",
-    "gen_trt_engine": "a1975d0c27f128490b01296aeea8a14f28365cf8e77d77c8af6ada6550a52f61",
+    "train": "7c33ad77f573ac66de999a5b09648640bcd417db87b11a199058f0e270655fc9",
+    "evaluate": "75b6e290debd002d53afcf01fa5e647d5a7f21ab6071caa0785930f5ed8dcaef",
+    "inference": "0c6610c1db7f163999d0364d8726f4f0ff84a383af0a7c9e8ff48da6369b3195",
+    "export": "c5b2b507251602408a1fac3aa596c161d3062d43b11c6183634f0bd7402f8eda",
+    "gen_trt_engine": "77d74e6fb73e8a6e9e063b2a004ebecebbea4eb8b4d3bdeb0c0e76f0c000663c",
 }
 CONFIG = {field.name for field in dataclasses.fields(AnomalyModelConfig)}
 VERIFICATION = {"reference", "images", "results_dir", "asset", "save"}

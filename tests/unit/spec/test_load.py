@@ -87,6 +87,9 @@ def test_one_fault_is_one_line(tmp_path: Path) -> None:
         ({"train": 3}, "train: found 3, expected a section"),
         ({"train": {"num_epochs": None}}, "found null, expected a whole number"),
         ({"train": {"num_epochs": True}}, "found true, expected a whole number"),
+        ({"model": {"backbone": False}}, "found false, expected text, not empty; YAML reads no, off and false as false: put a name in quotes"),
+        ({"dataset": {"train_dataset": 7}}, "YAML reads it as a number: put a name in quotes"),
+        ({"dataset": {"cache": {"mode": True}}}, "YAML reads yes, on and true as true: put a name in quotes"),
         ({"train": {"num_epochs": "3"}}, "without quotes"),
         ({"train": {"num_epochs": 3.5}}, "found 3.5"),
         ({"train": {"clip_grad_norm": float("nan")}}, "found .nan"),
@@ -170,6 +173,18 @@ def test_yaml_bombs_are_refused_in_bounded_time(name: str) -> None:
     start = time.process_time()
     with pytest.raises(ValueError, match=r"^.{1,400}$"):
         parse_yaml(BOMBS[name])
+    assert time.process_time() - start < 10
+
+
+def test_many_unknown_keys_are_refused_in_bounded_time_and_length() -> None:
+    start = time.process_time()
+    with pytest.raises(SpecError) as caught:
+        load_spec("train", {"train": {f"num_epochz{number}": 1 for number in range(20_000)}})
+    assert "20000 faults" in str(caught.value)
+    assert "did you mean 'num_epochs'" in str(caught.value)
+    assert str(caught.value).endswith("and 19950 more")
+    with pytest.raises(SpecError, match=r"^a{100}\.\.\.: unknown key of 900000 characters$"):
+        load_spec("train", {"a" * 900_000: 1})
     assert time.process_time() - start < 10
 
 

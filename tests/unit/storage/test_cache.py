@@ -45,3 +45,9 @@ def test_a_folder_of_somebody_else_is_no_cache(temporary, monkeypatch):
     (temporary / f"unalike-cache-{os.getuid()}").symlink_to(temporary.parent)
     with pytest.raises(DataError, match="set UNALIKE_CACHE="):
         cache.default_cache_dir()
+
+
+def test_a_tilde_that_no_shell_has_expanded_is_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("UNALIKE_CACHE", "~/a")  # as in the ENV of a container or the unit of a service
+    assert cache.default_cache_dir() == tmp_path / "a"

@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 from unalike.errors import DataError, SpecError
-from unalike.storage.outside_files import expand_home, open_file, read_bytes, reader_errors, reason, require_file
+from unalike.storage.outside_files import (
+    expand_home,
+    find_other_case,
+    is_file_address,
+    open_file,
+    path_remedy,
+    read_bytes,
+    reader_errors,
+    reason,
+    require_file,
+)
 
 
 def test_a_regular_file_is_read(tmp_path: Path) -> None:
@@ -67,3 +77,28 @@ def test_a_home_that_nobody_has_stays_a_name(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("HOME", "/h")
     assert expand_home("~/a") == Path("/h/a")
     assert expand_home("~nobodyhere/a") == Path("~nobodyhere/a")
+
+
+def test_addresses_of_files_are_paths(tmp_path: Path) -> None:
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "a b" / "c%20d").touch()
+    for address in (f"file://{tmp_path}/a%20b", f"file://localhost{tmp_path}/a%20b", f"FILE:{tmp_path}/a b"):
+        assert expand_home(address) == tmp_path / "a b" and is_file_address(address)
+    assert expand_home(Path(f"file://{tmp_path}/a b/c%20d")) == tmp_path / "a b" / "c%20d"  # a file of that name
+    assert not is_file_address("file.txt") and expand_home("file:x") == Path("file:x")
+    with pytest.raises(DataError, match="the machine server.*mounted"):
+        expand_home("file://server/share/a.png")
+
+
+def test_a_path_in_another_case_is_named(tmp_path: Path) -> None:
+    (tmp_path / "Folder").mkdir()
+    (tmp_path / "Folder" / "Möhre.PNG").touch()
+    other = tmp_path / "Folder" / "Möhre.PNG"
+    if (tmp_path / "folder").exists():
+        pytest.skip("this file system does not tell case apart")
+    assert find_other_case(tmp_path / "folder" / "möhre.png") == other
+    assert (
+        path_remedy(tmp_path / "folder" / "MÖHRE.png")
+        == f"did you mean {str(other)!r}? Upper and lower case, or invisible characters, differ"
+    )
+    assert find_other_case(tmp_path / "folder" / "more.png") is None and find_other_case("/nothing/here") is None

@@ -22,10 +22,15 @@ from unalike.training.loop import TrainingLoop
 from unalike.training.losses import build_criterion
 from unalike.training.optimizer import build_optimizer
 from unalike.training.resume import ResumeCheckpoint, choose_seed
+from unalike.training.sampled_proxies import SampledProxies
 from unalike.training.schedule import LRSchedule
 from unalike.training.trainer import _collect_result, train_embedder
 
 STEPS, BATCH = 4, 8
+
+
+CLASSES = 10  # of which a batch has four
+SAMPLED = SimpleNamespace(name="CosFaceLoss", parameters={}, sampled_classes=6)
 
 
 class SumLoss(torch.nn.Module):
@@ -54,7 +59,7 @@ def make_loop(folder, s=None, *, validate="last", stop=lambda: 0, batches=None, 
     s = s or spec()
     torch.manual_seed(7)
     embedder = embedder or TinyEmbedder()
-    criterion = build_criterion(s, classes=4, dim=8)
+    criterion = build_criterion(s, classes=CLASSES, dim=8)
     freezer = Freezer(embedder, s)
     optimizer = build_optimizer(s, embedder, criterion)
     events = []
@@ -98,7 +103,7 @@ def test_same_seed_same_bits(tmp_path):
 
 @pytest.mark.parametrize("changes", [{}, {"train__ema": SimpleNamespace(enabled=True, decay=0.9)},
                                      {"train__optim__name": "SGD"}, {"train__accumulate": 2},
-                                     {"train__accumulate": 3}])  # fmt: skip
+                                     {"train__accumulate": 3}, {"train__loss": SAMPLED}])  # fmt: skip
 @pytest.mark.parametrize("stop_after", [2, 4, 5])
 def test_resumed_run_equals_a_straight_one_bit_for_bit(tmp_path, changes, stop_after):
     (tmp_path / "straight").mkdir()
@@ -122,6 +127,9 @@ def test_resumed_run_equals_a_straight_one_bit_for_bit(tmp_path, changes, stop_a
     resumed.run()
     assert_equal(weights(straight), weights(resumed))
     assert straight.history.steps == resumed.history.steps
+    if isinstance(straight.criterion.loss, SampledProxies):
+        states = [loop.criterion.loss.get_extra_state() for loop in (straight, resumed)]
+        assert_equal(*(state["moments"] | {"proxies": state["proxies"]} for state in states))
     if straight.ema is not None:
         assert_equal(straight.ema.average, resumed.ema.average)
 
@@ -213,7 +221,7 @@ def test_d13_accumulated_step_equals_the_mean_gradient_of_its_batches(tmp_path, 
     loop = make_loop(tmp_path, s)
     reference = copy.deepcopy(loop.embedder)
     freezer = Freezer(reference, s)
-    criterion = build_criterion(s, classes=4, dim=8)
+    criterion = build_criterion(s, classes=CLASSES, dim=8)
     optimizer = build_optimizer(s, reference, criterion)
     freezer.set_train_modes(head_only=False)
     batches = list(Batches().epoch(0))

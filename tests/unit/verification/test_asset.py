@@ -74,3 +74,17 @@ def test_colors_spread_from_known_pixels_alone() -> None:
     colors[2, 2], known[2, 2] = (90, 60, 30), True
     filled = spread_colors(colors, known, reach=1)
     assert np.allclose(filled[1:4, 1:4], (90, 60, 30)) and (filled[0] == 0).all()
+
+
+@pytest.mark.parametrize("name", [None, float("nan"), b"a", ["a"], 1.5, " ", "\u200b"], ids=repr)
+def test_names_of_assets_are_names(name: object) -> None:
+    with pytest.raises(DataError, match="a class name"):
+        open_assets([mark(0)], [name])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("assets", [None, 5, {}, b"x"], ids=repr)
+def test_what_is_no_list_of_assets(assets: object) -> None:
+    with pytest.raises(DataError, match="assets: .*; expected a list"):
+        open_assets(assets)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="names: .*; expected a list"):
+        open_assets([mark(0), mark(1)], "ab")

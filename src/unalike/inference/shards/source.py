@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from unalike.data.folders import is_image, normalize_class_name
+from unalike.data.class_names import normalize_class_name
+from unalike.data.folders import is_image
 from unalike.data.imageset import load_images
 from unalike.data.manifests import BOX, COLUMNS, MANIFEST_SUFFIXES, find_file
 from unalike.data.notices import Notices

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unalike.data.folders import normalize_class_name
+from unalike.data.class_names import check_class_name, normalize_class_name
 from unalike.errors import DataError, closest
+from unalike.numerics.arguments import check_list
 from unalike.recognition.backends.postgres_tables import GalleryRow, copy_vectors, encode_text
 from unalike.recognition.backends.postgres_view import PostgresView
 from unalike.recognition.decision import GalleryCalibration
+from unalike.recognition.gallery_change import checked_removal
 from unalike.recognition.model_identity import ModelIdentity
 
 if TYPE_CHECKING:
@@ -80,6 +82,7 @@ class PostgresChange:
 
     def remove(self, labels: Sequence[str], names: Sequence[str], ids: Sequence[int]) -> int:
         """Remove classes and single references; the number of vectors removed."""
+        labels, names, ids = checked_removal(labels, names, ids)
         view, row = self.view(), self.row
         classes = [view.class_number(label) for label in labels]
         id_set = set(ids)
@@ -118,9 +121,7 @@ class PostgresChange:
         """Rename a class."""
         view, row = self.view(), self.row
         number = view.class_number(label)
-        label, new = normalize_class_name(label), normalize_class_name(new)
-        if not new:
-            raise DataError("an empty label", expected="a class name")
+        label, new = normalize_class_name(label), check_class_name(new)
         if new == label:
             return
         if view.fetch(f"SELECT id FROM {row.classes_table} WHERE label = %s", [encode_text(new)]):
@@ -135,13 +136,14 @@ class PostgresChange:
     def merge(self, labels: Sequence[str], into: str) -> int:
         """Merge classes into ``into``, which may be new; the number of vectors whose class changed."""
         view, row, into = self.view(), self.row, normalize_class_name(into)
-        merged = [name for label in labels if (name := normalize_class_name(label)) != into]
+        names = check_list("labels", labels, "a class name", ordered=False)
+        merged = [name for label in names if (name := normalize_class_name(label)) != into]
         numbers = [view.class_number(label) for label in merged]
         if not numbers:
             raise DataError("nothing to merge", expected="at least one class other than the one to merge into")
-        if not into:
-            raise DataError("an empty label", expected="a class name")
         matches = view.fetch(f"SELECT id FROM {row.classes_table} WHERE label = %s", [encode_text(into)])
+        if not matches:
+            check_class_name(into)
         target = int(matches[0][0]) if matches else numbers[0]
         images: dict[int, int] = dict(
             view.fetch(f"SELECT id, vectors FROM {row.classes_table} WHERE id = ANY(%s)", [numbers])

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unalike.data.folders import normalize_class_name
+from unalike.data.class_names import normalize_class_name
 from unalike.errors import DataError, closest
+from unalike.numerics.arguments import check_count
 from unalike.numerics.nearest_neighbors import EXCLUDED
 from unalike.numerics.normalization import l2_normalize
 from unalike.recognition.backends.postgres_connections import database_errors
@@ -241,7 +242,7 @@ class PostgresView(GalleryView):
 
     def search(self, vectors_QD: np.ndarray, k: int = 1, index: HnswIndex | None = None) -> NearestReferences:
         """Find the nearest references of every query by cosine."""
-        return self._search(self._unit(vectors_QD), k, index).first(k)
+        return self._search(self._unit(vectors_QD), check_count("k", k), index).first(k)
 
     def _unit(self, vectors_QD: np.ndarray) -> np.ndarray:
         return l2_normalize(check_vectors(vectors_QD, self.dim), name="query vectors")
@@ -292,7 +293,7 @@ class PostgresView(GalleryView):
     ) -> RankedClasses:  # fmt: skip
         """Rank the classes for every query, and find its nearest references."""
         check_rule(rule)
-        vectors_QD = self._unit(vectors_QD)
+        k, voters, vectors_QD = check_count("k", k), check_count("voters", voters), self._unit(vectors_QD)
         depth = k if rule == "prototype" else max(k, voters if rule == "vote" else DEPTH)
         nearest = self._search(vectors_QD, depth, index)
         labels = dict(nearest.labels)

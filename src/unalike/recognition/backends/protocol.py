@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 
-from unalike.errors import DataError
+from unalike.numerics.arguments import check_count
 from unalike.recognition.decision import GalleryCalibration
 from unalike.recognition.model_identity import ModelIdentity
 from unalike.recognition.snapshot import GallerySnapshot
@@ -398,10 +398,8 @@ class GalleryBackend(Protocol):
 
 
 def check_limit(limit: int) -> int:
-    """Return the length of a page. Raises DataError for less than 1."""
-    if limit < 1:
-        raise DataError(f"a page of {limit} references", expected="1 or more")
-    return limit
+    """Return the length of a page. Raises DataError for what is no whole number of 1 or more."""
+    return check_count("the number of references of a page", limit)
 
 
 def pages(view: GalleryView, label: str | None = None, limit: int = 1000) -> Iterator[Entry]:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from unalike.data.class_names import normalize_class_name
 from unalike.data.decode import IMAGE_SUFFIXES
-from unalike.data.folders import normalize_class_name
 from unalike.errors import NoSuchImage
 from unalike.learning.labeled_images import (
     CORRECTION,

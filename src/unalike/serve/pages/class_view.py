@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from unalike.data.folders import normalize_class_name
+from unalike.data.class_names import normalize_class_name
 from unalike.recognition.backends.protocol import GalleryView, pages
 from unalike.serve.pages.rendering import render_page
 from unalike.serve.problems import Problem

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from unalike.data.folders import normalize_class_name
+from unalike.data.class_names import hidden_sign, is_visible, normalize_class_name
 from unalike.errors import closest
 from unalike.recognition.backends.protocol import GalleryBackend
 from unalike.serve.changes import Change, apply, bounded, carry_out, request_digest
@@ -24,8 +23,6 @@ from unalike.serve.uploads import Parameters, parse_json, read_body
 MAX_BODY = 1 << 20
 MAX_PAGE = 1000
 MAX_LABEL = 500
-# They let a name look like another one.
-_DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 PAGE_PARAMETERS: dict[str, dict[str, Any]] = {
     "after": {"type": "string", "description": "`next` of the page before."},
     "limit": {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 100},
@@ -191,17 +188,15 @@ async def check_new_classes(resource: GalleryResource, labels: Iterable[str]) ->
     Raises:
         Problem: 422.
     """
-    hidden = {label: sign for label in labels if (sign := hidden_sign(label)) is not None}
+    hidden = {label: sign for label in labels if (sign := hidden_sign(label)) is not None or not is_visible(label)}
     counts = await asyncio.to_thread(resource.gallery.counts) if hidden else {}
     for label, sign in hidden.items():
         if label not in counts:
+            if sign is None:
+                raise Problem(422, "invalid-value", f"a class name without a visible character: {label[:100]!a}",
+                              expected="the name of a class")  # fmt: skip
             raise Problem(422, "invalid-value", f"a class name with the character U+{ord(sign):04X}: {label[:100]!a}",
                           expected="a name without control characters and halves of characters")  # fmt: skip
-
-
-def hidden_sign(label: str) -> str | None:
-    """The first character of a name that would not be seen, or that makes it look like another one; None without any."""
-    return next((sign for sign in label if unicodedata.category(sign) in ("Cc", "Cs") or sign in _DIRECTIONS), None)
 
 
 def require_classes(gallery: GalleryBackend, labels: Iterable[str]) -> None:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Path, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from unalike.data.folders import normalize_class_name
+from unalike.data.class_names import normalize_class_name
 from unalike.serve.changes import Change, carry_out, request_digest
 from unalike.serve.documents import json_body, problems, query_parameters
 from unalike.serve.problems import Problem

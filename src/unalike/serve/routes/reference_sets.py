@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from unalike.data.folders import normalize_class_name
+from unalike.data.class_names import normalize_class_name
 from unalike.recognition.backends.protocol import Entry, GalleryBackend, pages
 from unalike.serve.changes import Change, apply, bounded, carry_out, request_digest
 from unalike.serve.documents import add_scoped, json_body

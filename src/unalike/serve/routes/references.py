@@ -17,8 +17,8 @@ from fastapi import APIRouter, Path, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
+from unalike.data.class_names import normalize_class_name
 from unalike.data.decode import IMAGE_SUFFIXES, open_image
-from unalike.data.folders import normalize_class_name
 from unalike.errors import NoSuchImage, UnreadableImage
 from unalike.recognition.backends.protocol import Entry, GalleryBackend, pages
 from unalike.serve.batching import EmbedFinish

@@ -9,12 +9,12 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
+from unalike.data.class_names import hidden_sign, is_visible
 from unalike.serve.changes import Change, apply_in_store, carry_out, request_digest
 from unalike.serve.documents import json_body, problems, query_parameters
 from unalike.serve.problems import Problem
 from unalike.serve.region_sets import KIND, find_set
 from unalike.serve.request_context import context_of
-from unalike.serve.routes.classes import hidden_sign
 from unalike.serve.routes.inspectors import BOXES_SCHEMA
 from unalike.serve.security import require_gallery
 from unalike.serve.service import Service, json_response
@@ -129,7 +129,7 @@ def _add_removal(service: Service, router: APIRouter) -> None:
 
 def _read_name(parameters: Parameters) -> str:
     name = (parameters.text("name", "", most=MAX_NAME) or "").strip()
-    if not name or hidden_sign(name) is not None:
+    if not is_visible(name) or hidden_sign(name) is not None:
         raise Problem(422, "invalid-value", f"the name {name!a}" if name else "no name",
                       expected=f"1 to {MAX_NAME} characters that can be seen")  # fmt: skip
     return name

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from unalike.data.folders import normalize_class_name
+from unalike.data.class_names import normalize_class_name
 from unalike.recognition.separation import MEASURED, MOST_MEASURED, Separation, measure_separation
 from unalike.serve.documents import add_scoped, query_parameters
 from unalike.serve.problems import Problem

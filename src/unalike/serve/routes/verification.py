@@ -12,7 +12,7 @@ from PIL import Image
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from unalike.data.folders import normalize_class_name
+from unalike.data.class_names import normalize_class_name
 from unalike.errors import UnreadableImage, closest
 from unalike.serve.answers import UnreadableModel
 from unalike.serve.documents import add_scoped, image_body, query_parameters

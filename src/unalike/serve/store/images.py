@@ -21,7 +21,7 @@ from unalike.serve.store.records import utc_now
 from unalike.storage.atomic import atomic_write, sync_file, sync_folder
 from unalike.storage.digests import content_sha256
 from unalike.storage.filesystems import RemoteStore, uri_of
-from unalike.storage.outside_files import reason
+from unalike.storage.outside_files import expand_home, reason
 
 SHARDS = [f"{number:02x}" for number in range(256)]
 # Sides of thumbnails, in pixels; another one is rounded up, so that a client cannot make us keep any number of them.
@@ -260,8 +260,7 @@ class ImageStore:
 
     def __init__(self, place: str | Path) -> None:
         uri = uri_of(place)
-        path = str(place).removeprefix("file://")
-        self.files: Files = RemoteFiles(uri) if uri else LocalFiles(Path(os.path.abspath(path)))
+        self.files: Files = RemoteFiles(uri) if uri else LocalFiles(Path(os.path.abspath(expand_home(place))))
 
     @property
     def address(self) -> str:

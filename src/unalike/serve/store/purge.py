@@ -19,7 +19,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from unalike.data.folders import normalize_class_name
+from unalike.data.class_names import normalize_class_name
 from unalike.errors import DataError, closest
 from unalike.recognition.backends.protocol import GalleryBackend
 from unalike.recognition.gallery import Gallery

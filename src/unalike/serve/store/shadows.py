@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from unalike.data.folders import normalize_class_name
+from unalike.data.class_names import normalize_class_name
 from unalike.recognition.decision import LABEL
 from unalike.serve.store.database import Database
 from unalike.serve.store.records import TEACHING, Page, Record, check_choice, check_page, new_id, utc_now

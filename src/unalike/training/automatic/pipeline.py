@@ -362,11 +362,7 @@ def _search_heads(
                               hard_seconds=budget.left)  # fmt: skip
     except TooSlow as error:
         say("stage one: no time to compare heads, so one is fitted with the usual settings")
-        return (
-            [error.baseline],
-            [],
-            HeadConfig(space.sqrt[0], space.residuals[len(space.residuals) // 2], space.shrinkages[0]),
-        )
+        return [error.baseline], [], space.uncompared_head(goal)
     seconds = time.monotonic() - start
     best = best_closed_form(trials, goal)
     say(f"stage one: {len(trials)} heads on frozen features in {seconds:.1f} s, {trials[0].score:.3f} as they are"

@@ -11,9 +11,7 @@ import pytest
 from tests.support.series import feature_series, holdout_result, noisy_features
 from unalike.errors import SpecError
 from unalike.spec import load_spec
-from unalike.training.automatic.holdout import (
-    cross_validation_splits,
-)
+from unalike.training.automatic.holdout import GOALS, cross_validation_splits
 from unalike.training.automatic.holdout_result import HoldoutResult, evaluate_embeddings
 from unalike.training.automatic.scenes import assign_scenes
 from unalike.training.heads import head_search
@@ -205,3 +203,22 @@ def test_heads_that_would_not_be_finished_are_given_up_by_the_time_of_a_split(
         with pytest.raises(head_search.TooSlow) as caught:
             search_heads(features, labels, splits, "new-classes", space=space, hard_seconds=hard_seconds)
         assert caught.value.baseline.config is None and now[0] == split_seconds
+
+
+def test_a_head_that_is_not_compared_suits_the_goal_and_keeps_what_the_user_set() -> None:
+    space = HeadSearchSpace()
+    assert space.uncompared_head("known-classes") == HeadConfig(sqrt=True, residual=0.0, shrinkage=2.0)
+    assert space.uncompared_head("new-classes") == HeadConfig(sqrt=True, residual=0.5, shrinkage=4.0)
+    assert space.uncompared_head("both") == HeadConfig(sqrt=True, residual=0.5, shrinkage=1.0)
+    # Set by the user, or left out because model.feat_dim is larger than the number of classes allows.
+    assert HeadSearchSpace(shrinkages=(1.5,)).uncompared_head("new-classes").shrinkage == 1.5
+    assert HeadSearchSpace(residuals=(0.7,)).uncompared_head("known-classes").residual == 0.7
+    assert HeadSearchSpace(residuals=RESIDUALS[1:]).uncompared_head("known-classes").residual == 0.1
+    assert HeadSearchSpace(sqrt=(False,)).uncompared_head("new-classes").sqrt is False
+
+
+def test_no_goal_lacks_a_head_that_is_not_compared() -> None:
+    space = HeadSearchSpace()
+    for goal in GOALS:
+        head = space.uncompared_head(goal)
+        assert head.residual in space.residuals and head.shrinkage in space.shrinkages
