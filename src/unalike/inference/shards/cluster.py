@@ -126,8 +126,8 @@ def _resources(ray: ModuleType, workers: int | None) -> tuple[int, dict[str, Any
                           remedy="set embed.workers, or add machines")  # fmt: skip
     # Ray gives the tasks of Ray Data that are no actors a core of their own; here the actors do all the work.
     resources: dict[str, Any] = {"num_cpus": max(1, cpus // count)}
-    if gpus >= count:
-        resources["num_gpus"] = 1
+    if gpus:
+        resources["num_gpus"] = min(1.0, gpus / count)  # more workers than GPUs share them
     else:
         resources["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": str(resources["num_cpus"])}}
     return count, resources

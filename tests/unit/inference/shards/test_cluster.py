@@ -61,14 +61,21 @@ def cluster_of(cpus: int, gpus: int, nodes: int) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("cpus", "gpus", "nodes", "workers", "count", "cpus_each"),
-    [(32, 0, 2, None, 2, 16), (32, 4, 2, None, 4, 8), (2, 0, 1, 2, 2, 1), (7, 0, 1, 2, 2, 3), (1, 0, 1, None, 1, 1)],
+    ("cpus", "gpus", "nodes", "workers", "count", "cpus_each", "gpus_each"),
+    [
+        (32, 0, 2, None, 2, 16, 0),
+        (32, 4, 2, None, 4, 8, 1),
+        (32, 4, 2, 8, 8, 4, 0.5),
+        (2, 0, 1, 2, 2, 1, 0),
+        (7, 0, 1, 2, 2, 3, 0),
+        (1, 0, 1, None, 1, 1, 0),
+    ],
 )
 def test_workers_share_the_cores_of_the_cluster(
-    cpus: int, gpus: int, nodes: int, workers: int | None, count: int, cpus_each: int
+    cpus: int, gpus: int, nodes: int, workers: int | None, count: int, cpus_each: int, gpus_each: float
 ) -> None:
     number, resources = cluster._resources(cluster_of(cpus, gpus, nodes), workers)
-    assert (number, resources["num_cpus"], resources.get("num_gpus", 0)) == (count, cpus_each, 1 if gpus else 0)
+    assert (number, resources["num_cpus"], resources.get("num_gpus", 0)) == (count, cpus_each, gpus_each)
 
 
 def test_more_workers_than_cores_are_refused() -> None:
