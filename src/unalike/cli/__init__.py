@@ -19,7 +19,7 @@ from unalike.cli.commands import ALIASES, COMMANDS, LazyGroup, is_command
 from unalike.cli.output import replace_closed_streams, tolerate_narrow_encodings
 from unalike.cli.positionals import unquoted_path
 from unalike.cli.signals import end_in_order
-from unalike.errors import Interrupted, SpecError, closest
+from unalike.errors import Interrupted, RunError, SpecError, closest
 from unalike.runs.program_start import mark_program
 from unalike.sanitize import one_line, redact
 from unalike.storage.downloads import set_command
@@ -146,6 +146,16 @@ def _remedy_of(error: Exception) -> str:
     return f"; fields of a spec are written without dashes: {fields[0]}=VALUE"
 
 
+def _require_working_folder() -> None:
+    """Raise RunError where the working folder was removed: relative paths lead nowhere, and torch ends the process."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise RunError(
+            f"the working folder cannot be used ({error.strerror})", remedy="change to a folder that exists: cd DIR"
+        ) from error
+
+
 def run_command(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code; every error is one line on standard error."""
     argv = list(argv) or ["--help"]
@@ -157,6 +167,7 @@ def run_command(argv: Sequence[str]) -> int:
     set_command(argv)
     try:
         _refuse_unknown_command(argv)
+        _require_working_folder()
         # A callable result: the code of typer.Exit, else what the command returned (None).
         code = app(args=argv, prog_name=_called_as(), standalone_mode=False)
         sys.stdout.flush()

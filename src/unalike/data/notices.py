@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 from unalike.progress import say
 from unalike.source_names import source_name, with_source_names
 from unalike.storage.csv_file import write_csv
+from unalike.storage.process_lock import ProcessLock
 
 # Kind -> line; {n} is the count, {s} and {es} are plural endings, {it} the pronoun. A kind that is missing here is printed as it is.
 MESSAGES = {
@@ -44,7 +44,7 @@ class Notices:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._notices: dict[str, dict[str, str]] = {}
         self._printed: dict[str, int] = {}
 

@@ -225,9 +225,26 @@ def local_settings() -> Iterator[None]:
     finally:
         with _lock:
             _readers_inside -= 1
-            if _readers_inside == 0:
-                while _restore:
-                    _restore.pop()()
+            if _readers_inside <= 0:
+                _leave()
+
+
+def _leave() -> None:
+    global _readers_inside
+    _readers_inside = 0
+    while _restore:
+        _restore.pop()()
+
+
+def _in_forked_process() -> None:
+    """The other threads that were inside do not exist here."""
+    global _lock
+    _lock = threading.Lock()
+    _leave()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_forked_process)
 
 
 def _enter() -> None:

@@ -144,7 +144,10 @@ def count_outliers(good_N: np.ndarray) -> int:
         return 0
     most = max(1, len(good_N) // 30)
     log_N = np.log(np.maximum(good_N, np.finfo(np.float64).tiny))
-    limit = log_N[most:].mean() + OUTLIER_DISTANCE * log_N[most:].std(ddof=1)
+    rest_N = log_N[most:]
+    # A copy of another image scores 0: low scores reach no further down than the high ones of the rest reach up.
+    rest_N = np.maximum(rest_N, 2 * np.median(rest_N) - rest_N[0])
+    limit = rest_N.mean() + OUTLIER_DISTANCE * rest_N.std(ddof=1)
     return int(np.sum((log_N[:most] > limit) & (good_N[:most] > OUTLIER_RATIO * good_N[most])))
 
 

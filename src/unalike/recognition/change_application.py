@@ -61,14 +61,24 @@ def apply_change(
 @contextmanager
 def sharing_undone(snapshot: GallerySnapshot) -> Iterator[None]:
     """After an exception inside, take back what enrollments wrote behind the end of what ``snapshot`` shares with them."""
-    classes, count = snapshot.classes, len(snapshot.classes)
+    count = len(snapshot.classes)
     try:
         yield
     except BaseException:
-        if isinstance(classes, list):
-            del classes[count:]
-        snapshot.names.truncate(len(snapshot))
+        _take_back(snapshot, count)
         raise
+
+
+def codes_before(snapshot: GallerySnapshot) -> Codes:
+    """Take back what a change that never ended wrote behind the end of ``snapshot``; the codes of its classes."""
+    _take_back(snapshot, int(snapshot.codes_N.max(initial=-1)) + 1)  # no class is without vectors
+    return class_codes(snapshot.classes)
+
+
+def _take_back(snapshot: GallerySnapshot, class_count: int) -> None:
+    if isinstance(snapshot.classes, list):
+        del snapshot.classes[class_count:]
+    snapshot.names.truncate(len(snapshot))
 
 
 def _append(

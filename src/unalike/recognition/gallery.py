@@ -9,7 +9,6 @@ Shape letters: N enrolled vectors, M kept ones, Q queries, K neighbors, D width,
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -23,7 +22,7 @@ from unalike.data.class_names import check_class_name, normalize_class_name
 from unalike.errors import DataError, ModelError, closest
 from unalike.numerics.arguments import check_count, check_list
 from unalike.recognition.backends.protocol import GalleryBackend
-from unalike.recognition.change_application import Codes, apply_change, class_codes, sharing_undone
+from unalike.recognition.change_application import Codes, apply_change, class_codes, codes_before, sharing_undone
 from unalike.recognition.decision import GalleryCalibration
 from unalike.recognition.gallery_change import (
     ChangeRecord,
@@ -44,6 +43,7 @@ from unalike.recognition.snapshot import EnrolledNames, GallerySnapshot, Nearest
 from unalike.recognition.snapshot_view import SnapshotView
 from unalike.storage.blockfile import content_errors
 from unalike.storage.file_lock import file_lock
+from unalike.storage.process_lock import ProcessLock
 
 if TYPE_CHECKING:
     from unalike.recognition.faiss_index import FaissIndex
@@ -62,8 +62,8 @@ class Gallery(GalleryBackend):
         snapshot = GallerySnapshot.empty(check_count("the width of a gallery's vectors", dim), half)
         self._state = SnapshotView(snapshot, None, model_identity or ModelIdentity())
         self._codes: Codes = {}
-        self._lock = threading.RLock()  # one thread changes it at a time; none waits to read it
-        self._turn = threading.Lock()  # of threads that wait for the lock of the file, which is taken first
+        self._lock = ProcessLock(self._take_back)  # one thread changes it at a time; none waits to read it
+        self._turn = ProcessLock()  # of threads that wait for the lock of the file, which is taken first
         self._files: dict[str, GalleryFile] = {}  # those that it was loaded from or saved to, by their real path
         self._file: GalleryFile | None = None  # the last of them
         self._saved: SnapshotView | None = None  # the state that it holds
@@ -497,4 +497,8 @@ class Gallery(GalleryBackend):
             self.__dict__.update(gallery.__dict__)
             return
         self.__dict__.update(state)
-        self._lock, self._turn, self._saved, self._unsaved = threading.RLock(), threading.Lock(), None, None
+        self._lock, self._turn, self._saved, self._unsaved = ProcessLock(self._take_back), ProcessLock(), None, None
+
+    def _take_back(self) -> None:
+        """In a process that was forked in the middle of a change: return to the state before it."""
+        self._codes, self._unsaved = codes_before(self.snapshot), None

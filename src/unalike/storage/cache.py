@@ -18,7 +18,6 @@ import secrets
 import shutil
 import stat
 import tempfile
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from unalike.errors import DataError
 from unalike.progress import say, warn
 from unalike.storage.digests import text_sha256
 from unalike.storage.outside_files import expand_home
+from unalike.storage.process_lock import ProcessLock
 
 fcntl: Any
 try:
@@ -43,7 +43,7 @@ DEFAULT_SHARE = 0.5
 # Errors of a file system without locks; work goes on there without them.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 _shared_locks: dict[Path, int] = {}  # lock file -> open descriptor
-_shared_locks_guard = threading.Lock()
+_shared_locks_guard = ProcessLock()
 
 
 def default_cache_dir() -> Path:

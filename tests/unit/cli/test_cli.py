@@ -295,6 +295,18 @@ def test_known_errors_keep_their_exit_code(api: Calls, capsys: pytest.CaptureFix
     assert cli.run_command(["train", "photos"]) == 130
 
 
+def test_a_working_folder_that_was_removed_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "removed"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    for call in (["gallery", "list", "a.gallery"], ["train", str(tmp_path)], ["check", str(tmp_path)]):
+        assert cli.run_command(call) == 1
+        assert "the working folder cannot be used (No such file or directory); change" in capsys.readouterr().err
+
+
 def test_unexpected_errors_save_their_traceback(api: Calls, capsys: pytest.CaptureFixture[str]) -> None:
     api.error = ZeroDivisionError("by\nzero")
     assert cli.run_command(["train", "photos"]) == 1

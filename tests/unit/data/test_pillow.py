@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, features
 
+from tests.support.forks import code_in_child, while_another_thread_is_inside
+from unalike.data import pillow
 from unalike.data.decode import decode
 from unalike.data.pillow import local_settings, open_file
 from unalike.errors import UnreadableImage
@@ -54,6 +56,20 @@ def test_settings_are_restored_when_the_last_thread_leaves() -> None:
     leave.set()
     thread.join()
     assert list(warnings.filters) == before
+
+
+@pytest.mark.parametrize("block", [local_settings(), pillow._lock], ids=["reading", "beginning to read"])
+def test_a_process_that_is_forked_while_another_thread_reads_has_the_settings_of_before(block) -> None:
+    filters = list(warnings.filters)
+
+    def decodes() -> bool:
+        is_restored = warnings.filters == filters and pillow._readers_inside == 0
+        content = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(content, "PNG")
+        return is_restored and decode(content.getvalue()).shape == (8, 8, 3) and warnings.filters == filters
+
+    assert while_another_thread_is_inside(block, lambda: code_in_child(decodes)) == 0
+    assert warnings.filters == filters
 
 
 def test_truncated_files_are_refused_and_the_setting_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,6 +90,14 @@ def test_the_stated_rate_holds_with_and_without_an_odd_image(scale, odd):
     assert 0.02 < np.mean(true_rates) < 0.05 and inside / 500 >= 0.93
 
 
+@pytest.mark.parametrize("copies", [1, 2, 8])
+@pytest.mark.parametrize("score", [0.0, 1e-3])
+def test_copies_among_the_images_do_not_hide_an_odd_one(copies, score):
+    scores = scores_with_one_odd_image(np.random.default_rng(3))
+    scores[10 : 10 + copies] = score  # an image whose copy is in the memory bank
+    assert fit_threshold(scores, 0.05).outliers == ("image 7",)
+
+
 def test_few_images_wide_scores_and_several_at_the_top_leave_nothing_out():
     rng = np.random.default_rng(2)
     assert not any(fit_threshold(rng.gamma(4, 0.25, 40), 0.1).outliers for _ in range(300))

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.forks import code_in_child
 from unalike.errors import DataError, ModelError
 from unalike.recognition import gallery as gallery_module
 from unalike.recognition.decision import GalleryCalibration, RateGuarantee
@@ -346,6 +347,33 @@ def test_a_thread_beside_reload_sees_one_state_with_its_calibration(gallery, tmp
     assert len(pairs) > 1 and service.calibration == CALIBRATION
     seen = [(view.size[0], view.calibration) for view in pairs]
     assert set(map(str, seen)) == {str((12, None)), str((13, CALIBRATION))}
+
+
+def test_a_process_that_is_forked_in_the_middle_of_a_change_has_the_state_before(gallery, monkeypatch):
+    classes, names, apply_change = gallery.classes, gallery.names, gallery_module.apply_change
+    changed, forked = threading.Event(), threading.Event()
+
+    def apply_slowly(*arguments):
+        result = apply_change(*arguments)
+        changed.set()
+        forked.wait(60)
+        return result
+
+    def is_as_before():
+        gallery_module.apply_change = apply_change
+        unchanged = gallery.classes == classes and gallery.names == names
+        gallery.enrol(np.eye(gallery.dim)[:2], ["other", classes[0]], ["o", "p"])
+        return unchanged and gallery.labels[-2:] == ("other", classes[0]) and gallery.names == (*names, "o", "p")
+
+    monkeypatch.setattr(gallery_module, "apply_change", apply_slowly)
+    thread = threading.Thread(target=gallery.enrol, args=(np.eye(gallery.dim)[:1], ["new"], ["n"]))
+    thread.start()
+    changed.wait(60)
+    code = code_in_child(is_as_before)
+    forked.set()
+    thread.join()
+    assert code == 0
+    assert gallery.classes == [*classes, "new"]
 
 
 def test_a_decoding_that_was_completed_reaches_a_file_with_a_journal(gallery, tmp_path):

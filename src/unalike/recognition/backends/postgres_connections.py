@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import selectors
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import ModuleType
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from unalike.errors import DatabaseUnavailable, DataError, missing_extra
 from unalike.recognition.backends.database_address import DatabaseAddress
+from unalike.storage.process_lock import ProcessLock
 
 if TYPE_CHECKING:
     import psycopg
@@ -65,7 +65,7 @@ class Connections:
     def __init__(self, address: DatabaseAddress) -> None:
         self.address = address
         self._idle: list[psycopg.Connection[Any]] = []
-        self._lock, self._process = threading.Lock(), os.getpid()
+        self._lock, self._process = ProcessLock(), os.getpid()
 
     @contextmanager
     def reading(self) -> Iterator[psycopg.Connection[Any]]:
