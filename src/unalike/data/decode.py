@@ -209,7 +209,7 @@ def _decode(
                 raise UnreadableImage(
                     f"{name_of(source)}: {width} x {height} pixels",
                     expected=f"at most {max_pixels}",
-                    remedy="raise dataset.max_pixels if the image is not damaged",
+                    remedy="make the image smaller; commands with a section dataset take dataset.max_pixels",
                 )
             if min_size is not None:
                 _draft(image, min_size)
