@@ -49,6 +49,7 @@ _NAMED = re.compile(
     r"(?:(\\{0,3}['\"])((?:(?!\2)\\.|(?!\2)[^\n])*)(\2)?|((?:[^\s'\"&;,()\[\]{}\\]|\\(?!['\"]))+))",
     re.IGNORECASE,
 )
+_SECRET_KEY = re.compile(_SECRET_NAME, re.IGNORECASE)
 _OPTION = re.compile(rf"(?<![\w-])(--(?:{_SECRET_NAME})\s+)(?!-)\S+", re.IGNORECASE)
 _BEARER = re.compile(r"\b((?:bearer|basic)\s+)[\w.~+/=-]{16,}", re.IGNORECASE)
 # Secrets of API keys (``serve.store.keys``); the id in the middle stays, by which a key is revoked.
@@ -96,12 +97,16 @@ def _hide_named(match: re.Match[str]) -> str:
 
 
 def redact_all(value: Any) -> Any:
-    """A copy of plain data (dicts, lists) in which every text is redacted."""
+    """A copy of plain data (dicts, lists) in which every text is redacted, and hidden where its key says that it is a secret."""
     if isinstance(value, dict):
-        return {key: redact_all(item) for key, item in value.items()}
+        return {key: HIDDEN if _is_secret(key, item) else redact_all(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return type(value)(redact_all(item) for item in value)
     return redact(value) if isinstance(value, str) else value
+
+
+def _is_secret(key: Any, value: Any) -> bool:
+    return isinstance(key, str) and isinstance(value, str) and bool(value) and bool(_SECRET_KEY.fullmatch(key))
 
 
 def one_line(text: str) -> str:

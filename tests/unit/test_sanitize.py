@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+import yaml
 
 from unalike.errors import DataError
 from unalike.progress import say
@@ -137,3 +138,18 @@ def test_formulas_are_quoted_in_csv_and_read_back(text: str) -> None:
 def test_numbers_and_plain_texts_stay_as_they_are_in_csv(value: object) -> None:
     assert csv_cell(value) == value
     assert not isinstance(value, str) or from_csv_cell(value) == value
+
+
+def test_plain_data_is_hidden_by_its_keys_so_that_yaml_of_it_stays_yaml() -> None:
+    data = {
+        "encryption_key": "tlt_encode",
+        "store": {"password": "s3cr3t", "place": "s3://K:S@b/x"},
+        "sort_key": "a",
+        "token": None,
+        "api_key": 5,
+    }
+    hidden = redact_all(data)
+    assert hidden == {
+        "encryption_key": "***", "store": {"password": "***", "place": "s3://***@b/x"}, "sort_key": "a", "token": None, "api_key": 5,
+    }  # fmt: skip
+    assert yaml.safe_load(yaml.safe_dump(hidden)) == hidden

@@ -151,7 +151,7 @@ class Run:
         """Write ``experiment.yaml`` again after more fields have been settled."""
         self._experiment = experiment
         if self.rank == 0:
-            write_text(self.dir / EXPERIMENT_FILE, redact(experiment.to_yaml()))
+            write_text(self.dir / EXPERIMENT_FILE, experiment.to_yaml(redacted=True))
 
     # -- signals --
 

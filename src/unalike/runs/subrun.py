@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from unalike.runs.filenames import EXPERIMENT_FILE
 from unalike.runs.run import Run
-from unalike.sanitize import redact
 from unalike.storage.atomic import write_text
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ class Subrun(Run):
     def write_experiment(self, experiment: Experiment) -> None:
         """Write the resolved spec of this stage into its folder."""
         if self.rank == 0:
-            write_text(self.dir / EXPERIMENT_FILE, redact(experiment.to_yaml()))
+            write_text(self.dir / EXPERIMENT_FILE, experiment.to_yaml(redacted=True))
 
     def stop_requested(self) -> int:
         """The number of the signal that asked the run to stop, or 0."""

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, PrivateAttr, ValidationError
 
 from unalike.errors import SpecError
 from unalike.progress import warn
+from unalike.sanitize import redact_all
 from unalike.spec.actions import STANDALONE_ACTIONS, top_level_of
 from unalike.spec.automl import Automl
 from unalike.spec.benchmark import BenchEngine
@@ -193,13 +194,16 @@ class Experiment(Section):
             return self.model_dump(mode="python", include=set(top_level_of(self._action)))
         return self.model_dump(mode="python", exclude=set(STANDALONE_ACTIONS))
 
-    def to_yaml(self) -> str:
+    def to_yaml(self, *, redacted: bool = False) -> str:
         """YAML that loads to the same values.
 
         Fields that a later action settles (``export.opset_version``) are omitted until then: loaded again, their defaults
         would count as set by the user.
+
+        Args:
+            redacted: without the secrets of addresses and of fields whose names say so (``sanitize.redact_all``).
         """
-        values = self.to_dict()
+        values = redact_all(self.to_dict()) if redacted else self.to_dict()
         settled_paths = {entry.path for entry in self._settled}
         for action in [name for name in _AFTER_TRAINING if name in values]:
             for path in _open_paths(getattr(self, action), f"{action}."):

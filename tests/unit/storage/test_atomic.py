@@ -20,7 +20,7 @@ SOURCE = Path(unalike.__file__).parent
 # Writing under a final name without ``data.whole``, and why nobody can see half of it.
 SPARED = {
     "storage.atomic": "the one way itself",
-    "data.archives": "unpacked in a folder that is renamed when it is whole",
+    "inference.shards.shard_file write_table": "rows of a shard, under a temporary name", "data.archives": "unpacked in a folder that is renamed when it is whole",
     "storage.fetch": "downloads that go on where they broke off, checked and renamed; names on record line by line",
     "storage.filesystems": "the same downloads",
     "storage.cache": "a size of a few digits in the file that holds the entry's lock; unreadable, the bytes are counted",
@@ -210,7 +210,11 @@ def writes(tree):
     def walk(node, inside):
         if isinstance(node, (ast.With, ast.AsyncWith)):
             called = [item.context_expr for item in node.items if isinstance(item.context_expr, ast.Call)]
-            inside = inside or any(getattr(call.func, "id", "") == "atomic_write" for call in called)
+            # of files, the method is no context; of an ``OutputFolder`` it is, and works as ``atomic_write`` does
+            inside = inside or any(
+                getattr(call.func, "id", "") == "atomic_write" or getattr(call.func, "attr", "") == "write"
+                for call in called
+            )
         if isinstance(node, ast.Call) and not inside:
             function = node.func
             name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")

@@ -13,7 +13,7 @@ from unalike.model.checkpoint import write_checkpoint
 from unalike.model.embedder import Embedder
 from unalike.model.frozen_trunk import build_starting_trunk
 from unalike.runs.filenames import BEST_CHECKPOINT, BEST_SPEC_FILE
-from unalike.sanitize import redact, redact_all
+from unalike.sanitize import redact_all
 from unalike.spec import settle
 from unalike.storage.atomic import copy_file, write_text
 from unalike.training.automatic.final_choice import Candidate, refit_tuned
@@ -122,7 +122,7 @@ def save_fine_tuned(
 def _write_best_spec(spec: Experiment, run: Run) -> None:
     """Write the spec that repeats the winner by plain training on all images, with none held out."""
     repeat = spec.with_values({"automl_policy": "off", "dataset.validation.by": "none"})
-    write_text(run.dir / BEST_SPEC_FILE, redact(repeat.to_yaml()))
+    write_text(run.dir / BEST_SPEC_FILE, repeat.to_yaml(redacted=True))
 
 
 def _save_network(

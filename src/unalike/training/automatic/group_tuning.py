@@ -33,7 +33,6 @@ from unalike.runs.filenames import (
 )
 from unalike.runs.stage import load_or_compute
 from unalike.runs.subrun import Subrun
-from unalike.sanitize import redact
 from unalike.spec import load_spec
 from unalike.storage.atomic import write_text
 from unalike.training.automatic.fine_tuning import epochs_that_fit, settle_initial_head, settle_plan
@@ -97,7 +96,7 @@ def fine_tune_on_groups(
     else:
         tuning_spec = _plan_spec(spec, train, features, seconds, head)
         if tuning_spec is not None:
-            write_text(run.dir / GROUP_TUNING_SPEC_FILE, redact(tuning_spec.to_yaml()))
+            write_text(run.dir / GROUP_TUNING_SPEC_FILE, tuning_spec.to_yaml(redacted=True))
     if tuning_spec is None:
         say("the time that is left is too short to fine-tune; more --minutes would allow it")
         return None
