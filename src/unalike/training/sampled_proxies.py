@@ -109,8 +109,8 @@ class SampledProxies(nn.Module):
                                 expected="at least as many", remedy="raise it")  # fmt: skip
         random = np.random.default_rng((self.seed, self._steps))
         others = np.setdiff1d(random.choice(self.classes, self.sampled, replace=False), own)
-        chosen = random.permutation(others)[: self.sampled - len(own)]
-        self._drawn_S = np.sort(np.concatenate([own, chosen]))
+        negatives = random.permutation(others)[: self.sampled - len(own)]
+        self._drawn_S = np.sort(np.concatenate([own, negatives]))
         self._steps += 1
         proxies, rows_S = self._parameter(), torch.from_numpy(self._drawn_S)
         with torch.no_grad():

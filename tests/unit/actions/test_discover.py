@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -161,7 +162,8 @@ def test_names_that_meet_stay_apart(model, tmp_path, capsys):
     assert code == 0, err
     assert {p.name for p in out.rglob("*.png")} == {"a_IMG.png", "heap_b_IMG.png", "a_b_IMG.png"}
     listed = tmp_path / "twice.csv"
-    listed.write_text("path\nheap/a/IMG.png\nheap/a/IMG.png\n")
+    shutil.copytree(tmp_path / "heap" / "a", tmp_path / "other" / "a")
+    listed.write_text("path\nheap/a/IMG.png\nother/a/IMG.png\n")
     code, _, err = run_json(capsys, "discover", listed, "-o", tmp_path / "out2", "-m", model)
     assert code == 0 and len(list((tmp_path / "out2" / "group-001").iterdir())) == 2, err
 

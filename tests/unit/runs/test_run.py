@@ -25,7 +25,7 @@ from unalike.storage.atomic import write_text
 
 
 class Spec(SimpleNamespace):
-    def to_yaml(self) -> str:
+    def to_yaml(self, *, redacted: bool = False) -> str:
         return "results_dir: x\n"
 
 
@@ -325,7 +325,7 @@ def test_full_disk_that_cannot_even_take_the_reason(tmp_path: Path, monkeypatch:
 
 def test_failure_while_beginning_is_written_down_and_unlocks(tmp_path: Path) -> None:
     broken = spec(tmp_path)
-    broken.to_yaml = lambda: 1 / 0  # type: ignore[method-assign, assignment, return-value]
+    broken.to_yaml = lambda **_: 1 / 0  # type: ignore[method-assign, assignment, return-value]
     with pytest.raises(ZeroDivisionError), open_run("train", broken):
         pass
     assert lines(tmp_path / "train")[-1]["status"] == "FAILURE"
@@ -339,7 +339,7 @@ from unalike.errors import UnalikeError
 from unalike.runs.folder import open_run
 
 class Spec(N):
-    def to_yaml(self): return ""
+    def to_yaml(self, *, redacted=False): return ""
 
 graceful, forever = sys.argv[2] == "graceful", sys.argv[2] == "stubborn"
 try:

@@ -16,7 +16,7 @@ from unalike.runs.subrun import Subrun
 
 
 class Spec(SimpleNamespace):
-    def to_yaml(self) -> str:
+    def to_yaml(self, *, redacted: bool = False) -> str:
         return f"name: {self.name}\n"
 
 

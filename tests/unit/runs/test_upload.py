@@ -21,14 +21,15 @@ from tests.support.stores import call, s3_server
 from unalike.errors import DeviceError, RunError
 from unalike.runs import upload
 from unalike.runs.folder import open_run
+from unalike.sanitize import redact
 
 URI = "s3://results/run"
 SECRET = "https://h/x.zip?sig=s3cr3t"
 
 
 class Spec(SimpleNamespace):
-    def to_yaml(self) -> str:
-        return f"dataset: {SECRET}\n"
+    def to_yaml(self, *, redacted: bool = False) -> str:
+        return f"dataset: {redact(SECRET) if redacted else SECRET}\n"
 
 
 def spec(uri: str = URI) -> Spec:

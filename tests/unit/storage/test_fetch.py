@@ -182,12 +182,13 @@ def test_names_that_lead_out_are_refused(name: str) -> None:
 
 def test_manifests_and_class_maps_lie_anywhere(server: str, wire: Wire, tmp_path: Path) -> None:
     put(server, "m/images/1.png", image((1, 1, 1)))
-    other = put(server, "elsewhere/2.png", image((2, 2, 2)))
+    put(server, "elsewhere/2.png", image((2, 2, 2)))
+    other = put(server, "elsewhere/4.png", image((2, 2, 2)))
     rows = f"path,label\nimages/1.png,a\n../elsewhere/2.png,b\n{other},b\nimages/3.png,a\n"
     names = put(server, "m/names.yaml", b"a: Apple\n")
     images = load_images(put(server, "m/list.csv", rows.encode()), class_map=names)
     assert images.label_names() == ("Apple", "b", "b")
-    assert [p.name for p in images.paths] == ["1.png", "2.png", "2.png"]
+    assert [p.name for p in images.paths] == ["1.png", "2.png", "4.png"]
     (tmp_path / "here.csv").write_text(f"path,label\n{other},x\n")
     assert load_images(tmp_path / "here.csv").paths[0].read_bytes() == image((2, 2, 2))
     outside = put(server, "m/out.csv", b"path,label\n../../../1.png,a\n")
