@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unalike.data.class_names import check_new_class_name, find_similar_names, normalize_class_name
+from unalike.data.class_names import check_class_name, check_new_class_name, find_similar_names, normalize_class_name
 from unalike.data.decoding_fit import log_conversions
 from unalike.data.imageset import load_images
 from unalike.data.notices import Notices
@@ -157,12 +157,14 @@ def add(settings: GalleryAdd) -> dict[str, Any]:
     """
     check_mandatory("gallery_add", settings)
     address, source = str(settings.gallery), str(settings.source)
-    label = None if settings.label is None else check_new_class_name(settings.label)
+    label = None if settings.label is None else check_class_name(settings.label)
     _refuse_unchangeable(address)
     recognizer = open_recognizer(address, settings.model, runtime=settings.runtime, precision=settings.precision)
     if label is None:
         vectors_ND, labels, names = recognizer.embed_folder(source, "enrolling")
     else:
+        if label not in recognizer.gallery.counts():
+            check_new_class_name(label)
         images = load_images(source, labeled=False)
         recognizer.fit_decoding(images.paths)
         embedded = embed_files(recognizer.engine, images.paths, recognizer.view, describe="enrolling")

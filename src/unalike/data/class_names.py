@@ -42,9 +42,10 @@ def check_class_name(text: Any) -> str:
 
 
 def check_new_class_name(text: Any) -> str:
-    """The normalized name that a person or a program gives to a class.
+    """The normalized name that a person types for a new class.
 
-    Names of folders are not checked by this: a file system allows what nobody would type.
+    Names that exist are not checked by this: those of folders, of tables (the service writes them from its gallery) and of
+    classes that a gallery has. A file system allows what nobody would type.
 
     Raises:
         DataError: As ``check_class_name``, or a name with control characters or marks that turn the direction of writing.

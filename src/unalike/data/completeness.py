@@ -22,7 +22,7 @@ from PIL import Image
 
 from unalike.data.media_boxes import coded_extents
 
-PNG_START = b"\x89PNG\r\n\x1a\n"
+_PNG_START = b"\x89PNG\r\n\x1a\n"
 # Longest run of zero bytes in data of AVIF and HEIC (6 in files of Pillow), and at the end of those of other formats.
 MAX_ZEROS = 32
 # A decoder of WebP reads this many bytes more than it needs, at most.
@@ -30,7 +30,8 @@ _READ_AHEAD = 8
 _WEBP_DATA = (b"VP8 ", b"VP8L")
 _COMPRESSION, _DEFLATE, _JPEG = 259, (8, 32946), 7
 _OFFSETS, _SIZES = (273, 324), (279, 325)  # of strips, of tiles
-_PIECE = 1 << 20
+_PIECE, _UNPACKED_PIECE = 1 << 16, 1 << 20  # bytes of a strip that are read and unpacked at once
+_FORMATS = ("PNG", "WEBP", "AVIF", "HEIF")
 _ZEROS = "incomplete: zero bytes stand in place of image data"
 
 
@@ -38,19 +39,30 @@ class IncompleteImage(OSError):
     """The data of an image file are damaged or not complete."""
 
 
+def is_checked(image: Image.Image) -> bool:
+    """Whether ``check_complete`` looks at an opened file; of others, such as uncompressed pixels, the content is not needed."""
+    if image.format == "TIFF":
+        return _compression(image) in (*_DEFLATE, _JPEG)
+    return image.format in _FORMATS
+
+
 def check_complete(image: Image.Image, content: bytes) -> None:
-    """Check an image file that is opened and not loaded; of formats other than those above nothing is checked.
+    """Check an image file that is opened and not loaded.
+
+    Args:
+        image: The opened file, for which ``is_checked`` is true.
+        content: Its content.
 
     Raises:
         IncompleteImage: Its data are damaged.
     """
-    if content.startswith(PNG_START):
+    if image.format == "PNG":
         _check_png(content)
     elif image.format == "TIFF":
         _check_tiff(image, content)
-    elif content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+    elif image.format == "WEBP":
         _check_webp(content)
-    elif content[4:8] == b"ftyp":
+    else:
         for start, end in coded_extents(content):
             if content.find(bytes(MAX_ZEROS), start, end) >= 0:
                 raise IncompleteImage(_ZEROS)
@@ -58,7 +70,7 @@ def check_complete(image: Image.Image, content: bytes) -> None:
 
 def _check_png(content: bytes) -> None:
     """Compare the CRC of chunks up to the last of the pixels. What is missing at the end is left to the decoder."""
-    view, position, has_pixels = memoryview(content), len(PNG_START), False
+    view, position, has_pixels = memoryview(content), len(_PNG_START), False
     while position + 12 <= len(content):
         size = int.from_bytes(view[position : position + 4], "big")
         kind, end = content[position + 4 : position + 8], position + 8 + size
@@ -74,16 +86,18 @@ def _check_png(content: bytes) -> None:
 
 
 def _check_tiff(image: Image.Image, content: bytes) -> None:
-    compression = image.tag_v2.get(_COMPRESSION)  # type: ignore[attr-defined]
-    if compression not in (*_DEFLATE, _JPEG):
-        return
     limit = 16 * image.width * image.height  # bytes: four channels of 32 bits
     for start, end in _strips(image):
-        if compression == _JPEG:
+        if _compression(image) == _JPEG:
             if not content[start:end].rstrip(b"\0").endswith(b"\xff\xd9"):
                 raise IncompleteImage(f"incomplete: the JPEG data at byte {start} have no end")
         elif not _inflates(memoryview(content)[start:end], limit):
             raise IncompleteImage(f"damaged: the checksum of the image data at byte {start} is wrong")
+
+
+def _compression(image: Image.Image) -> int | None:
+    value: int | None = image.tag_v2.get(_COMPRESSION)  # type: ignore[attr-defined]
+    return value
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, int]]:
@@ -96,14 +110,18 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, int]]:
 
 def _inflates(data: memoryview, limit: int) -> bool:
     """Whether data of Deflate can be read to their checksum; beyond ``limit`` bytes nobody looks."""
-    reader, size, rest = zlib.decompressobj(), 0, bytes(data)
+    reader, size = zlib.decompressobj(), 0
     try:
-        while rest and not reader.eof and size <= limit:
-            size += len(reader.decompress(rest, _PIECE))
-            rest = reader.unconsumed_tail
+        for start in range(0, len(data), _PIECE):
+            rest = bytes(data[start : start + _PIECE])
+            while rest and not reader.eof and size <= limit:
+                size += len(reader.decompress(rest, _UNPACKED_PIECE))
+                rest = reader.unconsumed_tail
+            if reader.eof or size > limit:
+                return True
     except zlib.error:
         return False
-    return reader.eof or size > limit
+    return False
 
 
 def _check_webp(content: bytes) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from unalike.data.archives import split_member, unpack_source
 from unalike.data.box_columns import BoxColumns, find_box_columns, find_partial_box
-from unalike.data.class_names import check_new_class_name, plain_name
+from unalike.data.class_names import check_class_name, plain_name
 from unalike.data.decode import IMAGE_SUFFIXES
 from unalike.data.notices import Notices
 from unalike.data.regions import image_file, parse_box, region_name
@@ -241,12 +241,12 @@ def _refuse_empty_cells(path: Path, column: str, values: Sequence[str]) -> None:
 
 
 def _check_labels(path: Path, column: str, labels: Sequence[str]) -> None:
-    """Raise DataError for the first row whose label shows nothing or has control characters."""
+    """Raise DataError for the first row whose label shows nothing."""
     for label in dict.fromkeys(labels):
         try:
             if label in SPREADSHEET_ERRORS:
                 raise DataError(f"{label}, the error of a formula in a spreadsheet", expected="the name of a class")
-            check_new_class_name(label)
+            check_class_name(label)
         except DataError as error:
             raise DataError(f"{path}: column {column!r}, row {labels.index(label) + 1}: {error.found}", expected=error.expected,
                             remedy="correct that label") from error  # fmt: skip

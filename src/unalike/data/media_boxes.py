@@ -8,23 +8,35 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 _PICTURES = frozenset((b"av01", b"hvc1"))
+MAX_EXTENTS = 10_000  # a picture of 200 million pixels has some 800 tiles
 _IN_FILE = 0  # of an item's places: the file, not ``idat`` or another item
 
 
 def coded_extents(content: bytes) -> list[tuple[int, int]]:
-    """(start, end) of the data of each coded picture in a file; none where the boxes are not understood."""
+    """(start, end) of the data of coded pictures in a file, in order and joined where they overlap; none where the boxes are
+    not understood."""
     try:
         for kind, start, end in _boxes(content, 0, len(content)):
             if kind == b"meta":
                 parts = {name: content[first:last] for name, first, last in _boxes(content, start + 4, end)}
                 pictures = {item for item, name in _item_kinds(parts[b"iinf"]) if name in _PICTURES}
-                return [place for item, place in _places(parts[b"iloc"]) if item in pictures]
-    except (KeyError, struct.error):
+                return _join(place for item, place in _places(parts[b"iloc"]) if item in pictures)
+    except (LookupError, struct.error):
         pass
     return []
+
+
+def _join(places: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted(places):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(joined[-1][1], end)
+        else:
+            joined.append((start, end))
+    return joined
 
 
 def _boxes(content: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, int]]:
@@ -59,6 +71,7 @@ def _places(content: bytes) -> Iterator[tuple[int, tuple[int, int]]]:
             raise struct.error("a box that ends early")
         return int.from_bytes(data, "big")
 
+    extents = 0
     version = number(1)
     number(3)  # flags
     sizes = number(2)
@@ -69,6 +82,9 @@ def _places(content: bytes) -> Iterator[tuple[int, tuple[int, int]]]:
         number(2)  # data reference
         base = number(base_size)
         for _ in range(number(2)):
+            extents += 1
+            if extents > MAX_EXTENTS:  # a forged file can ask for 65,535 in a few bytes
+                raise struct.error("too many extents")
             number(index_size if version else 0)
             start = base + number(offset_size)
             length = number(length_size)

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from unalike.data.completeness import check_complete
+from unalike.data.completeness import check_complete, is_checked
 from unalike.data.foreign_files import PREFIX, describe
 from unalike.data.jpeg import START as JPEG_START
 from unalike.data.jpeg import load_complete
@@ -181,10 +181,14 @@ def load(image: Image.Image) -> None:
         image.load()
         return
     stream: Any = image.fp
+    is_jpeg = type(image) is JpegImageFile
+    if not is_jpeg and not is_checked(image):
+        image.load()
+        return
     position = stream.tell()
     stream.seek(0)
     content = stream.read()
-    if type(image) is JpegImageFile:
+    if is_jpeg:
         try:
             load_complete(image, content)
         finally:
@@ -192,6 +196,7 @@ def load(image: Image.Image) -> None:
                 stream.close()
         return
     check_complete(image, content)
+    del content
     stream.seek(position)
     image.load()
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from unalike import progress
-from unalike.data.class_names import check_new_class_name
+from unalike.data.class_names import check_class_name
 from unalike.data.decode import ImageInput, decode, image_list, is_image
 from unalike.data.decoding import Decoding
 from unalike.data.view import View
@@ -209,7 +209,7 @@ class Recogniser:
         names_given = (
             [labels] * len(inputs) if isinstance(labels, str) else check_list("labels", labels, "a class name")
         )
-        labels = [check_new_class_name(label) for label in names_given]
+        labels = [check_class_name(label) for label in names_given]
         if len(labels) != len(inputs):
             raise DataError(f"{len(inputs)} images and {len(labels)} labels", expected="as many labels as images")
         if names is None:

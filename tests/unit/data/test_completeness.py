@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import zlib
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, features
 
+from unalike.data import completeness
 from unalike.data.decode import decode, open_image
 from unalike.errors import UnreadableImage
 
@@ -108,3 +111,44 @@ def test_exif_may_hold_zero_bytes() -> None:
     exif = Image.Exif()
     exif[0x927C] = bytes(500)  # maker note
     assert decode(_encode(PICTURE, "AVIF", exif=exif.tobytes())).shape == PIXELS.shape
+
+
+class _CountingReader:
+    """A decompressor that counts the bytes it is given."""
+
+    total = 0
+
+    def __init__(self) -> None:
+        self._reader = zlib.decompressobj()
+
+    def decompress(self, data: bytes, limit: int) -> bytes:
+        _CountingReader.total += len(data)
+        return self._reader.decompress(data, limit)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
+
+
+def test_a_strip_of_many_megabytes_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), dtype=np.uint8))
+    content = _encode(picture, "TIFF", compression="tiff_deflate", tiffinfo={278: 1500})
+    monkeypatch.setattr(completeness, "zlib", SimpleNamespace(decompressobj=_CountingReader, error=zlib.error))
+    decode(content)
+    assert 0.9 * len(content) < _CountingReader.total < 1.5 * len(content)
+
+
+class _Stream(io.BytesIO):
+    largest = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        self.largest = max(self.largest, len(data))
+        return data
+
+
+@pytest.mark.parametrize(("name", "share"), [("BMP", 0.5), ("PPM", 0.5), ("PNG", 1.0)])
+def test_what_is_not_checked_is_not_read_as_a_whole(name: str, share: float) -> None:
+    content = _encode(Image.fromarray(np.random.default_rng(0).integers(0, 256, (900, 900, 3), dtype=np.uint8)), name)
+    stream = _Stream(content)
+    decode(stream)
+    assert (stream.largest == len(content)) if share == 1 else stream.largest < share * len(content)
