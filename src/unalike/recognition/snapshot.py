@@ -17,6 +17,7 @@ import numpy as np
 from unalike.errors import DataError
 from unalike.numerics.nearest_neighbors import EXCLUDED, scan
 from unalike.numerics.normalization import l2_normalize
+from unalike.recognition.attributes import NO_ATTRIBUTES, Attributes, ReferenceAttributes
 from unalike.storage.blockfile import Block, PackedTexts
 
 # float16 rows that are widened at once: 4 MB of float32 at width 256, which stay in cache until they are multiplied.
@@ -142,6 +143,7 @@ class GallerySnapshot:
         names: what each vector was computed from (a path); may be longer too.
         file: the block of a gallery file that the first vectors lie in, or None.
         rows_F: which rows of ``file`` they are, int64, ascending; None for all of them.
+        attributes: attributes of the vectors; None where no vector has any.
         revision: number of changes of vectors and of their classes (renaming a class is none); a measurement made at
             another revision does not hold.
         next_id: id of the next vector; ids of removed vectors are not used again.
@@ -156,6 +158,7 @@ class GallerySnapshot:
     revision: int = 0
     next_id: int = 0
     rows_F: np.ndarray | None = None
+    attributes: ReferenceAttributes | None = None
 
     @classmethod
     def empty(cls, dim: int, half: bool = False) -> GallerySnapshot:
@@ -218,14 +221,27 @@ class GallerySnapshot:
 
     def _in_file_rows(self, first: int, last: int, resident: bool) -> np.ndarray:
         assert self.file is not None
+        if self.rows_F is not None:
+            return self._taken(self.rows_F[first:last], resident)
+        return self.file.check(first, last) if resident else self.file.copy(first, last)
+
+    def _taken(self, rows: np.ndarray, resident: bool) -> np.ndarray:
+        """Rows of the file, ascending."""
+        assert self.file is not None
         read = self.file.check if resident else self.file.copy
-        if self.rows_F is None:
-            return read(first, last)
-        rows = self.rows_F[first:last]
         if not len(rows):
             return self.added_MD[:0]
         low = int(rows[0])
         return np.take(read(low, int(rows[-1]) + 1), rows - low, axis=0)
+
+    def stored_rows(self, rows_M: np.ndarray, *, resident: bool = True) -> np.ndarray:
+        """The vectors at these ascending indices as they are kept; ``resident`` as of ``stored``."""
+        split = int(np.searchsorted(rows_M, self.in_file))
+        added_MD: np.ndarray = self.added_MD[rows_M[split:] - self.in_file]
+        if not split:
+            return added_MD
+        in_file_MD = self._taken(rows_M[:split] if self.rows_F is None else self.rows_F[rows_M[:split]], resident)
+        return in_file_MD if split == len(rows_M) else np.concatenate([in_file_MD, added_MD])
 
     def parts(self) -> Iterator[np.ndarray]:
         """All vectors as they are kept, part by part; those of a large file do not stay in memory."""
@@ -246,6 +262,7 @@ class GallerySnapshot:
             self, added_MD=self.added_MD[kept_M[split:] - self.in_file], codes_N=codes_M, ids_N=self.ids_N[kept_M],
             classes=classes, names=self.names.select(kept_M), revision=self.revision + 1,
             rows_F=None if self.file is None else rows_F,
+            attributes=None if self.attributes is None else self.attributes.select(kept_M),
         )  # fmt: skip
 
     def stored_as(self, *, half: bool) -> GallerySnapshot:
@@ -356,6 +373,10 @@ class GallerySnapshot:
     def prototypes_CD(self) -> np.ndarray:
         """float32 unit vectors in the direction of each class's mean; zero for a class without vectors."""
         return l2_normalize(self.sums_CD, name="class sums")
+
+    def attributes_of(self, row: int) -> Attributes:
+        """The attributes of one vector."""
+        return NO_ATTRIBUTES if self.attributes is None else self.attributes[row]
 
     def labels_of(self, codes: np.ndarray) -> list[str]:
         """Class names of these codes."""

@@ -160,3 +160,15 @@ def test_an_index_searches_in_a_forked_process():
     child.start()
     assert np.array_equal(results.get(timeout=20), expected)
     child.join()
+
+
+def test_a_filtered_search_does_not_go_through_the_index():
+    draws = np.random.default_rng(1)
+    gallery = Gallery(8)
+    vectors = draws.normal(size=(400, 8))
+    gallery.enrol(vectors, ["a"] * 400, None, [{"site": str(row % 20)} for row in range(400)])
+    index, view = build_index(gallery, recall=0.1), gallery.view()
+    where = {"site": "7"}
+    exact, through = view.search(vectors[:9], 5, where=where), view.search(vectors[:9], 5, index, where)
+    assert exact.ids_QK.tolist() == through.ids_QK.tolist() and (exact.ids_QK % 20 == 7).all()
+    assert view.rank(vectors[:9], index=index, where=where).nearest.ids_QK.tolist() == exact.ids_QK[:, :1].tolist()
