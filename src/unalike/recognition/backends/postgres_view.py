@@ -20,6 +20,7 @@ from unalike.errors import DataError, closest
 from unalike.numerics.arguments import check_count
 from unalike.numerics.nearest_neighbors import EXCLUDED
 from unalike.numerics.normalization import l2_normalize
+from unalike.recognition.backends.neighbor_rows import NeighborRows
 from unalike.recognition.backends.postgres_connections import database_errors
 from unalike.recognition.backends.postgres_tables import GalleryRow, decode_text, encode_text
 from unalike.recognition.backends.protocol import (
@@ -63,31 +64,6 @@ class Prototypes:
     ids_C: np.ndarray
     labels_C: tuple[str, ...]
     vectors_CD: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class FoundRows:
-    """The rows that a search found, best first.
-
-    Attributes:
-        scores_QK: cosines; EXCLUDED where fewer were found.
-        ids_QK: int64 ids, and -1.
-        classes_QK: int64 numbers of the classes, and -1.
-        entries_QK: the references.
-        labels: names of the classes by their numbers.
-    """
-
-    scores_QK: np.ndarray
-    ids_QK: np.ndarray
-    classes_QK: np.ndarray
-    entries_QK: tuple[tuple[Entry, ...], ...]
-    labels: dict[int, str]
-
-    def first(self, k: int) -> NearestReferences:
-        """The k best."""
-        return NearestReferences(
-            self.scores_QK[:, :k], self.ids_QK[:, :k], tuple(entries[:k] for entries in self.entries_QK)
-        )
 
 
 class PostgresView(GalleryView):
@@ -249,7 +225,7 @@ class PostgresView(GalleryView):
 
     def _search(
         self, vectors_QD: np.ndarray, k: int, index: HnswIndex | None = None, other_than_Q: np.ndarray | None = None
-    ) -> FoundRows:
+    ) -> NeighborRows:
         """Search unit-length queries, in vectors of another class than ``other_than_Q`` where that is given."""
         if not self.row.vectors:
             raise DataError("the gallery is empty", remedy="enrol reference images first")
@@ -312,7 +288,7 @@ class PostgresView(GalleryView):
         )  # fmt: skip
 
     def _rank_by_nearest(
-        self, vectors_QD: np.ndarray, nearest: FoundRows, labels: dict[int, str], second: bool
+        self, vectors_QD: np.ndarray, nearest: NeighborRows, labels: dict[int, str], second: bool
     ) -> ClassRanking:
         def find_second(rows_U: np.ndarray, best_U: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             others = self._search(vectors_QD[rows_U], 1, None, best_U)
@@ -359,7 +335,7 @@ def _entry(id: int, label: str, name: str) -> Entry:
     return Entry(id, decode_text(label), decode_text(name))
 
 
-def _found(rows_Q: Sequence[Sequence[tuple[Any, ...]]], k: int) -> FoundRows:
+def _found(rows_Q: Sequence[Sequence[tuple[Any, ...]]], k: int) -> NeighborRows:
     scores_QK = np.full((len(rows_Q), k), EXCLUDED, np.float32)
     ids_QK, classes_QK = (np.full((len(rows_Q), k), -1, np.int64) for _ in range(2))
     labels: dict[int, str] = {}
@@ -368,4 +344,4 @@ def _found(rows_Q: Sequence[Sequence[tuple[Any, ...]]], k: int) -> FoundRows:
             scores_QK[q, rank], ids_QK[q, rank], classes_QK[q, rank] = score, id, number
             labels.setdefault(number, decode_text(label))
     entries_QK = tuple(tuple(_entry(row[0], row[2], row[3]) for row in rows) for rows in rows_Q)
-    return FoundRows(scores_QK, ids_QK, classes_QK, entries_QK, labels)
+    return NeighborRows(scores_QK, ids_QK, classes_QK, entries_QK, labels)
