@@ -25,11 +25,7 @@ IMPORTERS = {
         "deploy/quantization/int8.py",
     },
     "openvino": {"engines/openvino_engine.py", "engines/openvino_precision.py", "explanation/class_activation.py"},
-    "ray": {
-        "training/hyperparameter_search/workers.py",
-        "jobs/schedulers.py",
-        "inference/shards/cluster.py",
-    },
+    "ray": {"runs/ray_cluster.py", "jobs/schedulers.py"},
     "huggingface_hub": {"model/hub_files.py"},
     "mlflow": {"runs/mlflow_tracking.py"},
     "pymilvus": {"recognition/backends/milvus_connection.py"},

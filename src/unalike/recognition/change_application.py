@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from unalike.recognition.attributes import join_attributes
 from unalike.recognition.gallery_change import Enrollment, GalleryChange, Merger, Recalibration, Removal, Renaming
 from unalike.recognition.snapshot import GallerySnapshot
 
@@ -40,7 +41,7 @@ def apply_change(
     """
     match change:
         case Enrollment():
-            return _append(snapshot, codes, change.vectors_MD, change.labels, change.names), codes
+            return _append(snapshot, codes, change), codes
         case Removal():
             kept_M = np.flatnonzero(~np.isin(snapshot.ids_N, change.ids_R))
             return _keep(snapshot, kept_M, snapshot.codes_N, snapshot.classes)
@@ -81,9 +82,10 @@ def _take_back(snapshot: GallerySnapshot, class_count: int) -> None:
     snapshot.names.truncate(len(snapshot))
 
 
-def _append(
-    snapshot: GallerySnapshot, codes: Codes, vectors_MD: np.ndarray, labels: Sequence[str], names: Sequence[str]
-) -> GallerySnapshot:
+def _append(snapshot: GallerySnapshot, codes: Codes, change: Enrollment) -> GallerySnapshot:
+    labels = change.labels
+    # Before anything is written: too many different attributes are refused.
+    attributes = join_attributes([(snapshot.attributes, len(snapshot)), (change.attributes, len(labels))])
     count, total = len(snapshot.added_MD), len(snapshot.added_MD) + len(labels)
     vectors = snapshot.added_MD
     buffer = vectors.base if vectors.base is not None and vectors.flags.writeable else vectors
@@ -96,8 +98,8 @@ def _append(
         if label not in codes:
             codes[label] = len(classes)
             classes.append(label)
-    buffer[count:total] = vectors_MD
-    snapshot.names.added.extend(names)
+    buffer[count:total] = change.vectors_MD
+    snapshot.names.added.extend(change.names)
     new_codes_M = np.asarray([codes[label] for label in labels], np.int32)
     next_id = snapshot.next_id + len(labels)
     return GallerySnapshot(
@@ -105,6 +107,7 @@ def _append(
         np.concatenate([snapshot.codes_N, new_codes_M]),
         np.concatenate([snapshot.ids_N, np.arange(snapshot.next_id, next_id)]),
         classes, snapshot.names, snapshot.file, snapshot.revision + 1, next_id, snapshot.rows_F,
+        attributes,
     )  # fmt: skip
 
 

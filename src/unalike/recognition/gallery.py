@@ -149,13 +149,16 @@ class Gallery(GalleryBackend):
 
     # ---- changes ----
 
-    def enrol(self, vectors_ND: np.ndarray, labels: Sequence[str], names: Sequence[str] | None = None) -> list[int]:
+    def enrol(
+        self, vectors_ND: np.ndarray, labels: Sequence[str], names: Sequence[str] | None = None, attributes: Any = None
+    ) -> list[int]:
         """Add reference vectors.
 
         Args:
             vectors_ND: embeddings of any length.
             labels: their class names.
             names: what each was computed from, such as a path.
+            attributes: as of ``GalleryBackend.enrol``.
 
         Returns:
             Their ids.
@@ -163,7 +166,7 @@ class Gallery(GalleryBackend):
         Raises:
             DataError: the numbers or widths differ, a label is empty, or a vector is zero or not finite.
         """
-        change = checked_enrollment(vectors_ND, labels, names, self.dim, self.snapshot.added_MD.dtype)
+        change = checked_enrollment(vectors_ND, labels, names, self.dim, self.snapshot.added_MD.dtype, attributes)
         if not change.labels:
             return []
         with self._lock:
@@ -448,7 +451,7 @@ class Gallery(GalleryBackend):
         vectors = content.vectors
         snapshot = GallerySnapshot(
             np.empty((0, content.dim), vectors.dtype), content.codes_N, content.ids_N, content.classes,
-            EnrolledNames(content.names), vectors, content.revision, content.next_id,
+            EnrolledNames(content.names), vectors, content.revision, content.next_id, None, content.attributes,
         )  # fmt: skip
         gallery._codes = class_codes(snapshot.classes)
         gallery._replay(SnapshotView(snapshot, content.calibration, content.model_identity), file, records)

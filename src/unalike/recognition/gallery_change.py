@@ -19,6 +19,12 @@ from unalike.data.class_names import check_class_name
 from unalike.errors import DataError
 from unalike.numerics.arguments import check_count, check_list, describe
 from unalike.numerics.normalization import l2_normalize
+from unalike.recognition.attributes import (
+    ReferenceAttributes,
+    checked_attributes,
+    join_attributes,
+    read_reference_attributes,
+)
 from unalike.recognition.decision import GalleryCalibration
 from unalike.recognition.ranking import check_vectors
 
@@ -33,11 +39,13 @@ class Enrollment:
         vectors_MD: unit length, float32 or, in a gallery of half precision, float16.
         labels: their class names.
         names: what each was computed from.
+        attributes: of each; None where none has any.
     """
 
     vectors_MD: np.ndarray
     labels: Sequence[str]
     names: Sequence[str]
+    attributes: ReferenceAttributes | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +79,9 @@ class Recalibration:
 
 
 def checked_enrollment(
-    vectors_MD: np.ndarray, labels: Sequence[str], names: Sequence[str] | None, dim: int, dtype: np.dtype[Any]
-) -> Enrollment:
+    vectors_MD: np.ndarray, labels: Sequence[str], names: Sequence[str] | None, dim: int, dtype: np.dtype[Any],
+    attributes: Any = None,
+) -> Enrollment:  # fmt: skip
     """An enrollment of what a caller gave: vectors of unit length, class names in Unicode's composed form (NFC).
 
     Args:
@@ -81,9 +90,10 @@ def checked_enrollment(
         names: what each was computed from; empty names when None.
         dim: width D of the gallery.
         dtype: of its vectors.
+        attributes: one mapping for all references, or a list with one each; None for none.
 
     Raises:
-        DataError: the numbers or widths differ, a label is empty, or a vector is zero or not finite.
+        DataError: the numbers or widths differ, a label is empty, a vector is zero or not finite, or an attribute has another form.
     """
     labels = [check_class_name(label) for label in check_list("labels", labels, "a class name")]
     names = (
@@ -97,7 +107,8 @@ def checked_enrollment(
     largest_M = np.abs(vectors_MD).max(axis=1, initial=0)
     if not (np.isfinite(largest_M).all() and (largest_M > 0).all()):
         raise DataError("a vector that is zero or not finite", remedy="check the image and the network it came from")
-    return Enrollment(l2_normalize(vectors_MD).astype(dtype, copy=False), labels, names)
+    unit_MD = l2_normalize(vectors_MD).astype(dtype, copy=False)
+    return Enrollment(unit_MD, labels, names, checked_attributes(attributes, len(labels)))
 
 
 def checked_removal(
@@ -193,13 +204,17 @@ def _joined(parts: Sequence[Enrollment]) -> Iterator[Enrollment]:
             np.concatenate([part.vectors_MD for part in parts]),
             [label for part in parts for label in part.labels],
             [name for part in parts for name in part.names],
+            join_attributes([(part.attributes, len(part.labels)) for part in parts]),
         )
 
 
 def _encode(change: GalleryChange) -> tuple[Mapping[str, Any], bytes]:
     match change:
         case Enrollment():
-            return {"enroll": list(change.labels), "names": list(change.names)}, change.vectors_MD.tobytes()
+            entry, content = {"enroll": list(change.labels), "names": list(change.names)}, change.vectors_MD.tobytes()
+            if change.attributes is None:
+                return entry, content
+            return {**entry, "attributes": list(change.attributes.sets)}, content + change.attributes.codes_N.tobytes()
         case Removal():
             return {"remove": len(change.ids_R)}, change.ids_R.tobytes()
         case Renaming():
@@ -218,7 +233,11 @@ def _decode(
             _require_texts(labels, names)
             if len(labels) != len(names) or not all(labels):
                 raise ValueError("labels and names of enrolled images do not fit")
-            return Enrollment(reader.take(len(labels) * dim, dtype).reshape(-1, dim), labels, names)
+            vectors_MD, attributes = reader.take(len(labels) * dim, dtype).reshape(-1, dim), None
+            if "attributes" in entry:
+                codes_M = reader.take(len(labels), np.dtype(np.int32))
+                attributes = read_reference_attributes(entry["attributes"], codes_M, len(labels))
+            return Enrollment(vectors_MD, labels, names, attributes)
         case {"remove": int(count)}:
             return Removal(reader.take(count, np.dtype(np.int64)))
         case {"rename": label, "new": new}:

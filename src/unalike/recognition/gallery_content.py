@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from unalike.data.class_names import normalize_class_name
+from unalike.recognition.attributes import ReferenceAttributes, read_reference_attributes
 from unalike.recognition.decision import RULES, GalleryCalibration
 from unalike.recognition.model_identity import ModelIdentity, read_identity
 from unalike.storage.blockfile import Block, PackedTexts
@@ -32,6 +33,7 @@ class GalleryContent:
         next_id: the next number of ``ids_N``.
         calibration: threshold and margin, or None.
         model_identity: the network that the vectors come from.
+        attributes: of the vectors; None where none has any.
     """
 
     dim: int
@@ -44,6 +46,7 @@ class GalleryContent:
     next_id: int
     calibration: GalleryCalibration | None
     model_identity: ModelIdentity
+    attributes: ReferenceAttributes | None = None
 
     @classmethod
     def read(cls, header: Mapping[str, Any], blocks: Mapping[str, Block]) -> GalleryContent:
@@ -66,12 +69,14 @@ class GalleryContent:
         if count and not 0 <= codes_N.min() <= codes_N.max() < len(classes):
             raise ValueError("a class without a name")
         classes, codes_N = _merge_equal_names(classes, codes_N)
-        calibration = header["calibration"]
+        calibration, attributes = header["calibration"], None
+        if "attributes" in header:
+            attributes = read_reference_attributes(header["attributes"], blocks["attributes"].check(), count)
         return cls(
             dim, vectors, codes_N, ids_N, classes, PackedTexts(names, ends), _whole(header.get("revision", 0)),
             _whole(header.get("next_id", count)),
             read_calibration(calibration) if calibration else None,
-            read_identity(probe_D, header["maker"]),
+            read_identity(probe_D, header["maker"]), attributes,
         )  # fmt: skip
 
 

@@ -203,6 +203,6 @@ def _convert(
     dtype = np.float16 if snapshot.half else np.float32
     state = GallerySnapshot(
         vectors_ND.astype(dtype), snapshot.codes_N, snapshot.ids_N, list(snapshot.classes), EnrolledNames(added=list(names)),
-        revision=snapshot.revision + 1, next_id=snapshot.next_id,
+        revision=snapshot.revision + 1, next_id=snapshot.next_id, attributes=snapshot.attributes,
     )  # fmt: skip
     return Gallery.of_state(SnapshotView(state, None, recognizer.model_identity))

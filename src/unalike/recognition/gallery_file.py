@@ -15,11 +15,12 @@ import numpy as np
 
 from unalike.errors import DataError
 from unalike.recognition.decision import GalleryCalibration
-from unalike.recognition.gallery_change import ChangeRecord, GalleryChange
+from unalike.recognition.gallery_change import ChangeRecord, Enrollment, GalleryChange
 from unalike.recognition.gallery_content import GalleryContent, read_calibration
 from unalike.recognition.model_identity import ModelIdentity
 from unalike.recognition.snapshot import GallerySnapshot
 from unalike.storage.blockfile import (
+    ATTRIBUTE_VERSION,
     JOURNAL_VERSION,
     OpenBlockFile,
     content_errors,
@@ -43,6 +44,7 @@ class GalleryFile:
         end: of its journal.
         start: offset at which the journal begins.
         has_journal: whether changes may be appended.
+        has_attributes: whether these may hold attributes of references.
     """
 
     path: Path
@@ -51,14 +53,14 @@ class GalleryFile:
     end: JournalEnd
     start: int
     has_journal: bool
+    has_attributes: bool
 
     @classmethod
     def of(cls, path: Path, file: OpenBlockFile) -> GalleryFile:
         """A file that was opened just now, up to where its journal begins."""
-        end = JournalEnd.of(file)
-        return cls(
-            Path(os.path.abspath(path)), file.generation, file.status, end, end.offset, file.version >= JOURNAL_VERSION
-        )
+        end, version = JournalEnd.of(file), file.version
+        return cls(Path(os.path.abspath(path)), file.generation, file.status, end, end.offset,
+                   version >= JOURNAL_VERSION, version >= ATTRIBUTE_VERSION)  # fmt: skip
 
     @property
     def generation(self) -> bytes:
@@ -96,6 +98,8 @@ class GalleryFile:
         # A hard link is a copy that somebody keeps: the journal would change it too.
         if not self.has_journal or os.stat(path).st_nlink > 1 or not os.access(path, os.W_OK):
             return None
+        if not self.has_attributes and any(isinstance(c, Enrollment) and c.attributes is not None for c in changes):
+            return None  # a release that reads files of this version would lose them
         content = ChangeRecord(changes, snapshot.revision, snapshot.next_id).to_bytes()
         if not self.may_append(len(content)):
             return None
@@ -168,8 +172,10 @@ def write_gallery_file(
         "calibration": None if calibration is None else calibration.to_dict(),
         # Without removals ids are 0, 1, 2, ...
         **({} if snapshot.next_id == len(snapshot) else {"next_id": snapshot.next_id}),
+        **({} if snapshot.attributes is None else {"attributes": list(snapshot.attributes.sets)}),
     }
-    write_blocks(path, header, _blocks(snapshot, model_identity), version=JOURNAL_VERSION)
+    version = JOURNAL_VERSION if snapshot.attributes is None else ATTRIBUTE_VERSION
+    write_blocks(path, header, _blocks(snapshot, model_identity), version=version)
     return GalleryFile.of(path, read_blocks(path)[1]["codes"].file)
 
 
@@ -184,4 +190,5 @@ def _blocks(snapshot: GallerySnapshot, model_identity: ModelIdentity) -> Mapping
         "name_ends": name_ends,
         "probe": [np.asarray(model_identity.probe_D, np.float32)],
         **({} if snapshot.next_id == len(snapshot) else {"ids": [snapshot.ids_N]}),
+        **({} if snapshot.attributes is None else {"attributes": [snapshot.attributes.codes_N]}),
     }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from unalike.recognition.attributes import describe_where
 from unalike.recognition.backends.protocol import RankedClasses
 from unalike.recognition.decision import LABEL, UNKNOWN, GalleryCalibration
 
@@ -45,6 +47,9 @@ class Identification:
             from the gallery's size (``GalleryCalibration.threshold_for``); no measured rate stands for it.
         threshold: lowest score of a known image; None without a calibration.
         note: why the image is unknown and what would change that, and what a promised rate would need; else empty.
+
+    Where no reference passes a filter, the image is ``unknown`` without a ``nearest`` class (empty), without neighbors and with the
+    lowest score, -1.
     """
 
     label: str | None
@@ -73,6 +78,7 @@ def make_identification(
     calibration: GalleryCalibration | None,
     stale: bool,
     threshold: float | None,
+    where: Mapping[str, Sequence[str]] | None = None,
 ) -> Identification:
     """Return the result for one query.
 
@@ -83,6 +89,7 @@ def make_identification(
         calibration: what the decision was made by; None without.
         stale: whether the gallery has changed since that calibration.
         threshold: lowest score of a known image; None without a calibration.
+        where: the filter of the search, checked; None for none.
     """
     neighbors = tuple(
         Neighbor(entry.label, entry.name, float(score), _distance(score))
@@ -92,15 +99,25 @@ def make_identification(
     score = float(ranking.score_Q[q])
     margin = None if second is None else float(ranking.margin_Q[q])
     notes = []
-    if decision == UNKNOWN and threshold is not None:
+    if not nearest:
+        notes.append(f"no reference passes the filter {describe_where(where or {})}")
+    elif decision == UNKNOWN and threshold is not None:
         notes.append(f"the nearest class, {nearest}, has a score of {score:.3f}, below the threshold of {threshold:.3f}: if the "
                      "image shows it, enroll the image as a further reference")  # fmt: skip
     if calibration is not None and calibration.provisional:
         notes.append(f"the threshold is provisional: {calibration.needs}")
     return Identification(
         nearest if decision == LABEL else None, score, _distance(score), neighbors, decision, nearest, second, margin,
-        calibration is not None and not stale and not calibration.provisional, stale, threshold, "; ".join(notes),
+        calibration is not None and not stale and not calibration.provisional and _keeps_rate(calibration, where), stale, threshold, "; ".join(notes),
     )  # fmt: skip
+
+
+def _keeps_rate(calibration: GalleryCalibration, where: object) -> bool:
+    """Whether the promised rate holds under a filter: the nearest of fewer references is never nearer than that of all.
+
+    The mean of some references of a class may be nearer than that of all, and a class may win a vote of fewer neighbors.
+    """
+    return where is None or calibration.rule == "nearest"
 
 
 def _distance(score: float) -> float:

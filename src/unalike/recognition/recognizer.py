@@ -27,11 +27,12 @@ from unalike.inference.embedding import embed_files
 from unalike.inference.loaded_model import load_model
 from unalike.inference.model_files import is_pretrained
 from unalike.numerics.arguments import check_count, check_list, check_share, describe
+from unalike.recognition.attributes import Where, check_attributes, check_where, checked_attributes
 from unalike.recognition.augmented_views import augmented_views
 from unalike.recognition.backends.address import open_gallery
 from unalike.recognition.backends.protocol import GalleryBackend, GalleryView, SearchIndex
 from unalike.recognition.calibration_trials import CalibrationTrials, KnownTrials, balanced_sample, collect_trials
-from unalike.recognition.decision import LABEL, GalleryCalibration, check_rule
+from unalike.recognition.decision import LABEL, UNKNOWN, GalleryCalibration, check_rule
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.gallery_calibration import calibrate, check_settings
 from unalike.recognition.identification import Identification, make_identification
@@ -191,6 +192,7 @@ class Recogniser:
         images: ImageInput | Iterable[ImageInput],
         labels: str | Sequence[str] | None = None,
         names: Sequence[str] | None = None,
+        attributes: Any = None,
     ) -> int:
         """Add reference images to the gallery.
 
@@ -199,12 +201,14 @@ class Recogniser:
                 class, of whose files up to 5 % may be unreadable.
             labels: one class name for each image, or one for all.
             names: a name for each image; the path of a file when None.
+            attributes: of all images, or a list with those of each, by which searches are filtered, such as
+                ``{"site": "berlin"}``.
 
         Returns:
             The number of images added.
         """
         if labels is None:
-            return self._enrol_folder(images)
+            return self._enrol_folder(images, attributes)
         inputs = image_list(images)
         names_given = (
             [labels] * len(inputs) if isinstance(labels, str) else check_list("labels", labels, "a class name")
@@ -214,15 +218,18 @@ class Recogniser:
             raise DataError(f"{len(inputs)} images and {len(labels)} labels", expected="as many labels as images")
         if names is None:
             names = [str(image) if isinstance(image, str | Path) else "" for image in inputs]
+        checked_attributes(attributes, len(inputs))  # before images are embedded
         self.fit_decoding(inputs)
-        self.gallery.enrol(self.encode(inputs), labels, names)
+        self.gallery.enrol(self.encode(inputs), labels, names, attributes)
         return len(inputs)
 
-    def _enrol_folder(self, source: Any) -> int:
+    def _enrol_folder(self, source: Any, attributes: Any) -> int:
         if not isinstance(source, str | Path):
             raise DataError("images without labels", remedy="give labels, or a folder with a sub-folder a class")
+        if attributes is not None:
+            check_attributes(attributes)
         vectors_ND, labels, names = self.embed_folder(source, "enrolling")
-        self.gallery.enrol(vectors_ND, labels, names)
+        self.gallery.enrol(vectors_ND, labels, names, attributes)
         return len(labels)
 
     def embed_folder(
@@ -323,7 +330,11 @@ class Recogniser:
         return KnownTrials(ranking.score_Q.astype(np.float64), ranking.margin_Q, ranking.code_Q == code_M, code_M)
 
     def identify(
-        self, images: ImageInput | Iterable[ImageInput], k: int = 1, label_by: str | None = None
+        self,
+        images: ImageInput | Iterable[ImageInput],
+        k: int = 1,
+        label_by: str | None = None,
+        where: Where | None = None,
     ) -> list[Identification]:
         """Find the class of each image; one that cannot be read ends it (``identify_many`` goes on).
 
@@ -332,30 +343,37 @@ class Recogniser:
             k: number of nearest enrolled images to return with each.
             label_by: ``nearest``, ``prototype`` or ``vote``; the rule of the calibration when None. The calibration does
                 not hold for another rule, whose answer is always the best class.
+            where: compares with references that have these attributes alone, exactly: ``{"site": "berlin", "season": ["ss26",
+                "fw26"]}`` takes those of Berlin, of one of two seasons. Where none has them, the image is ``unknown``.
+                The threshold is that of the whole gallery.
+
+        Raises:
+            DataError: an image cannot be read, or no reference has an attribute that ``where`` names.
         """
-        check_count("k", k)  # before images are embedded
-        return self.identify_vectors(self.encode(images), k, label_by)
+        check_count("k", k), check_where(where)  # before images are embedded
+        return self.identify_vectors(self.encode(images), k, label_by, where)
 
     def identify_many(
-        self, images: Iterable[ImageInput], k: int = 1, label_by: str | None = None
+        self, images: Iterable[ImageInput], k: int = 1, label_by: str | None = None, where: Where | None = None
     ) -> Iterator[Identification | DataError]:
         """Find the class of each image of a stream, in order; an image that cannot be read gives its error, and the others go on.
 
         Args:
             images: several images, each as in ``encode``; they are taken a batch at a time.
-            k, label_by: as in ``identify``.
+            k, label_by, where: as in ``identify``.
 
         Yields:
             For each image its identification, or the error that ``identify`` would have raised: ``UnreadableImage``, or
             DataError for an array of another shape or type.
         """
-        check_count("k", k)
+        check_count("k", k), check_where(where)
         images = _several(images)
         with ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode") as pool:
             for batch in _batches(images, self.engine.batch):
                 views = list(pool.map(self._try_view, batch))
                 readable = [view for view in views if isinstance(view, np.ndarray)]
-                answers = iter(self.identify_vectors(self.engine(np.stack(readable)), k, label_by) if readable else ())
+                vectors_QD = self.engine(np.stack(readable)) if readable else np.empty((0, self.engine.dim))
+                answers = iter(self.identify_vectors(vectors_QD, k, label_by, where))
                 for view in views:
                     yield view if isinstance(view, DataError) else next(answers)
 
@@ -365,9 +383,12 @@ class Recogniser:
         except DataError as error:
             return error
 
-    def identify_vectors(self, vectors_QD: np.ndarray, k: int = 1, label_by: str | None = None) -> list[Identification]:
+    def identify_vectors(
+        self, vectors_QD: np.ndarray, k: int = 1, label_by: str | None = None, where: Where | None = None
+    ) -> list[Identification]:
         """As ``identify``, for embeddings that this network computed (``encode``)."""
         vectors_QD, k = check_vectors(vectors_QD, self.gallery.dim), check_count("k", k)
+        values_by_name = check_where(where)
         if label_by is not None:
             check_rule(label_by)
         self._say_if_changed()
@@ -383,7 +404,7 @@ class Recogniser:
                 rule, voters = label_by or "nearest", VOTERS
             second = calibration is not None and calibration.margin > 0
             index = self._current_index(view)
-            ranking = view.rank(vectors_QD, rule, voters, k=k, second=second, index=index)
+            ranking = view.rank(vectors_QD, rule, voters, k=k, second=second, index=index, where=values_by_name)
         stale, threshold = False, None
         if calibration is None:
             decisions = [LABEL] * len(vectors_QD)
@@ -392,7 +413,15 @@ class Recogniser:
             threshold = calibration.threshold_for(*size)
             decisions = calibration.decide(ranking.score_Q, ranking.margin_Q, threshold)
         return [
-            make_identification(ranking, q, decision, calibration=calibration, stale=stale, threshold=threshold)
+            make_identification(
+                ranking,
+                q,
+                decision if ranking.label_Q[q] else UNKNOWN,
+                calibration=calibration,
+                stale=stale,
+                threshold=threshold,
+                where=values_by_name,
+            )
             for q, decision in enumerate(decisions)
         ]
 

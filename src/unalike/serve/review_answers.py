@@ -246,7 +246,7 @@ def _reference_items(kind: str, entries: Sequence[Entry]) -> list[str]:
     if kind == DUPLICATE:
         pairs = [(entry.id, entry.name) for entry in entries]
         return [pair_item(pairs[0], pairs[1])] if len(pairs) == 2 else []
-    return [reference_item(*entry) for entry in entries]
+    return [reference_item(entry.id, entry.label, entry.name) for entry in entries]
 
 
 def _move(

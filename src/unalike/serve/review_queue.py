@@ -243,7 +243,10 @@ class ReviewQueue:
 
     def _wrong_labels(self, resource: GalleryResource, scan: ReferenceScan) -> list[ReviewEntry]:
         doubts = scan.doubts()[: 2 * MOST_ENTRIES]
-        items = {doubt.reference.id: reference_item(*doubt.reference) for doubt in doubts}
+        items = {
+            doubt.reference.id: reference_item(doubt.reference.id, doubt.reference.label, doubt.reference.name)
+            for doubt in doubts
+        }
         answered = self.store.reviews.answered(resource.name, items.values())
         with resource.gallery.view() as view:
             counts = view.counts()

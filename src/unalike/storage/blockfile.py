@@ -9,7 +9,7 @@
     64  blocks     each begins at a multiple of 64
     ..  header     JSON: the writer's own fields, and for each block dtype, shape, offset and a CRC-32 for each MiB
 
-A journal may follow (``storage.journal``) where the format version is 3.
+A journal may follow (``storage.journal``) where the format version is 3 or 4.
 
 Opening a file checks the header and that all blocks lie inside the file. A block is checked MiB by MiB when it is first
 read (``Block.check``): a gallery of a gigabyte opens at once, and no unchecked number is used. CRC-32 finds damage; it
@@ -38,6 +38,7 @@ from unalike.storage.outside_files import path_remedy, reader_errors
 
 MAGIC, FORMAT_VERSION = b"UNALIKEG", 2  # version 1 was a zip archive
 JOURNAL_VERSION = 3  # of files to which changes may be appended: earlier releases would not see them
+ATTRIBUTE_VERSION = 4  # as 3, of galleries whose references have attributes: earlier releases would lose them
 CHUNK_BYTES = 2**20  # a checksum each
 LARGE_BYTES = 2**28  # blocks of larger files are mapped, not read
 MAX_HEADER_BYTES = 2**28
@@ -195,6 +196,20 @@ class Block:
                 self._unchecked[chunk] = False
         return self._array[first:last]
 
+    def copy(self, first: int, last: int) -> np.ndarray:
+        """Return ``array[first:last]`` as ``check`` does, of which nothing stays in memory where the file is large."""
+        if not self._is_mapped:
+            return self.check(first, last)
+        if (overwrites := self.file.check_unchanged()) != self._overwrites:
+            self._unchecked[:], self._overwrites = True, overwrites
+        start, stop = first * self._row_bytes, min(last, len(self)) * self._row_bytes
+        chunks = np.arange(start // CHUNK_BYTES, -(-stop // CHUNK_BYTES))
+        for chunk in chunks[self._unchecked[chunks]].tolist():
+            self._read(chunk)
+            self._unchecked[chunk] = False
+        content = self.file.read(self._offset + start, stop - start)
+        return np.frombuffer(content, self.dtype).reshape(-1, *self.shape[1:])
+
     def rows(self) -> Iterator[np.ndarray]:
         """All rows in order, checked, about 1 MiB at a time; none of them stays in memory. At least one array."""
         rest = b""
@@ -234,7 +249,7 @@ def write_blocks(
         blocks: Each block by name, as one or more arrays that follow one another along the first axis; a block without
             rows is one array without rows.
         magic: Eight bytes that name the kind of file.
-        version: ``JOURNAL_VERSION`` for a file to which changes may be appended.
+        version: ``JOURNAL_VERSION`` or ``ATTRIBUTE_VERSION`` for a file to which changes may be appended.
 
     Returns:
         The file's generation (``OpenBlockFile``).
@@ -312,7 +327,7 @@ def read_blocks(path: Path, magic: bytes = MAGIC, kind: str = "gallery") -> tupl
         remedy = _REMEDY if magic == MAGIC else "take a copy"
         raise DataError(f"{path} is no {kind}, or damaged", remedy=remedy)
     _, version, _, offset, length = _PREAMBLE.unpack(preamble)
-    if version > JOURNAL_VERSION:
+    if version > ATTRIBUTE_VERSION:
         raise DataError(f"{path} has format version {version}", remedy="update unalike")
     if offset + length > file.size:
         raise file.damage(f"it has {file.size} bytes of {offset + length}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from unalike.recognition.attributes import ReferenceAttributes
 from unalike.recognition.gallery_change import (
     ChangeRecord,
     Enrollment,
@@ -22,7 +24,9 @@ NO_TEXT = "cut off \udcff"  # a file name that is not valid Unicode
 
 def plain(change: Any) -> Any:
     if isinstance(change, Enrollment):
-        return "enroll", change.vectors_MD.tolist(), list(change.labels), list(change.names)
+        attributes = change.attributes
+        own = [] if attributes is None else [attributes[row] for row in range(len(change.labels))]
+        return "enroll", change.vectors_MD.tolist(), list(change.labels), list(change.names), own
     return ("remove", change.ids_R.tolist()) if isinstance(change, Removal) else change
 
 
@@ -30,7 +34,7 @@ def plain(change: Any) -> Any:
 def test_changes_come_back_as_they_were(dtype: type) -> None:
     draws = np.random.default_rng(0).normal(size=(3, 4)).astype(dtype)
     changes = [
-        Enrollment(draws[:2], ["ä", "b"], ["x.jpg", NO_TEXT]), Removal(np.array([3, 2**40])), Renaming("ä", "c"),
+        Enrollment(draws[:2], ["ä", "b"], ["x.jpg", NO_TEXT], ReferenceAttributes.of([{}, {"site": "ü"}])), Removal(np.array([3, 2**40])), Renaming("ä", "c"),
         Merger(["b", "c"], "d"), Recalibration(None), Enrollment(draws[2:], ["e"], [""]), Enrollment(draws[:0], [], []),
     ]  # fmt: skip
     record = ChangeRecord(changes, 12, 2**41)
@@ -43,7 +47,9 @@ def test_enrollments_that_follow_one_another_become_one() -> None:
     one = [Enrollment(np.full((1, 2), i), [f"c{i}"], [f"n{i}"]) for i in range(4)]
     merged = list(merge_enrollments(iter([one[0], one[1], Renaming("a", "b"), one[2], Merger(["a"], "b"), one[3]])))
     assert [plain(change) for change in merged] == [
-        ("enroll", [[0, 0], [1, 1]], ["c0", "c1"], ["n0", "n1"]), Renaming("a", "b"),
-        ("enroll", [[2, 2]], ["c2"], ["n2"]), Merger(["a"], "b"), ("enroll", [[3, 3]], ["c3"], ["n3"]),
+        ("enroll", [[0, 0], [1, 1]], ["c0", "c1"], ["n0", "n1"], []), Renaming("a", "b"),
+        ("enroll", [[2, 2]], ["c2"], ["n2"], []), Merger(["a"], "b"), ("enroll", [[3, 3]], ["c3"], ["n3"], []),
     ]  # fmt: skip
     assert list(merge_enrollments(iter([]))) == []
+    two = [one[0], replace(one[1], attributes=ReferenceAttributes.of([{"site": "x"}]))]
+    assert plain(*merge_enrollments(iter(two)))[4] == [{}, {"site": "x"}]

@@ -56,7 +56,8 @@ def load(address: str) -> Gallery:
 def make_gallery(recognizer: Recogniser, address: str, *, half: bool = False) -> str:
     for number in range(3):
         names = [f"{number}-{shade}" for shade in range(3)]
-        recognizer.enrol([hue_picture(number, shade) for shade in range(3)], f"c{number}", names)
+        attributes = [{"site": f"s{number}"}, {}, {"site": "all"}]
+        recognizer.enrol([hue_picture(number, shade) for shade in range(3)], f"c{number}", names, attributes)
     gallery = recognizer.gallery
     assert isinstance(gallery, Gallery)
     gallery.store(half=half)

@@ -20,6 +20,7 @@ from unalike.errors import DataError
 from unalike.recognition import gallery_file
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.gallery_file import read_gallery_file
+from unalike.storage.blockfile import read_blocks, write_blocks
 
 State = list[tuple[str, str, list[float]]]
 
@@ -292,3 +293,35 @@ def test_a_gallery_that_was_empty_when_it_was_written_gives_all_its_names(tmp_pa
     )
     gallery.save(tmp_path / "copy.gallery")
     assert Gallery.load(tmp_path / "copy.gallery", verify=True).names == gallery.names
+
+
+def test_attributes_have_a_format_of_their_own_and_files_without_keep_theirs(tmp_path: Path) -> None:
+    """An earlier release would lose attributes that are appended to its file, and refuses a file that holds them."""
+    path = tmp_path / "shop.gallery"
+    gallery = make(path)
+
+    def version() -> tuple[int, bool]:
+        head, blocks = read_blocks(path)
+        return blocks["codes"].file.version, "attributes" in head
+
+    assert version() == (3, False)
+    gallery.enrol(np.ones((1, 6)), ["x"])
+    gallery.save()
+    assert version() == (3, False) and path.read_bytes().count(b"DONE") == 1
+    gallery.enrol(np.ones((1, 6)), ["x"], None, {"site": "berlin"})
+    gallery.save()
+    assert version() == (4, True) and b"DONE" not in path.read_bytes()
+    gallery.enrol(np.ones((2, 6)), ["x", "y"], None, [{"site": "lyon"}, None])
+    gallery.save()
+    assert path.read_bytes().count(b"DONE") == 1
+    again = Gallery.load(path, verify=True)
+    assert again.attributes() == {"site": {"berlin": 1, "lyon": 1}}
+    assert [entry.attributes for entry in again.entries(after=39)] == [{}, {"site": "berlin"}, {"site": "lyon"}, {}]
+    gallery.remove(["x"])
+    copy = tmp_path / "copy.gallery"
+    gallery.save(copy)
+    path = copy
+    assert version() == (3, False)
+    write_blocks(path, {"dim": 6}, {"codes": [np.zeros(1)]}, version=5)
+    with pytest.raises(DataError, match="format version 5; update unalike"):
+        Gallery.load(path)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from unalike.recognition.backends.protocol import RankedClasses
+from unalike.recognition.backends.protocol import RankedClasses, no_classes
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.identification import Identification, make_identification
 
@@ -45,3 +45,13 @@ def test_a_row_without_an_enrolled_image_is_no_neighbor() -> None:
         replace(ranked(gallery, 1), nearest=nearest), 0, "label", calibration=None, stale=False, threshold=None
     )
     assert len(result.neighbours) == 1 and result.second is None
+
+
+def test_an_image_for_which_no_reference_passes_the_filter_says_so() -> None:
+    where = {"site": ("berlin", "lyon"), "line": ("1",)}
+    result = make_identification(
+        no_classes(1), 0, "unknown", calibration=None, stale=False, threshold=None, where=where
+    )
+    assert (result.label, result.nearest, result.second, result.neighbours) == (None, "", None, ())
+    assert (result.score, result.distance, result.margin) == (-1.0, 4.0, None)
+    assert result.note == "no reference passes the filter site=berlin or lyon, line=1"

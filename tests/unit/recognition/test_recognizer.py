@@ -339,3 +339,39 @@ def test_settings_and_labels_of_other_types_are_refused():
     for rate in ("x", None, [0.1], True):
         with pytest.raises(UnalikeError):
             recognizer.calibrate(rate)
+
+
+def test_a_filter_compares_with_the_references_that_have_the_attributes(model, folder):
+    recognizer = Recogniser.load(model, precision="fp32")
+    recognizer.enrol(folder, attributes={"site": "berlin"})
+    recognizer.enrol(
+        [flat("red"), flat("blue")], ["crimson", "navy"], attributes=[{"site": "lyon"}, {"site": "lyon", "line": "2"}]
+    )
+    images = [flat("red"), flat("blue")]
+    assert [answer.label for answer in recognizer.identify(images, where={"site": "berlin"})] == ["red", "blue"]
+    few = recognizer.identify(images, k=9, where={"site": ["lyon"]})
+    assert [(answer.label, len(answer.neighbours)) for answer in few] == [("crimson", 2), ("navy", 2)]
+    many = list(recognizer.identify_many(images, where={"line": "2"}))
+    assert [(answer.label, answer.second) for answer in many] == [("navy", None)] * 2
+    none = recognizer.identify(images, where={"site": "lyon", "line": "3"})
+    assert {(answer.decision, answer.nearest, answer.neighbours) for answer in none} == {("unknown", "", ())}
+    with pytest.raises(DataError, match="no reference has an attribute 'sight'.*line, site.*did you mean 'site'"):
+        recognizer.identify(images, where={"sight": "berlin"})
+    with pytest.raises(DataError, match="'Site'"):
+        recognizer.enrol(folder, attributes={"Site": "x"})
+
+
+def test_the_promised_rate_is_told_under_a_filter_where_it_holds():
+    """The nearest of fewer references is never nearer; means and votes of fewer may be."""
+    gallery = Gallery(ThumbnailEngine().dim)
+    vectors = np.random.default_rng(0).normal(size=(4, gallery.dim))
+    gallery.enrol(vectors, list("aabb"), None, [{"site": "x"}, {"site": "y"}] * 2)
+    recognizer = Recogniser(ThumbnailEngine(), VIEW, gallery)
+    rate = RateGuarantee(0.01, 0.0, 0.0, 0.01, 0.95, 500, 50, 300.0, 300)
+    for rule in ("nearest", "prototype", "vote"):
+        gallery.calibration = GalleryCalibration(
+            0.5, 0.0, rule, 3, rate, None, 4, 2, "a test", revision=gallery.revision
+        )
+        told = [recognizer.identify_vectors(vectors, where=where)[0] for where in (None, {"site": "x"}, {"site": "z"})]
+        assert [answer.calibrated for answer in told] == [True, rule == "nearest", rule == "nearest"]
+        assert {answer.threshold for answer in told} == {0.5} and told[2].decision == "unknown"

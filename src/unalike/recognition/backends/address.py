@@ -124,6 +124,8 @@ def _content_digest(source: str, state: SnapshotView) -> str:
         digest.update(np.ascontiguousarray(array).data)
     for name in snapshot.names.unpack()[: len(snapshot)]:
         digest.update(name.encode("utf-8", "surrogatepass") + b"\0")
+    if snapshot.attributes is not None:
+        digest.update(json.dumps(list(snapshot.attributes.sets)).encode() + snapshot.attributes.codes_N.tobytes())
     return digest.hexdigest()
 
 

@@ -358,14 +358,16 @@ class MilvusGallery(GalleryBackend):
             draft._change = change
             yield draft
 
-    def enrol(self, vectors_MD: np.ndarray, labels: Sequence[str], names: Sequence[str] | None = None) -> list[int]:
+    def enrol(
+        self, vectors_MD: np.ndarray, labels: Sequence[str], names: Sequence[str] | None = None, attributes: Any = None
+    ) -> list[int]:
         """Add references; durable when this returns."""
         dtype = np.dtype(np.float16 if self.half else np.float32)
-        enrollment = checked_enrollment(vectors_MD, labels, names, self.dim, dtype)
+        enrollment = checked_enrollment(vectors_MD, labels, names, self.dim, dtype, attributes)
         if not enrollment.labels:
             return []
         with self._changing() as change:
-            return change.enrol(enrollment.vectors_MD, enrollment.labels, enrollment.names)
+            return change.enrol(enrollment.vectors_MD, enrollment.labels, enrollment.names, enrollment.attributes)
 
     def remove(self, labels: Sequence[str] = (), names: Sequence[str] = (), ids: Sequence[int] = ()) -> int:
         """Remove whole classes, and single references by name or id; the number of vectors removed."""

@@ -19,6 +19,7 @@ import numpy as np
 from unalike.data.class_names import check_class_name, normalize_class_name
 from unalike.errors import DatabaseUnavailable, DataError, closest
 from unalike.numerics.arguments import check_list
+from unalike.recognition.attributes import Attributes, ReferenceAttributes, check_set_count
 from unalike.recognition.backends.milvus_connection import MilvusConnection
 from unalike.recognition.backends.milvus_lock import GalleryLock, lost_lock, read_register
 from unalike.recognition.backends.milvus_rows import ALL, NEVER, Row, batches, new_row, read_rows
@@ -69,7 +70,8 @@ class MilvusChange:
         self._shown = connection.address.shown
         self._vectors, self._log = vectors, log
         self.state, self.table = before.next(lock.register.attempt), classes.copy()
-        self._start, self._touched, self._rows = self.state, set[int](), 0
+        self._start, self._rows = self.state, 0
+        self._touched, self._touched_sets = set[int](), set[int]()
         # Whether something was written, a write is without an answer, an operation did not end, the lock was given back.
         self._is_written = self._is_uncertain = self._is_torn = self._is_finished = False
 
@@ -111,6 +113,7 @@ class MilvusChange:
             raise DataError(f"{self._shown}: a write of this change failed", remedy="repeat the change")
         self._clean()
         lines = [self.table.line(number) for number in sorted(self._touched)]
+        lines += [self.table.set_line(number) for number in sorted(self._touched_sets)]
         rows = class_rows(self.state.commit, lines, 0)
         rows += document_rows(self.state, len(rows))
         self._write(self._log, rows, 0)
@@ -176,6 +179,7 @@ class MilvusChange:
             history = tuple((commit, since) for commit, since in history if commit > last)
             if state.commit - state.rewritten > 4 * len(self.table.classes) + OLD_LINES:
                 self._touched |= {*self.table.classes, *self.table.targets}
+                self._touched_sets |= {*self.table.sets}
                 state = replace(state, rewritten=state.commit)
         if not history or history[-1][1] < now - HISTORY_S:
             history = (*history, (state.commit, now))[-MOST_HISTORY:]
@@ -197,8 +201,11 @@ class MilvusChange:
         if not identity.equals(self.state.model_identity):
             self.state = replace(self.state, model_identity=identity)
 
-    def enrol(self, vectors_MD: np.ndarray, labels: Sequence[str], names: Sequence[str]) -> list[int]:
-        """Add references whose values were checked; their ids."""
+    def enrol(
+        self, vectors_MD: np.ndarray, labels: Sequence[str], names: Sequence[str],
+        attributes: ReferenceAttributes | None = None,
+    ) -> list[int]:  # fmt: skip
+        """Add references whose values were checked; their ids. Raises DataError for too many different attributes."""
         for label in labels:
             check_label(label)
         number_of, state = self.table.number_of(), self.state
@@ -209,16 +216,20 @@ class MilvusChange:
                 number_of[label] = next_class
                 next_class += 1
             numbers.append(number_of[label])
+        sets, new_sets = self._numbered_sets(attributes, len(labels))
         rows = [
             new_row(state.commit, self._rows + row, *facts)
-            for row, facts in enumerate(zip(ids, numbers, names, vectors_MD, strict=True))
+            for row, facts in enumerate(zip(ids, numbers, names, vectors_MD, sets, strict=True))
         ]
         self._rows += len(rows)
         with self._whole():
             self._write(self._vectors, rows, state.dim)
             for label, number in zip(labels, numbers, strict=True):
                 self._put(number, label, 1)
-            self.state = replace(self.state, next_class=next_class)
+            self.table.sets.update({number: (each, 0) for number, each in new_sets.items()})
+            for number in sets:
+                self._put_set(number, 1)
+            self.state = replace(self.state, next_class=next_class, next_set=state.next_set + len(new_sets))
             self._count(vectors=len(labels), revision=1, ids=len(labels))
         return ids
 
@@ -232,6 +243,31 @@ class MilvusChange:
             for member in self.table.members(number)[1:]:
                 del self.table.targets[member]
                 self._touched.add(member)
+
+    def _numbered_sets(
+        self, attributes: ReferenceAttributes | None, count: int
+    ) -> tuple[list[int], dict[int, Attributes]]:
+        """The number of each reference's set of attributes, 0 for none; and the sets that are new, by their numbers."""
+        if attributes is None:
+            return [0] * count, {}
+        number_of = {tuple(each.items()): number for number, (each, _) in self.table.sets.items()}
+        new: dict[int, Attributes] = {}
+        for each in attributes.sets:
+            if tuple(each.items()) not in number_of:
+                number = number_of[tuple(each.items())] = self.state.next_set + len(new)
+                new[number] = each
+        check_set_count(len(self.table.sets) + len(new))
+        numbers = [*(number_of[tuple(each.items())] for each in attributes.sets), 0]
+        return [numbers[code] for code in attributes.codes_N.tolist()], new
+
+    def _put_set(self, number: int, more: int) -> None:
+        """Give a set of attributes more or fewer references; one without any is none."""
+        if number:
+            attributes, count = self.table.sets[number]
+            self.table.sets[number] = (attributes, count + more)
+            self._touched_sets.add(number)
+            if not count + more:
+                del self.table.sets[number]
 
     def remove(self, labels: Sequence[str], names: Sequence[str], ids: Sequence[int]) -> int:
         """Remove classes and single references; the number of vectors removed."""
@@ -267,6 +303,7 @@ class MilvusChange:
             for row in part:
                 number = self.table.target(row["class"])
                 self._put(number, self.table.classes[number][0], -1)
+                self._put_set(row["attributes"], -1)
             count += len(part)
         return count
 

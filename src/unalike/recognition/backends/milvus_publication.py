@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from unalike.errors import DataError
 from unalike.progress import progress, say
@@ -65,13 +67,20 @@ def fill(connection: MilvusConnection, view: SnapshotView, key: str = "") -> Mil
     connection.create(log, LOG_FIELDS, LOG_INDEXES, is_there=uid in listing.logs)
     connection.create(vectors, fields, INDEXES, is_there=uid in listing.vectors)
     number_of = {label: number for number, label in enumerate(counts)}
-    lines = [{"n": number_of[label], "l": label, "v": count, "t": None} for label, count in counts.items()]
+    lines: list[dict[str, Any]] = [
+        {"n": number_of[label], "l": label, "v": count, "t": None} for label, count in counts.items()
+    ]
+    attributes = snapshot.attributes  # the numbers of their sets begin with 1
+    if attributes is not None:
+        counts_S = np.bincount(attributes.codes_N[attributes.codes_N >= 0], minlength=len(attributes.sets)).tolist()
+        sets = enumerate(zip(attributes.sets, counts_S, strict=True), 1)
+        lines += [{"s": number, "a": dict(each), "v": count} for number, (each, count) in sets]
     for part in batches(class_rows(FIRST, lines, 0), 0):
         connection.upsert(log, part)
     _copy_vectors(connection, vectors, snapshot, number_of, is_again=uid in listing.vectors)
     return MilvusState(
         uid, FIRST, view.dim, snapshot.half, *view.size, view.revision, snapshot.next_id, len(counts),
-        view.model_identity, view.calibration,
+        1 if attributes is None else len(attributes.sets) + 1, view.model_identity, view.calibration,
     )  # fmt: skip
 
 
@@ -103,6 +112,7 @@ def _copy_vectors(
     """Write the references of a snapshot in their order; those that an earlier call wrote are passed over."""
     total, read_part = len(snapshot), snapshot.reader()
     names = snapshot.names.unpack()
+    codes_N = np.full(total, -1) if snapshot.attributes is None else snapshot.attributes.codes_N
     # Rows come in order, and at most one call ended in the middle.
     start = max(0, connection.count(vectors, "added > 0") - WRITE_BYTES // (4 * snapshot.dim) - 1) if is_again else 0
     if start:
@@ -118,6 +128,7 @@ def _copy_vectors(
                     number_of[snapshot.classes[snapshot.codes_N[n]]],
                     names[n],
                     vector_D,
+                    int(codes_N[n]) + 1,
                 )
                 for n, vector_D in zip(range(first, last), read_part(first, last), strict=True)
             ]

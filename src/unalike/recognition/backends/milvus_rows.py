@@ -24,12 +24,13 @@ NEVER = 1 << 62  # the attempt that removes what is there
 MAX_DIM = 32_768  # of Milvus
 MOST_NAME_BYTES = 65_535  # of Milvus's texts
 WRITE_BYTES, READ_BYTES = 2 << 20, 16 << 20  # of vectors and names in one call
-FACTS = ("id", "class", "name")
+FACTS = ("id", "class", "name", "attributes")
 ALL = ("pk", *FACTS, "name_key", "added", "removed", "vector")
 INDEXES = {
     "vector": {"index_type": "FLAT", "metric_type": "IP"},
     "id": {"index_type": "INVERTED"},
     "class": {"index_type": "INVERTED"},
+    "attributes": {"index_type": "INVERTED"},
     "name_key": {"index_type": "INVERTED"},
 }
 Row = dict[str, Any]
@@ -44,6 +45,7 @@ def row_fields(dim: int) -> Sequence[tuple[str, str, dict[str, Any]]]:
         ("pk", "INT64", {}),
         ("id", "INT64", {}),
         ("class", "INT64", {}),
+        ("attributes", "INT64", {}),  # number of the set; 0 for none
         ("name", "VARCHAR", {"max_length": MOST_NAME_BYTES}),
         ("name_key", "VARCHAR", {"max_length": 64}),
         ("added", "INT64", {}),
@@ -58,12 +60,14 @@ def name_key(name: str) -> str:
     return hashlib.sha256(text).hexdigest() if name else ""
 
 
-def new_row(attempt: int, number: int, id: int, of_class: int, name: str, vector_D: np.ndarray) -> Row:
+def new_row(
+    attempt: int, number: int, id: int, of_class: int, name: str, vector_D: np.ndarray, attributes: int = 0
+) -> Row:
     """A row that an attempt adds as its ``number``-th. Raises DataError for a name that is too long."""
     text = encode_text(name)
     if len(text.encode()) > MOST_NAME_BYTES:
         raise DataError(f"a name of {len(text)} characters", expected=f"at most {MOST_NAME_BYTES} bytes in Milvus")
-    return {"pk": attempt << ROW_BITS | number, "id": id, "class": of_class, "name": text, "name_key": name_key(name),
+    return {"pk": attempt << ROW_BITS | number, "id": id, "class": of_class, "attributes": attributes, "name": text, "name_key": name_key(name),
             "added": attempt, "removed": NEVER, "vector": np.asarray(vector_D, np.float32)}  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from unalike.errors import DataError
+from unalike.recognition.attributes import NO_ATTRIBUTES, Attributes, AttributeSets, Where, check_where
 from unalike.recognition.backends.milvus_connection import MilvusConnection
 from unalike.recognition.decision import GalleryCalibration
 from unalike.recognition.gallery_content import read_calibration
@@ -30,7 +31,7 @@ ROW_BITS = 32
 _DOCUMENT, _CLASS = 0, 1
 _TEXT = 60_000  # characters of a row's text, all ASCII; Milvus takes 65,535 bytes
 MOST_LABEL = 8000  # characters of the name of a class
-_NUMBERS = ("dim", "half", "vectors", "classes", "revision", "next_id", "next_class")
+_NUMBERS = ("dim", "half", "vectors", "classes", "revision", "next_id", "next_class", "next_set")
 LOG_FIELDS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("pk", "INT64", {}),
     ("added", "INT64", {}),
@@ -54,6 +55,7 @@ class MilvusState:
         revision: number of changes of vectors and of their classes.
         next_id: id of the next reference.
         next_class: number of the next class.
+        next_set: number of the next set of attributes; 0 stands for none.
         model_identity: the network.
         calibration: threshold and margin, or None.
         aborted: attempts before ``commit`` that were none, whose rows count for nothing.
@@ -71,6 +73,7 @@ class MilvusState:
     revision: int
     next_id: int
     next_class: int
+    next_set: int
     model_identity: ModelIdentity
     calibration: GalleryCalibration | None = None
     aborted: tuple[int, ...] = ()
@@ -119,9 +122,10 @@ class MilvusState:
             if version <= FORMAT_VERSION:
                 probe_D = np.frombuffer(base64.b64decode(values["probe"]), "<f4").astype(np.float32)
                 calibration = values["calibration"]
-                dim, half, vectors, classes, revision, next_id, next_class = (values[key] for key in _NUMBERS)
+                dim, half, vectors, classes, revision, next_id, next_class, next_set = (values[key] for key in _NUMBERS)
                 return cls(
-                    uid, commit, dim, half, vectors, classes, revision, next_id, next_class, read_identity(probe_D, values["network"]),
+                    uid, commit, dim, half, vectors, classes, revision, next_id, next_class, next_set,
+                    read_identity(probe_D, values["network"]),
                     None if calibration is None else read_calibration(calibration), tuple(values["aborted"]),
                     {key: (number, since) for key, (number, since) in values["formers"].items()}, values["rewritten"],
                     tuple((number, since) for number, since in values["history"]),
@@ -136,6 +140,7 @@ class ClassTable:
 
     Attributes:
         classes: [name, number of vectors] by number.
+        sets: [attributes, number of references that have them] by the number of the set.
         targets: the class that a merged class became, by number.
         commit: of the state that it belongs to.
     """
@@ -143,16 +148,23 @@ class ClassTable:
     def __init__(self) -> None:
         self.classes: dict[int, tuple[str, int]] = {}
         self.targets: dict[int, int] = {}
+        self.sets: dict[int, tuple[Attributes, int]] = {}
         self.commit = 0
 
     def copy(self) -> ClassTable:
         """A table of its own."""
         table = ClassTable()
-        table.classes, table.targets, table.commit = dict(self.classes), dict(self.targets), self.commit
+        table.classes, table.targets, table.sets = dict(self.classes), dict(self.targets), dict(self.sets)
+        table.commit = self.commit
         return table
 
     def put(self, line: Mapping[str, Any]) -> None:
-        """Take over a line: a class with its vectors, one without any, or one that was merged."""
+        """Take over a line: a class with its vectors, one without any, or one that was merged; or a set of attributes."""
+        if "s" in line:
+            self.sets.pop(int(line["s"]), None)
+            if line["v"]:
+                self.sets[int(line["s"])] = (dict(line["a"]), int(line["v"]))
+            return
         number = int(line["n"])
         self.classes.pop(number, None)
         self.targets.pop(number, None)
@@ -165,6 +177,22 @@ class ClassTable:
         """The line of a class, which may be one that is gone."""
         label, count = self.classes.get(number, ("", 0))
         return {"n": number, "l": label, "v": count, "t": self.targets.get(number)}
+
+    def set_line(self, number: int) -> dict[str, Any]:
+        """The line of a set of attributes, which may be one that is gone."""
+        attributes, count = self.sets.get(number, (NO_ATTRIBUTES, 0))
+        return {"s": number, "a": dict(attributes), "v": count}
+
+    def attributes_of(self, number: int) -> Attributes:
+        """The attributes of a set; none for 0."""
+        return self.sets[number][0] if number else NO_ATTRIBUTES
+
+    def passing_sets(self, where: Where | None) -> list[int] | None:
+        """Ascending numbers of the sets that a filter lets pass; None for no filter. Raises DataError for another name."""
+        values_by_name, numbers = check_where(where), sorted(self.sets)
+        if values_by_name is None:
+            return None
+        return [numbers[code] for code in AttributeSets([self.sets[n][0] for n in numbers]).matching(values_by_name)]
 
     def counts(self) -> dict[str, int]:
         """Number of vectors of each class, in the order of first enrollment."""

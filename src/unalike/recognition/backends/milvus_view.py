@@ -20,6 +20,7 @@ from unalike.errors import DataError, closest
 from unalike.numerics.arguments import check_count
 from unalike.numerics.nearest_neighbors import EXCLUDED
 from unalike.numerics.normalization import l2_normalize
+from unalike.recognition.attributes import AttributeSets, ReferenceAttributes, Where, count_values
 from unalike.recognition.backends.milvus_connection import MOST_ROWS, CollectionGone, MilvusConnection
 from unalike.recognition.backends.milvus_lock import read_listing
 from unalike.recognition.backends.milvus_rows import (
@@ -34,8 +35,17 @@ from unalike.recognition.backends.milvus_rows import (
 from unalike.recognition.backends.milvus_state import ClassTable, MilvusState
 from unalike.recognition.backends.neighbor_rows import NeighborRows
 from unalike.recognition.backends.postgres_tables import encode_text
-from unalike.recognition.backends.protocol import Entry, GalleryView, NearestReferences, RankedClasses, check_limit
+from unalike.recognition.backends.protocol import (
+    Entry,
+    GalleryView,
+    NearestReferences,
+    RankedClasses,
+    check_limit,
+    no_classes,
+    no_neighbors,
+)
 from unalike.recognition.decision import GalleryCalibration, check_rule
+from unalike.recognition.filtered_snapshot import FilteredSnapshot
 from unalike.recognition.model_identity import ModelIdentity
 from unalike.recognition.ranking import DEPTH, VOTERS, ClassRanking, check_vectors, rank_by_nearest, rank_by_vote
 from unalike.recognition.snapshot import EnrolledNames, GallerySnapshot
@@ -142,13 +152,20 @@ class MilvusView(GalleryView):
         """Number of vectors of each class."""
         return self.table().counts()
 
-    def entries(self, label: str | None = None, after: int = -1, limit: int = 100) -> list[Entry]:
+    def attributes(self) -> dict[str, dict[str, int]]:
+        """Number of references by the name and the value of each attribute."""
+        return count_values(self.table().sets.values())
+
+    def entries(
+        self, label: str | None = None, after: int = -1, limit: int = 100, where: Where | None = None
+    ) -> list[Entry]:
         """References by ascending id, a page at a time."""
-        limit, condition = check_limit(limit), ""
+        limit, sets = check_limit(limit), self.table().passing_sets(where)
+        conditions = [] if sets is None else [f"attributes in {sets}"]
         if label is not None:
-            condition = f"class in {self.table().members(self.class_number(label))}"
+            conditions.append(f"class in {self.table().members(self.class_number(label))}")
         entries: list[Entry] = []
-        for row in self.rows(FACTS, condition, after):
+        for row in self.rows(FACTS, " and ".join(conditions), after) if sets != [] else ():
             entries.append(self._entry(row))
             if len(entries) == limit:
                 break
@@ -167,7 +184,8 @@ class MilvusView(GalleryView):
 
     def _entry(self, row: Row) -> Entry:
         table = self.table()
-        return Entry(int(row["id"]), table.classes[table.target(row["class"])][0], name_of(row))
+        label = table.classes[table.target(row["class"])][0]
+        return Entry(int(row["id"]), label, name_of(row), table.attributes_of(row["attributes"]))
 
     def class_number(self, label: str) -> int:
         """The number of a class. Raises DataError where there is none of this name."""
@@ -217,15 +235,31 @@ class MilvusView(GalleryView):
         vectors_QD = self._unit(vectors_QD)
         return self._search(vectors_QD, 1, np.full(len(vectors_QD), self.class_number(label), np.int64)).first(1)
 
-    def search(self, vectors_QD: np.ndarray, k: int = 1, index: Any = None) -> NearestReferences:
+    def search(
+        self, vectors_QD: np.ndarray, k: int = 1, index: Any = None, where: Where | None = None
+    ) -> NearestReferences:
         """Find the nearest references of every query by cosine."""
-        return self._search(self._unit(vectors_QD), check_count("k", k)).first(k)
+        vectors_QD, k, sets = self._unit(vectors_QD), check_count("k", k), self._passing(where)
+        return no_neighbors(len(vectors_QD)) if sets == [] else self._search(vectors_QD, k, None, sets).first(k)
+
+    def _passing(self, where: Where | None) -> list[int] | None:
+        """Numbers of the sets of attributes that a filter lets pass; None for no filter, and for an empty gallery."""
+        return self.table().passing_sets(where) if self.state.vectors else None
 
     def _unit(self, vectors_QD: np.ndarray) -> np.ndarray:
         return l2_normalize(check_vectors(vectors_QD, self.dim), name="query vectors")
 
-    def _search(self, vectors_QD: np.ndarray, k: int, other_than_Q: np.ndarray | None = None) -> NeighborRows:
-        """Search unit-length queries, in vectors of another class than ``other_than_Q`` where that is given."""
+    def _search(
+        self, vectors_QD: np.ndarray, k: int, other_than_Q: np.ndarray | None = None, sets: Sequence[int] | None = None
+    ) -> NeighborRows:
+        """Search unit-length queries.
+
+        Args:
+            vectors_QD: the queries.
+            k: number of neighbors.
+            other_than_Q: numbers of the classes that are left out.
+            sets: numbers of sets of attributes, of which references must have one.
+        """
         if not self.state.vectors:
             raise DataError("the gallery is empty", remedy="enrol reference images first")
         if k < 1:
@@ -233,32 +267,31 @@ class MilvusView(GalleryView):
         k = min(k, self.state.vectors)
         neighbors: list[list[tuple[Row, float]]] = [[] for _ in vectors_QD]
         if other_than_Q is None:
-            neighbors = self._nearest(vectors_QD, k, None)
+            neighbors = self._nearest(vectors_QD, k, None, sets)
         else:
             for number in np.unique(other_than_Q).tolist():
                 rows_R = np.flatnonzero(other_than_Q == number)
-                for q, hits in zip(rows_R.tolist(), self._nearest(vectors_QD[rows_R], k, number), strict=True):
+                for q, hits in zip(rows_R.tolist(), self._nearest(vectors_QD[rows_R], k, number, sets), strict=True):
                     neighbors[q] = hits
         return self._arrange(neighbors, k)
 
-    def _nearest(self, vectors_QD: np.ndarray, k: int, other_than: int | None) -> list[list[tuple[Row, float]]]:
-        """(row, score) of the nearest of each query, of all classes but one; all of them where there are fewer than ``k``."""
-        table, condition, total = self.table(), self.state.condition, self.state.vectors
-        if other_than is not None:
-            condition += f" and class not in {table.members(other_than)}"
-            total -= table.classes[other_than][1]
+    def _nearest(
+        self, vectors_QD: np.ndarray, k: int, other_than: int | None, sets: Sequence[int] | None
+    ) -> list[list[tuple[Row, float]]]:
+        """(row, score) of the nearest of each query, with the filters of ``_search``; all of them where there are fewer than ``k``."""
+        condition, total = self._filtered(other_than, sets)
         k, neighbors = min(k, total), {}
         waiting, limit = list(range(len(vectors_QD))), min(k + MORE, total)
         while waiting and k:
             if limit > MOST_ROWS:
-                return self._nearest_in_memory(vectors_QD, k, other_than)
+                return self._nearest_in_memory(vectors_QD, k, other_than, sets)
             step = max(1, min(MOST_ROWS // 16, READ_BYTES // (limit * (4 * self.dim + 64))))
             for first in range(0, len(waiting), step):
                 part = waiting[first : first + step]
                 hits_P = self._hits(vectors_QD[part], condition, limit)
                 for q, hits in zip(part, hits_P, strict=True):
-                    if len(hits) < limit:
-                        raise DataError(f"{self.connection.address.shown}: the server found {len(hits)} of {limit} references",
+                    if len({hit["entity"]["id"] for hit in hits}) < limit:
+                        raise DataError(f"{self.connection.address.shown}: the server gave {len(hits)} hits, not {limit} references",
                                         remedy="check the server; nothing is answered from a part of the gallery")  # fmt: skip
                     if (nearest := _complete(hits, vectors_QD[q], k, limit == total)) is not None:
                         neighbors[q] = nearest
@@ -266,19 +299,42 @@ class MilvusView(GalleryView):
             limit = min(total, 4 * limit if limit >= MOST_ROWS else min(MOST_ROWS, 4 * limit))
         return [neighbors.get(q, []) for q in range(len(vectors_QD))]
 
+    def _filtered(self, other_than: int | None, sets: Sequence[int] | None) -> tuple[str, int]:
+        """The expression of a search, and the number of references that it selects."""
+        table, conditions, total = self.table(), [self.state.condition], self.state.vectors
+        if other_than is not None:
+            conditions.append(f"class not in {table.members(other_than)}")
+            total -= table.classes[other_than][1]
+        if sets is not None:
+            conditions.append(f"attributes in {list(sets)}")
+            total = sum(table.sets[number][1] for number in sets)
+        condition = " and ".join(conditions)
+        if other_than is not None and sets is not None:
+            total = int(self._query(condition, ["count(*)"])[0]["count(*)"])
+        return condition, total
+
     def _nearest_in_memory(
-        self, vectors_QD: np.ndarray, k: int, other_than: int | None
+        self, vectors_QD: np.ndarray, k: int, other_than: int | None, sets: Sequence[int] | None
     ) -> list[list[tuple[Row, float]]]:
         """As ``_nearest``, by reading all vectors: for more neighbors, or more equal ones, than Milvus gives."""
         snapshot, table = self.snapshot(), self.table()
-        numbers = sorted(table.classes)
+        searched, numbers, set_numbers = snapshot, sorted(table.classes), [0, *sorted(table.sets)]
+        set_codes_N = np.full(len(snapshot), -1) if snapshot.attributes is None else snapshot.attributes.codes_N
+        if sets is not None:
+            passes_N = np.isin(set_codes_N, [set_numbers.index(number) - 1 for number in sets])
+            searched = FilteredSnapshot.of(snapshot, np.flatnonzero(passes_N))
         codes_Q = np.full(len(vectors_QD), -1 if other_than is None else numbers.index(other_than), np.int64)
-        scores_QK, rows_QK = snapshot.search(vectors_QD, k, snapshot.exclude_classes(codes_Q))
+        scores_QK, rows_QK = searched.search(vectors_QD, k, searched.exclude_classes(codes_Q))
+        rows_QK = searched.rows_of(rows_QK) if isinstance(searched, FilteredSnapshot) else rows_QK
+
+        def plain(row: int) -> Row:
+            return {"id": int(snapshot.ids_N[row]), "class": numbers[snapshot.codes_N[row]],
+                    "name": encode_text(snapshot.names[row]), "attributes": set_numbers[set_codes_N[row] + 1]}  # fmt: skip
+
         return [
-            [({"id": int(snapshot.ids_N[row]), "class": numbers[snapshot.codes_N[row]], "name": encode_text(snapshot.names[row])},
-              score) for row, score in zip(rows, scores, strict=True) if row >= 0]
+            [(plain(row), score) for row, score in zip(rows, scores, strict=True) if row >= 0]
             for rows, scores in zip(rows_QK.tolist(), scores_QK.tolist(), strict=True)
-        ]  # fmt: skip
+        ]
 
     def _arrange(self, neighbors: Sequence[Sequence[tuple[Row, float]]], k: int) -> NeighborRows:
         table = self.table()
@@ -290,13 +346,13 @@ class MilvusView(GalleryView):
             for rank, (row, score) in enumerate(hits):
                 number = table.target(row["class"])
                 scores_QK[q, rank], ids_QK[q, rank], classes_QK[q, rank] = score, row["id"], number
-                entries.append(Entry(int(row["id"]), labels[number], name_of(row)))
+                entries.append(self._entry(row))
             entries_QK.append(tuple(entries))
         return NeighborRows(scores_QK, ids_QK, classes_QK, tuple(entries_QK), labels)
 
     def rank(
         self, vectors_QD: np.ndarray, rule: str = "nearest", voters: int = VOTERS, *, k: int = 1, second: bool = True,
-        index: Any = None,
+        index: Any = None, where: Where | None = None,
     ) -> RankedClasses:  # fmt: skip
         """Rank the classes for every query, and find its nearest references; ``prototype`` reads all vectors once a state."""
         check_rule(rule)
@@ -305,12 +361,15 @@ class MilvusView(GalleryView):
             if not self.state.vectors:
                 raise DataError("the gallery is empty", remedy="enrol reference images first")
             in_memory = SnapshotView(self.snapshot(), self.calibration, self.model_identity)
-            return in_memory.rank(vectors_QD, rule, voters, k=k, second=second)
-        nearest = self._search(vectors_QD, max(k, voters if rule == "vote" else DEPTH))
+            return in_memory.rank(vectors_QD, rule, voters, k=k, second=second, where=where)
+        sets = self._passing(where)
+        if sets == []:
+            return no_classes(len(vectors_QD))
+        nearest = self._search(vectors_QD, max(k, voters if rule == "vote" else DEPTH), None, sets)
         if rule == "vote":
             ranking = rank_by_vote(nearest.classes_QK, nearest.scores_QK, nearest.ids_QK, voters)
         else:
-            ranking = self._rank_by_nearest(vectors_QD, nearest, second)
+            ranking = self._rank_by_nearest(vectors_QD, nearest, second, sets)
         labels = nearest.labels
         return RankedClasses(
             tuple(labels[code] for code in ranking.code_Q.tolist()),
@@ -318,9 +377,11 @@ class MilvusView(GalleryView):
             ranking.score_Q, ranking.margin_Q, nearest.first(k),
         )  # fmt: skip
 
-    def _rank_by_nearest(self, vectors_QD: np.ndarray, nearest: NeighborRows, second: bool) -> ClassRanking:
+    def _rank_by_nearest(
+        self, vectors_QD: np.ndarray, nearest: NeighborRows, second: bool, sets: Sequence[int] | None
+    ) -> ClassRanking:
         def find_second(rows_U: np.ndarray, best_U: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            others = self._search(vectors_QD[rows_U], 1, best_U)
+            others = self._search(vectors_QD[rows_U], 1, best_U, sets)
             return others.scores_QK[:, 0], others.classes_QK[:, 0]
 
         is_complete = nearest.scores_QK.shape[1] >= self.state.vectors or self.state.classes < 2
@@ -335,21 +396,27 @@ class MilvusView(GalleryView):
     def read_snapshot(self) -> GallerySnapshot:
         """Read all vectors into memory. Raises DataError where their number is not that of the state."""
         state, table = self.state, self.table()
-        numbers = sorted(table.classes)
+        numbers, set_numbers = sorted(table.classes), sorted(table.sets)
         code_of = {number: code for code, number in enumerate(numbers)}
+        set_code_of = {0: -1, **{number: code for code, number in enumerate(set_numbers)}}
         vectors_ND = np.empty((state.vectors, state.dim), np.float16 if state.half else np.float32)
-        codes_N, ids_N = np.empty(state.vectors, np.int32), np.empty(state.vectors, np.int64)
-        names: list[str] = []
+        codes_N, set_codes_N = (np.empty(state.vectors, np.int32) for _ in range(2))
+        ids_N, names = np.empty(state.vectors, np.int64), list[str]()
         for row in self.rows((*FACTS, "vector")):
             n = len(names)
             if n < state.vectors:
                 ids_N[n], codes_N[n], vectors_ND[n] = row["id"], code_of[table.target(row["class"])], row["vector"]
+                set_codes_N[n] = set_code_of[row["attributes"]]
             names.append(name_of(row))
         if len(names) != state.vectors:
             raise DataError(f"{self.connection.address.shown} is damaged: {len(names)} vectors in place of {state.vectors}",
                             remedy="another program changed its collections: restore it from a copy")  # fmt: skip
-        return GallerySnapshot(vectors_ND, codes_N, ids_N, [table.classes[number][0] for number in numbers],
-                               EnrolledNames(added=names), revision=state.revision, next_id=state.next_id)  # fmt: skip
+        sets = AttributeSets([table.sets[number][0] for number in set_numbers])
+        return GallerySnapshot(
+            vectors_ND, codes_N, ids_N, [table.classes[number][0] for number in numbers], EnrolledNames(added=names),
+            revision=state.revision, next_id=state.next_id,
+            attributes=ReferenceAttributes(sets, set_codes_N) if set_numbers else None,
+        )  # fmt: skip
 
 
 def _complete(

@@ -18,6 +18,7 @@ import numpy as np
 from unalike.errors import DataError, ModelError
 from unalike.recognition.backends.database_address import DatabaseAddress
 from unalike.recognition.backends.hnsw_index import HnswIndex, check_indexable, index_statement, measure
+from unalike.recognition.backends.postgres_attributes import write_attributes
 from unalike.recognition.backends.postgres_change import PostgresChange
 from unalike.recognition.backends.postgres_connections import Connections, import_psycopg
 from unalike.recognition.backends.postgres_copy import copy_in_steps, insert_classes, new_row, references
@@ -363,14 +364,16 @@ class PostgresGallery(GalleryBackend):
             draft._change = change
             yield draft
 
-    def enrol(self, vectors_MD: np.ndarray, labels: Sequence[str], names: Sequence[str] | None = None) -> list[int]:
+    def enrol(
+        self, vectors_MD: np.ndarray, labels: Sequence[str], names: Sequence[str] | None = None, attributes: Any = None
+    ) -> list[int]:
         """Add references; durable when this returns."""
         dtype = np.dtype(np.float16 if self.half else np.float32)
-        enrollment = checked_enrollment(vectors_MD, labels, names, self.dim, dtype)
+        enrollment = checked_enrollment(vectors_MD, labels, names, self.dim, dtype, attributes)
         if not enrollment.labels:
             return []
         with self._changing() as change:
-            return change.enrol(enrollment.vectors_MD, enrollment.labels, enrollment.names)
+            return change.enrol(enrollment.vectors_MD, enrollment.labels, enrollment.names, enrollment.attributes)
 
     def remove(self, labels: Sequence[str] = (), names: Sequence[str] = (), ids: Sequence[int] = ()) -> int:
         """Remove whole classes, and single references by name or id; the number of vectors removed."""
@@ -421,8 +424,9 @@ class PostgresGallery(GalleryBackend):
 
 def _create_filled(connection: psycopg.Connection[Any], name: str, source: Gallery) -> GalleryRow:
     """Create the tables of a gallery with what another one holds; ``insert_row`` makes it known. Raises DataError."""
-    view = source.view()
+    view, snapshot = source.view(), source.snapshot
     row = create_tables(connection, new_row(name, view))
-    copy_vectors(connection, row, references(view.snapshot(), insert_classes(connection, row, view.counts())))
+    copy_vectors(connection, row, references(snapshot, insert_classes(connection, row, view.counts())))
+    row = write_attributes(connection, row, snapshot.ids_N.tolist(), snapshot.attributes)
     create_indexes(connection, row)
     return row

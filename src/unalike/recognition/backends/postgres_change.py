@@ -14,6 +14,8 @@ import numpy as np
 from unalike.data.class_names import check_class_name, normalize_class_name
 from unalike.errors import DataError, closest
 from unalike.numerics.arguments import check_list
+from unalike.recognition.attributes import ReferenceAttributes
+from unalike.recognition.backends.postgres_attributes import remove_attributes, write_attributes
 from unalike.recognition.backends.postgres_tables import GalleryRow, copy_vectors, encode_text
 from unalike.recognition.backends.postgres_view import PostgresView
 from unalike.recognition.decision import GalleryCalibration
@@ -60,8 +62,16 @@ class PostgresChange:
             self.row = replace(self.row, model_identity=identity)
             self._count()
 
-    def enrol(self, vectors_MD: np.ndarray, labels: Sequence[str], names: Sequence[str]) -> list[int]:
-        """Add references whose values were checked; their ids."""
+    def enrol(
+        self,
+        vectors_MD: np.ndarray,
+        labels: Sequence[str],
+        names: Sequence[str],
+        attributes: ReferenceAttributes | None = None,
+    ) -> list[int]:
+        """Add references whose values were checked; their ids. Raises DataError for too many different attributes."""
+        ids = list(range(self.row.next_id, self.row.next_id + len(labels)))
+        self.row = write_attributes(self.connection, self.row, ids, attributes)
         row, images = self.row, dict.fromkeys(labels, 0)
         for label in labels:
             images[label] += 1
@@ -73,7 +83,6 @@ class PostgresChange:
         ).fetchall()
         number_of = {label: number for number, label, _ in rows}
         numbers = [number_of[encode_text(label)] for label in labels]
-        ids = list(range(row.next_id, row.next_id + len(labels)))
         copy_vectors(self.connection, row, zip(ids, numbers, names, vectors_MD, strict=True))
         count_of = {encode_text(label): count for label, count in images.items()}
         new = sum(total == count_of[label] for _, label, total in rows)
@@ -96,6 +105,7 @@ class PostgresChange:
             raise DataError(f"no image of id {min(missing)} in the gallery")
         if not classes and not id_set:
             return 0
+        remove_attributes(self.connection, row, classes, sorted(id_set))
         images = view.fetch(
             f"WITH removed AS (DELETE FROM {row.vectors_table} WHERE class = ANY(%s) OR id = ANY(%s) RETURNING class) "
             "SELECT class, count(*) FROM removed GROUP BY class",

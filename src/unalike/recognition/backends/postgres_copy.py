@@ -16,6 +16,7 @@ import numpy as np
 
 from unalike.errors import DataError
 from unalike.progress import progress, say
+from unalike.recognition.backends.postgres_attributes import write_attributes
 from unalike.recognition.backends.postgres_connections import Connections
 from unalike.recognition.backends.postgres_tables import (
     MAX_DIM,
@@ -103,7 +104,7 @@ def copy_in_steps(connections: Connections, view: SnapshotView, key: str, *, ove
             before = row.vectors
             row = _copy_batch(connections, row, snapshot, number_of)
             advance(row.vectors - before)
-    complete = replace(new_row(address.gallery, view), id=row.id)
+    complete = replace(new_row(address.gallery, view), id=row.id, format=row.format)
     with connections.writing() as connection:
         create_indexes(connection, complete)
         old = find_row(connection, address.gallery, address.shown, lock=True)
@@ -147,6 +148,9 @@ def _copy_batch(
         first = current.vectors
         last = min(first + BATCH, len(snapshot))
         copy_vectors(connection, current, references(snapshot, number_of, first, last))
+        if snapshot.attributes is not None:
+            attributes = snapshot.attributes.select(np.arange(first, last))
+            current = write_attributes(connection, current, snapshot.ids_N[first:last].tolist(), attributes)
         current = replace(current, vectors=last)
         write_row(connection, current)
     return current

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import psycopg
 
 FORMAT_VERSION = 1
+ATTRIBUTE_VERSION = 2  # of galleries whose references have attributes (``postgres_attributes``)
 LEAST_PGVECTOR = (0, 8)
 MAX_DIM = 16_000  # of pgvector's types vector and halfvec
 # A row of at most so many bytes of vector stays in the page of its table, where a scan reads it fastest; a page has 8 kB.
@@ -87,6 +88,7 @@ class GalleryRow:
         model_identity: the network.
         calibration: threshold and margin, or None.
         search_index: plain data of the index for approximate search, or None.
+        format: format version of its tables.
     """
 
     id: int
@@ -101,6 +103,7 @@ class GalleryRow:
     model_identity: ModelIdentity
     calibration: GalleryCalibration | None
     search_index: Mapping[str, Any] | None
+    format: int = FORMAT_VERSION
 
     @property
     def vectors_table(self) -> str:
@@ -111,6 +114,21 @@ class GalleryRow:
     def classes_table(self) -> str:
         """Name of the table of classes."""
         return f"unalike_gallery_{self.id}_classes"
+
+    @property
+    def has_attributes(self) -> bool:
+        """Whether it has tables of attributes."""
+        return self.format >= ATTRIBUTE_VERSION
+
+    @property
+    def attributes_table(self) -> str:
+        """Name of the table that has, by id, the number of the attributes of each reference with any."""
+        return f"unalike_gallery_{self.id}_attributes"
+
+    @property
+    def attribute_sets_table(self) -> str:
+        """Name of the table of distinct sets of attributes."""
+        return f"unalike_gallery_{self.id}_attribute_sets"
 
     @property
     def type(self) -> str:
@@ -199,13 +217,13 @@ def _row_of(values: tuple[Any, ...], display: str) -> GalleryRow:
     (id, name, version, dim, half, vectors, classes, revision, next_id, changes, network, probe, calibration, index) = (
         values
     )
-    if version > FORMAT_VERSION:
+    if version > ATTRIBUTE_VERSION:
         raise DataError(f"{display} has format version {version}", remedy="update unalike")
     with reader_errors(f"{display} is damaged, or another program wrote it", remedy="restore it from a backup"):
         return GalleryRow(
             id, decode_text(name), dim, half, vectors, classes, revision, next_id, changes, _read_network(network, probe),
             None if calibration is None else _read_calibration(calibration),
-            None if index is None else json.loads(index),
+            None if index is None else json.loads(index), version,
         )  # fmt: skip
 
 
@@ -231,9 +249,9 @@ def write_row(connection: psycopg.Connection[Any], row: GalleryRow) -> None:
     """Write what of a gallery's row may change."""
     connection.execute(
         b"UPDATE unalike_galleries SET vectors = %s, classes = %s, revision = %s, next_id = %s, changes = %s, network = %s, "
-        b"probe = %s, calibration = %s, search_index = %s WHERE id = %s",
+        b"probe = %s, calibration = %s, search_index = %s, format = %s WHERE id = %s",
         [row.vectors, row.classes, row.revision, row.next_id, row.changes, *_network(row.model_identity),
-         _json_or_none(row.calibration.to_dict() if row.calibration else None), _json_or_none(row.search_index), row.id],
+         _json_or_none(row.calibration.to_dict() if row.calibration else None), _json_or_none(row.search_index), row.format, row.id],
     )  # fmt: skip
 
 
@@ -306,7 +324,7 @@ def insert_row(connection: psycopg.Connection[Any], row: GalleryRow, *, copy_key
     name = encode_text(row.name) + (_COPY + copy_key if copy_key else "")
     connection.execute(
         b"INSERT INTO unalike_galleries (id, name, format, dim, half, network, probe) VALUES (%s, %s, %s, %s, %s, %s, %s)",
-        [row.id, name, FORMAT_VERSION, row.dim, row.half, *_network(row.model_identity)],
+        [row.id, name, row.format, row.dim, row.half, *_network(row.model_identity)],
     )
     write_row(connection, row)
 
@@ -331,7 +349,8 @@ def retire_row(connection: psycopg.Connection[Any], row: GalleryRow) -> None:
 def delete_row(connection: psycopg.Connection[Any], row: GalleryRow) -> None:
     """Delete a gallery with its tables, when those who read them have ended."""
     connection.execute(b"DELETE FROM unalike_galleries WHERE id = %s", [row.id])
-    connection.execute(f"DROP TABLE {row.vectors_table}, {row.classes_table}".encode())
+    attributes = f", {row.attributes_table}, {row.attribute_sets_table}" if row.has_attributes else ""
+    connection.execute(f"DROP TABLE {row.vectors_table}, {row.classes_table}{attributes}".encode())
 
 
 def copy_vectors(

@@ -9,7 +9,7 @@ neighbors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,16 @@ from unalike.errors import DataError, closest
 from unalike.numerics.arguments import check_count
 from unalike.numerics.nearest_neighbors import EXCLUDED
 from unalike.numerics.normalization import l2_normalize
+from unalike.recognition.attributes import Where
 from unalike.recognition.backends.neighbor_rows import NeighborRows
+from unalike.recognition.backends.postgres_attributes import (
+    attribute_columns,
+    count_attributes,
+    passing_condition,
+    passing_sets,
+    plain_attributes,
+    read_attributes,
+)
 from unalike.recognition.backends.postgres_connections import database_errors
 from unalike.recognition.backends.postgres_tables import GalleryRow, decode_text, encode_text
 from unalike.recognition.backends.protocol import (
@@ -29,6 +38,8 @@ from unalike.recognition.backends.protocol import (
     NearestReferences,
     RankedClasses,
     check_limit,
+    no_classes,
+    no_neighbors,
 )
 from unalike.recognition.decision import GalleryCalibration, check_rule
 from unalike.recognition.model_identity import ModelIdentity
@@ -141,14 +152,24 @@ class PostgresView(GalleryView):
         rows = self.fetch(f"SELECT label, vectors FROM {self.row.classes_table} ORDER BY id")
         return {decode_text(label): count for label, count in rows}
 
-    def entries(self, label: str | None = None, after: int = -1, limit: int = 100) -> list[Entry]:
+    def attributes(self) -> dict[str, dict[str, int]]:
+        """Number of references by the name and the value of each attribute."""
+        return count_attributes(self)
+
+    def entries(
+        self, label: str | None = None, after: int = -1, limit: int = 100, where: Where | None = None
+    ) -> list[Entry]:
         """References by ascending id, a page at a time."""
-        condition, parameters = "v.id > %s", [after]
+        conditions, sets = ["v.id > %s"], passing_sets(self, where)
+        parameters: list[Any] = [after]
         if label is not None:
-            condition, parameters = condition + " AND v.class = %s", [after, self.class_number(label)]
+            conditions, parameters = [*conditions, "v.class = %s"], [*parameters, self.class_number(label)]
+        if sets is not None:
+            conditions, parameters = [*conditions, f"v.{passing_condition(self.row, '%s')}"], [*parameters, sets]
+        attributes, joins = attribute_columns(self.row, "v")
         rows = self.fetch(
-            f"SELECT v.id, c.label, v.name FROM {self.row.vectors_table} v JOIN {self.row.classes_table} c ON c.id = v.class "
-            f"WHERE {condition} ORDER BY v.id LIMIT %s",
+            f"SELECT v.id, c.label, v.name, {attributes} FROM {self.row.vectors_table} v JOIN {self.row.classes_table} c "
+            f"ON c.id = v.class {joins} WHERE {' AND '.join(conditions)} ORDER BY v.id LIMIT %s",
             [*parameters, check_limit(limit)],
         )
         return [_entry(*row) for row in rows]
@@ -190,9 +211,10 @@ class PostgresView(GalleryView):
 
     def first_entries(self, labels: Sequence[str]) -> dict[str, Entry]:
         """The reference with the smallest id of each of these classes."""
+        attributes, joins = attribute_columns(self.row, "v")
         rows = self.fetch(
-            f"SELECT v.id, c.label, v.name FROM {self.row.classes_table} c CROSS JOIN LATERAL (SELECT id, name FROM "
-            f"{self.row.vectors_table} WHERE class = c.id ORDER BY id LIMIT 1) v WHERE c.label = ANY(%s)",
+            f"SELECT v.id, c.label, v.name, {attributes} FROM {self.row.classes_table} c CROSS JOIN LATERAL (SELECT id, name FROM "
+            f"{self.row.vectors_table} WHERE class = c.id ORDER BY id LIMIT 1) v {joins} WHERE c.label = ANY(%s)",
             [[encode_text(label) for label in labels]],
         )
         return {entry.label: entry for entry in (_entry(*row) for row in rows)}
@@ -216,23 +238,44 @@ class PostgresView(GalleryView):
         vectors_QD = self._unit(vectors_QD)
         return self._search(vectors_QD, 1, None, np.full(len(vectors_QD), self.class_number(label), np.int64)).first(1)
 
-    def search(self, vectors_QD: np.ndarray, k: int = 1, index: HnswIndex | None = None) -> NearestReferences:
+    def search(
+        self, vectors_QD: np.ndarray, k: int = 1, index: HnswIndex | None = None, where: Where | None = None
+    ) -> NearestReferences:
         """Find the nearest references of every query by cosine."""
-        return self._search(self._unit(vectors_QD), check_count("k", k), index).first(k)
+        vectors_QD, k, sets = self._unit(vectors_QD), check_count("k", k), self._passing(where)
+        if sets == []:
+            return no_neighbors(len(vectors_QD))
+        return self._search(vectors_QD, k, index, sets=sets).first(k)
+
+    def _passing(self, where: Where | None) -> list[int] | None:
+        """Numbers of the sets of attributes that a filter lets pass; None for no filter, and in an empty gallery."""
+        return passing_sets(self, where) if self.row.vectors else None
 
     def _unit(self, vectors_QD: np.ndarray) -> np.ndarray:
         return l2_normalize(check_vectors(vectors_QD, self.dim), name="query vectors")
 
     def _search(
-        self, vectors_QD: np.ndarray, k: int, index: HnswIndex | None = None, other_than_Q: np.ndarray | None = None
-    ) -> NeighborRows:
-        """Search unit-length queries, in vectors of another class than ``other_than_Q`` where that is given."""
+        self, vectors_QD: np.ndarray, k: int, index: HnswIndex | None = None, other_than_Q: np.ndarray | None = None,
+        sets: Sequence[int] | None = None,
+    ) -> NeighborRows:  # fmt: skip
+        """Search unit-length queries.
+
+        Args:
+            vectors_QD: the queries.
+            k: number of neighbors.
+            index: not used with ``sets``: of the nearest of all references few may have them.
+            other_than_Q: numbers of the classes that are left out.
+            sets: numbers of sets of attributes, of which references must have one.
+        """
         if not self.row.vectors:
             raise DataError("the gallery is empty", remedy="enrol reference images first")
         if k < 1:
             raise DataError(f"k is {k}", expected="at least 1 neighbor")
         k = min(k, self.row.vectors)
-        statement = self._statement(index if index is not None and k <= index.most else None, other_than_Q is not None)
+        index = index if sets is None else None
+        conditions = [] if other_than_Q is None else ["class <> %(other_than)s"]
+        conditions += [] if sets is None else [passing_condition(self.row)]
+        statement = self._statement(index if index is not None and k <= index.most else None, conditions)
         if index is not None:
             index.prepare(self, k)
         from pgvector import Vector
@@ -241,7 +284,7 @@ class PostgresView(GalleryView):
             with self.connection.pipeline():
                 cursors = []
                 for q, vector_D in enumerate(vectors_QD):
-                    parameters = {"query": Vector(vector_D), "k": k}
+                    parameters: dict[str, Any] = {"query": Vector(vector_D), "k": k, "sets": sets}
                     if other_than_Q is not None:
                         parameters["other_than"] = int(other_than_Q[q])
                     cursors.append(self.connection.execute(statement.encode(), parameters, binary=True))
@@ -250,37 +293,41 @@ class PostgresView(GalleryView):
             index.finish(self)
         return _found(rows_Q, k)
 
-    def _statement(self, index: HnswIndex | None, excludes: bool) -> str:
+    def _statement(self, index: HnswIndex | None, conditions: Sequence[str]) -> str:
         """The statement of a search. Ordering by a negated distance keeps the server from the index where the search is exact."""
         row = self.row
         vector = f"vector::vector({row.dim})" if row.half else "vector"
         score = f"-({vector} <#> %(query)b)"
         order = f"{score} DESC, id" if index is None else index.order(row)
-        condition = "WHERE class <> %(other_than)s" if excludes else ""
+        condition = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+        attributes, joins = attribute_columns(row, "n")
         return (
-            f"SELECT n.id, n.class, c.label, n.name, n.score FROM (SELECT id, class, name, {score} AS score "
+            f"SELECT n.id, n.class, c.label, n.name, n.score, {attributes} FROM (SELECT id, class, name, {score} AS score "
             f"FROM {row.vectors_table} {condition} ORDER BY {order} LIMIT %(k)s) n "
-            f"JOIN {row.classes_table} c ON c.id = n.class ORDER BY n.score DESC, n.id"
+            f"JOIN {row.classes_table} c ON c.id = n.class {joins} ORDER BY n.score DESC, n.id"
         )
 
     def rank(
         self, vectors_QD: np.ndarray, rule: str = "nearest", voters: int = VOTERS, *, k: int = 1, second: bool = True,
-        index: HnswIndex | None = None,
+        index: HnswIndex | None = None, where: Where | None = None,
     ) -> RankedClasses:  # fmt: skip
         """Rank the classes for every query, and find its nearest references."""
         check_rule(rule)
         k, voters, vectors_QD = check_count("k", k), check_count("voters", voters), self._unit(vectors_QD)
+        sets = self._passing(where)
+        if sets == []:
+            return no_classes(len(vectors_QD))
         depth = k if rule == "prototype" else max(k, voters if rule == "vote" else DEPTH)
-        nearest = self._search(vectors_QD, depth, index)
+        nearest = self._search(vectors_QD, depth, index, sets=sets)
         labels = dict(nearest.labels)
         if rule == "prototype":
-            prototypes = self._prototypes(self)
+            prototypes = self._prototypes(self) if sets is None else self.read_prototypes(sets)
             ranking = rank_by_prototype(vectors_QD, prototypes.vectors_CD)
             labels = dict(enumerate(prototypes.labels_C))
         elif rule == "vote":
             ranking = rank_by_vote(nearest.classes_QK, nearest.scores_QK, nearest.ids_QK, voters)
         else:
-            ranking = self._rank_by_nearest(vectors_QD, nearest, labels, second)
+            ranking = self._rank_by_nearest(vectors_QD, nearest, labels, second, sets)
         return RankedClasses(
             tuple(labels[code] for code in ranking.code_Q.tolist()),
             tuple(labels[code] if code >= 0 else None for code in ranking.second_Q.tolist()),
@@ -288,10 +335,15 @@ class PostgresView(GalleryView):
         )  # fmt: skip
 
     def _rank_by_nearest(
-        self, vectors_QD: np.ndarray, nearest: NeighborRows, labels: dict[int, str], second: bool
+        self,
+        vectors_QD: np.ndarray,
+        nearest: NeighborRows,
+        labels: dict[int, str],
+        second: bool,
+        sets: Sequence[int] | None,
     ) -> ClassRanking:
         def find_second(rows_U: np.ndarray, best_U: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            others = self._search(vectors_QD[rows_U], 1, None, best_U)
+            others = self._search(vectors_QD[rows_U], 1, None, best_U, sets)
             labels.update(others.labels)
             return others.scores_QK[:, 0], others.classes_QK[:, 0]
 
@@ -299,14 +351,16 @@ class PostgresView(GalleryView):
         search = find_second if second and not is_complete else None
         return rank_by_nearest(nearest.classes_QK, nearest.scores_QK, nearest.ids_QK, search)
 
-    def read_prototypes(self) -> Prototypes:
-        """Compute the means of the classes on the server."""
+    def read_prototypes(self, sets: Sequence[int] | None = None) -> Prototypes:
+        """Compute the means of the classes on the server; with ``sets``, of references with one of these sets of attributes."""
         row = self.row
+        condition, parameters = ("", []) if sets is None else (f"WHERE {passing_condition(row, '%s')} ", [list(sets)])
         if not row.vectors:
             raise DataError("the gallery is empty", remedy="enrol reference images first")
         rows = self.fetch(
             f"SELECT c.id, c.label, m.mean FROM (SELECT class, avg(vector::vector({row.dim})) AS mean FROM {row.vectors_table} "
-            f"GROUP BY class) m JOIN {row.classes_table} c ON c.id = m.class ORDER BY c.id"
+            f"{condition}GROUP BY class) m JOIN {row.classes_table} c ON c.id = m.class ORDER BY c.id",
+            parameters,
         )
         means_CD = np.stack([vector.to_numpy() for _, _, vector in rows])
         ids_C = np.array([number for number, _, _ in rows], np.int64)
@@ -328,11 +382,11 @@ class PostgresView(GalleryView):
                 names.append(decode_text(name))
         labels = [decode_text(label) for _, label in classes]
         return GallerySnapshot(vectors_ND, codes_N, ids_N, labels, EnrolledNames(added=names),
-                               revision=row.revision, next_id=row.next_id)  # fmt: skip
+                               revision=row.revision, next_id=row.next_id, attributes=read_attributes(self, ids_N))  # fmt: skip
 
 
-def _entry(id: int, label: str, name: str) -> Entry:
-    return Entry(id, decode_text(label), decode_text(name))
+def _entry(id: int, label: str, name: str, attributes: Mapping[str, str] | None) -> Entry:
+    return Entry(id, decode_text(label), decode_text(name), plain_attributes(attributes))
 
 
 def _found(rows_Q: Sequence[Sequence[tuple[Any, ...]]], k: int) -> NeighborRows:
@@ -340,8 +394,8 @@ def _found(rows_Q: Sequence[Sequence[tuple[Any, ...]]], k: int) -> NeighborRows:
     ids_QK, classes_QK = (np.full((len(rows_Q), k), -1, np.int64) for _ in range(2))
     labels: dict[int, str] = {}
     for q, rows in enumerate(rows_Q):
-        for rank, (id, number, label, _, score) in enumerate(rows):
+        for rank, (id, number, label, _, score, _) in enumerate(rows):
             scores_QK[q, rank], ids_QK[q, rank], classes_QK[q, rank] = score, id, number
             labels.setdefault(number, decode_text(label))
-    entries_QK = tuple(tuple(_entry(row[0], row[2], row[3]) for row in rows) for rows in rows_Q)
+    entries_QK = tuple(tuple(_entry(row[0], row[2], row[3], row[5]) for row in rows) for rows in rows_Q)
     return NeighborRows(scores_QK, ids_QK, classes_QK, entries_QK, labels)

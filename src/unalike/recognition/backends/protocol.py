@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol, Self, TypeVar
 import numpy as np
 
 from unalike.numerics.arguments import check_count
+from unalike.recognition.attributes import NO_ATTRIBUTES, Attributes, Where
 from unalike.recognition.decision import GalleryCalibration
 from unalike.recognition.model_identity import ModelIdentity
 from unalike.recognition.snapshot import GallerySnapshot
@@ -29,11 +30,13 @@ class Entry(NamedTuple):
         id: its number, which no other reference of this gallery ever has.
         label: its class.
         name: what its vector was computed from, such as a path; may be empty.
+        attributes: such as its site or season, by name.
     """
 
     id: int
     label: str
     name: str
+    attributes: Attributes = NO_ATTRIBUTES
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +59,7 @@ class RankedClasses:
     """The two best classes of every query, and its nearest references.
 
     Attributes:
-        label_Q: the best class.
+        label_Q: the best class; empty where no reference passes the filter.
         second_Q: the second class; None where there is none or it was not looked for.
         score_Q: cosine of the best class.
         margin_Q: lead of the best class over the second; infinite where there is no second.
@@ -118,16 +121,23 @@ class GalleryView(Protocol):
         """Number of vectors of each class, in the order of the classes' first enrollment."""
         ...
 
-    def entries(self, label: str | None = None, after: int = -1, limit: int = 100) -> list[Entry]:
+    def attributes(self) -> dict[str, dict[str, int]]:
+        """Number of references by the name and the value of each attribute, both in alphabetical order."""
+        ...
+
+    def entries(
+        self, label: str | None = None, after: int = -1, limit: int = 100, where: Where | None = None
+    ) -> list[Entry]:
         """References by ascending id, a page at a time.
 
         Args:
             label: of this class alone.
             after: with a larger id than this: the id of the last one of the page before.
             limit: at most so many.
+            where: those that pass this filter, as of ``search``.
 
         Raises:
-            DataError: there is no such class, or ``limit`` is below 1.
+            DataError: there is no such class or attribute, or ``limit`` is below 1.
         """
         ...
 
@@ -163,22 +173,26 @@ class GalleryView(Protocol):
         """
         ...
 
-    def search(self, vectors_QD: np.ndarray, k: int = 1, index: Any = None) -> NearestReferences:
+    def search(
+        self, vectors_QD: np.ndarray, k: int = 1, index: Any = None, where: Where | None = None
+    ) -> NearestReferences:
         """Find the nearest references of every query by cosine, exactly unless an index is given.
 
         Args:
             vectors_QD: queries of any length.
-            k: number of neighbors; fewer where the gallery holds fewer.
-            index: from ``open_index``.
+            k: number of neighbors; fewer where the gallery holds fewer, or fewer pass the filter.
+            index: from ``open_index``; not used with a filter, so that this finds all that pass it.
+            where: a filter: of each attribute that it names, references must have the value, or one of the values.
 
         Raises:
-            DataError: the gallery is empty, ``k`` is below 1 or the vectors have another width.
+            DataError: the gallery is empty, ``k`` is below 1, the vectors have another width, or no reference has an attribute that
+                the filter names.
         """
         ...
 
     def rank(
         self, vectors_QD: np.ndarray, rule: str = "nearest", voters: int = 10, *, k: int = 1, second: bool = True,
-        index: Any = None,
+        index: Any = None, where: Where | None = None,
     ) -> RankedClasses:  # fmt: skip
         """Rank the classes for every query, as ``recognition.ranking.rank_classes`` does.
 
@@ -188,7 +202,8 @@ class GalleryView(Protocol):
             voters: number of neighbors that vote.
             k: number of nearest references to return.
             second: whether the second class is searched beyond the nearest neighbors, under the rule ``nearest``.
-            index: from ``open_index``.
+            index: from ``open_index``; not used with a filter.
+            where: a filter, as of ``search``; prototypes are then means of what passes it.
 
         Raises:
             DataError, SpecError.
@@ -272,19 +287,24 @@ class GalleryBackend(Protocol):
         """The present state."""
         ...
 
-    def enrol(self, vectors_MD: np.ndarray, labels: Sequence[str], names: Sequence[str] | None = None) -> list[int]:
+    def enrol(
+        self, vectors_MD: np.ndarray, labels: Sequence[str], names: Sequence[str] | None = None, attributes: Any = None
+    ) -> list[int]:
         """Add references.
 
         Args:
             vectors_MD: embeddings of any length.
             labels: their class names.
             names: what each was computed from, such as a path.
+            attributes: short texts by name, by which searches are filtered, such as ``{"site": "berlin"}``: one mapping for all,
+                or a list with one each (``recognition.attributes``).
 
         Returns:
             Their ids.
 
         Raises:
-            DataError: the numbers or widths differ, a label is empty, or a vector is zero or not finite.
+            DataError: the numbers or widths differ, a label is empty, a vector is zero or not finite, or an attribute has another
+                form.
         """
         ...
 
@@ -377,10 +397,17 @@ class GalleryBackend(Protocol):
         with self.view() as view:
             return view.counts()
 
-    def entries(self, label: str | None = None, after: int = -1, limit: int = 100) -> list[Entry]:
+    def entries(
+        self, label: str | None = None, after: int = -1, limit: int = 100, where: Where | None = None
+    ) -> list[Entry]:
         """As ``GalleryView.entries``."""
         with self.view() as view:
-            return view.entries(label, after, limit)
+            return view.entries(label, after, limit, where)
+
+    def attributes(self) -> dict[str, dict[str, int]]:
+        """As ``GalleryView.attributes``."""
+        with self.view() as view:
+            return view.attributes()
 
     def entry(self, id: int) -> Entry | None:
         """As ``GalleryView.entry``."""
@@ -395,6 +422,17 @@ class GalleryBackend(Protocol):
     def has_name(self, name: str) -> bool:
         """Whether a reference was enrolled under this name."""
         return bool(self.ids_of_name(name))
+
+
+def no_neighbors(count: int) -> NearestReferences:
+    """The neighbors of so many queries where no reference passes a filter."""
+    return NearestReferences(np.empty((count, 0), np.float32), np.empty((count, 0), np.int64), ((),) * count)
+
+
+def no_classes(count: int) -> RankedClasses:
+    """The classes of so many queries where no reference passes a filter: none, with the lowest of all cosines."""
+    score_Q, margin_Q = np.full(count, -1, np.float32), np.full(count, np.inf)
+    return RankedClasses(("",) * count, (None,) * count, score_Q, margin_Q, no_neighbors(count))
 
 
 def check_limit(limit: int) -> int:

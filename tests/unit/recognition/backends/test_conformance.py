@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,8 +24,8 @@ def test_a_law_finds_a_backend_that_breaks_it(tmp_path: Path, monkeypatch: pytes
     """Each fault is found by the law that speaks of it."""
     search = SnapshotView._search
 
-    def search_backwards(self: SnapshotView, vectors: np.ndarray, k: int, index: None) -> tuple[np.ndarray, np.ndarray]:
-        scores, rows = search(self, vectors, k, index)
+    def search_backwards(self: SnapshotView, *arguments: Any) -> tuple[np.ndarray, np.ndarray]:
+        scores, rows = search(self, *arguments)
         return scores[:, ::-1], rows[:, ::-1]
 
     def broken(law: str, address: str) -> None:

@@ -16,6 +16,7 @@ from unalike.errors import DataError, ModelError
 from unalike.recognition.backends.address import copy_gallery, open_gallery, replace_gallery, save_gallery
 from unalike.recognition.backends.conformance import LAWS, calibration_for
 from unalike.recognition.backends.conformance_copies import COPY_LAWS, require_same
+from unalike.recognition.backends.conformance_filters import FILTER_LAWS
 from unalike.recognition.backends.conformance_networks import NETWORK_LAWS, conversion_to, identity_of
 from unalike.recognition.backends.conformance_oracle import DIM, create, enrol, random_vectors
 from unalike.recognition.backends.conformance_processes import PROCESS_LAWS
@@ -35,7 +36,9 @@ def address(request: pytest.FixtureRequest) -> str:
     return f"{milvus_server()}?gallery={request.node.name.replace('[', '.').replace(']', '')}"
 
 
-@pytest.mark.parametrize("law", [*LAWS, *PROCESS_LAWS, *NETWORK_LAWS, *COPY_LAWS], ids=lambda law: law.__name__)
+@pytest.mark.parametrize(
+    "law", [*LAWS, *PROCESS_LAWS, *NETWORK_LAWS, *COPY_LAWS, *FILTER_LAWS], ids=lambda law: law.__name__
+)
 def test_milvus_keeps_the_law(law: Callable[[str], None], address: str) -> None:
     law(address)
 
@@ -106,7 +109,7 @@ def test_an_interrupted_copy_goes_on_and_is_not_seen_before_it_is_complete(
     assert len(listing_of(address).vectors) == 1 and enrol(copy, random_vectors(1), ["new"]) == [101]
     with Gallery.edit(shop) as gallery:
         gallery.enrol(random_vectors(1, seed=8), ["more"], ["more.jpg"])
-    interrupted(shop, f"{address}.b", 20, monkeypatch)
+    interrupted(shop, f"{address}.b", 10, monkeypatch)
     with Gallery.edit(shop) as gallery:
         gallery.remove(labels=["more"])
     require_same(copy_gallery(shop, f"{address}.b"), open_gallery(shop))
@@ -170,7 +173,7 @@ def test_rows_that_another_program_removed_are_found(address: str) -> None:
     enrol(gallery, random_vectors(4), list("aabb"))
     with gallery.view() as view:
         gallery._connection.delete(view._collection, "id == 0")
-        with pytest.raises(DataError, match="the server found 3 of 4 references"):
+        with pytest.raises(DataError, match="the server gave 3 hits, not 4 references"):
             view.search(random_vectors(1), 4)
     with pytest.raises(DataError, match="is damaged: 3 vectors in place of 4"):
         open_gallery(address, verify=True)

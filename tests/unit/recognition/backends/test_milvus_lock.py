@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -123,3 +125,31 @@ def _rename_registers_alone(rename):
         rename(self, name, new)
 
     return renamed
+
+
+KILLED_WRITER = """
+import sys, time
+from unalike.recognition.backends.address import open_gallery
+from unalike.recognition.backends.conformance_oracle import random_vectors
+with open_gallery(sys.argv[1]).change() as change:
+    change.enrol(random_vectors(2), ["lost"] * 2)
+    change.remove(ids=[0])
+    print("inside", flush=True)
+    time.sleep(100)
+"""
+
+
+def test_a_writer_that_is_killed_inside_a_change_is_followed_at_once(connection: MilvusConnection) -> None:
+    """Another process on this machine sees that it has ended; nothing of its change is there."""
+    gallery = MilvusGallery.open(connection.address)
+    enrol(gallery, random_vectors(3), list("abc"))
+    command = [sys.executable, "-c", KILLED_WRITER, connection.address.shown]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "inside\n"
+    process.kill()
+    process.wait()
+    assert gallery.counts() == {"a": 1, "b": 1, "c": 1} and not gallery.refresh()
+    began = time.monotonic()
+    assert enrol(gallery, random_vectors(1), ["d"]) == [3]
+    assert time.monotonic() - began < milvus_lock.LEASE_S
+    assert MilvusGallery.open(connection.address, verify=True).counts() == {"a": 1, "b": 1, "c": 1, "d": 1}

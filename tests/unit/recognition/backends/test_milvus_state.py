@@ -16,7 +16,7 @@ from unalike.recognition.gallery import Gallery
 
 def state() -> MilvusState:
     return MilvusState(
-        "ab", 9, 8, True, 3, 2, 5, 7, 4, identity_of(1), calibration_for(Gallery(8)), (4, 6), {"cd": (3, 12.5)}, 2, ((1, 2.5),)
+        "ab", 9, 8, True, 3, 2, 5, 7, 4, 6, identity_of(1), calibration_for(Gallery(8)), (4, 6), {"cd": (3, 12.5)}, 2, ((1, 2.5),)
     )  # fmt: skip
 
 

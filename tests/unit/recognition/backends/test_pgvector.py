@@ -15,6 +15,7 @@ from unalike.errors import DataError, ModelError
 from unalike.recognition.backends.address import edit_gallery, open_gallery, replace_gallery, save_gallery
 from unalike.recognition.backends.conformance import LAWS
 from unalike.recognition.backends.conformance_copies import COPY_LAWS
+from unalike.recognition.backends.conformance_filters import FILTER_LAWS
 from unalike.recognition.backends.conformance_networks import NETWORK_LAWS, conversion_to, identity_of
 from unalike.recognition.backends.conformance_oracle import DIM, create, enrol, random_vectors
 from unalike.recognition.backends.conformance_processes import PROCESS_LAWS
@@ -35,7 +36,9 @@ def address(database: str, request: pytest.FixtureRequest) -> str:
     return f"{database}&gallery={request.node.name.replace('[', '.').replace(']', '')}"
 
 
-@pytest.mark.parametrize("law", [*LAWS, *PROCESS_LAWS, *NETWORK_LAWS, *COPY_LAWS], ids=lambda law: law.__name__)
+@pytest.mark.parametrize(
+    "law", [*LAWS, *PROCESS_LAWS, *NETWORK_LAWS, *COPY_LAWS, *FILTER_LAWS], ids=lambda law: law.__name__
+)
 def test_postgresql_keeps_the_law(law: Callable[[str], None], address: str) -> None:
     law(address)
 

@@ -41,7 +41,10 @@ def address(database: str, request: pytest.FixtureRequest) -> str:
 def shop(tmp_path: Path) -> Path:
     """A gallery of 100 references in a file."""
     gallery = Gallery(DIM)
-    gallery.enrol(random_vectors(101), [f"class {row % 7}" for row in range(101)], [f"{row}.jpg" for row in range(101)])
+    labels, names = [f"class {row % 7}" for row in range(101)], [f"{row}.jpg" for row in range(101)]
+    gallery.enrol(
+        random_vectors(101), labels, names, [{"site": f"site {row // 25}"} if row > 12 else {} for row in range(101)]
+    )
     gallery.remove(ids=[50])
     return gallery.save(tmp_path / "shop.gallery")
 

@@ -26,7 +26,7 @@ def test_a_newer_and_a_damaged_gallery_are_one_line() -> None:
     database = new_database()
     create(f"{database}&gallery=a")
     for change, message in (
-        ("format = 2", "format version 2; update unalike"),
+        ("format = 3", "format version 3; update unalike"),
         ("format = 1, network = '[]'", "is damaged, or another program wrote it"),
         ("network = '{', calibration = NULL", "is damaged, or another program wrote it"),
     ):

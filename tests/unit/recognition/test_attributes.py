@@ -1,0 +1,101 @@
+"""Attributes of references: checks, distinct sets, selection, joining, and filters against a plain loop."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from unalike.errors import DataError
+from unalike.recognition import attributes as module
+from unalike.recognition.attributes import (
+    Attributes,
+    AttributeSets,
+    ReferenceAttributes,
+    check_attributes,
+    check_where,
+    describe_where,
+    join_attributes,
+    read_reference_attributes,
+)
+from unalike.recognition.gallery import Gallery
+
+
+def draw(count: int, seed: int) -> list[Attributes]:
+    rng = np.random.default_rng(seed)
+    rows = []
+    for _ in range(count):
+        values = {name: str(rng.integers(3)) for name in ("line", "site") if rng.random() < 0.6}
+        rows.append(check_attributes(values))
+    return rows
+
+
+def listed(attributes: ReferenceAttributes | None, count: int) -> list[Attributes]:
+    return [{}] * count if attributes is None else [attributes[row] for row in range(count)]
+
+
+def test_attributes_are_put_into_one_form() -> None:
+    assert list(check_attributes({"site": " Ko\u0308ln ", "line": "7"}).items()) == [("line", "7"), ("site", "Köln")]
+    assert check_where({"site": "a", "line": {"2", "1", "1 "}}) == {"site": ("a",), "line": ("1", "2")}
+    assert check_where(None) is None and check_where({}) is None
+    assert describe_where({"site": ("a", "b"), "line": ("1",)}) == "site=a or b, line=1"
+
+
+def test_distinct_sets_are_kept_once_and_select_and_join_as_lists_do() -> None:
+    first, second, rng = draw(40, 0), draw(30, 1), np.random.default_rng(2)
+    one, two = ReferenceAttributes.of(first), ReferenceAttributes.of(second)
+    assert one is not None and len(one.sets) == len({tuple(each.items()) for each in first if each}) <= 15
+    joined = join_attributes([(one, 40), (None, 5), (two, 30)])
+    assert listed(joined, 75) == [*first, *[{}] * 5, *second]
+    assert joined is not None and len(joined.sets) == len({tuple(each.items()) for each in first + second if each})
+    kept = np.sort(rng.choice(75, 6, replace=False))
+    part = joined.select(kept)
+    assert listed(part, 6) == [listed(joined, 75)[row] for row in kept]
+    assert part is not None and all((part.codes_N == code).any() for code in range(len(part.sets)))
+    assert joined.select(np.arange(40, 45)) is None and join_attributes([(None, 3), (None, 2)]) is None
+    assert ReferenceAttributes.of([{}, {}]) is None
+
+
+def test_filters_and_counts_equal_a_plain_loop() -> None:
+    rows = draw(60, 3)
+    attributes = ReferenceAttributes.of(rows)
+    assert attributes is not None
+    for where in ({"site": ("0",)}, {"site": ("0", "2"), "line": ("1",)}, {"line": ("9",)}, {"line": ("0", "9")}):
+        passing = [n for n, own in enumerate(rows) if all(own.get(name) in values for name, values in where.items())]
+        assert attributes.matching_rows(where).tolist() == passing
+    assert attributes.counts() == {
+        name: {value: sum(row.get(name) == value for row in rows) for value in "012"} for name in ("line", "site")
+    }
+
+
+def test_an_enrollment_without_new_sets_shares_the_old_ones() -> None:
+    sets = AttributeSets([{"site": "a"}])
+    assert sets.extended([{"site": "a"}]) is sets and len(sets.extended([{"site": "b"}])) == 2
+
+
+def test_too_many_different_sets_are_refused_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_SETS", 3)
+    gallery, vectors = Gallery(4), np.eye(4)
+    gallery.enrol(vectors[:2], ["a", "b"], None, [{"number": "0"}, {"number": "1"}])
+    for attributes in ([{"number": "2"}, {"number": "3"}], [{"number": f"{number}"} for number in range(5, 9)]):
+        with pytest.raises(DataError, match="at most 3 in one gallery"):
+            gallery.enrol(np.ones((len(attributes), 4)), ["c"] * len(attributes), None, attributes)
+    assert (len(gallery), gallery.classes, gallery.attributes()) == (2, ["a", "b"], {"number": {"0": 1, "1": 1}})
+    gallery.remove(["a"])
+    assert gallery.enrol(vectors[:2], ["c", "c"], None, [{"number": "2"}, {"number": "3"}]) == [2, 3]
+
+
+def test_what_a_file_may_not_hold() -> None:
+    codes_N = np.array([0, -1], np.int32)
+    read = read_reference_attributes([{"site": "a"}], codes_N, 2)
+    assert listed(read, 2) == [{"site": "a"}, {}]
+    for sets, codes in (
+        ([{"site": "a"}, {"site": "a"}], codes_N),
+        ([{}], codes_N),
+        ([{"Site": "a"}], codes_N),
+        ([], codes_N),
+        ([{"site": "a"}], codes_N[:1]),
+        ([{"site": "a"}], codes_N.astype(np.int64)),
+        ([{"site": "a"}], codes_N - 1),
+    ):
+        with pytest.raises((ValueError, DataError)):
+            read_reference_attributes(sets, codes, 2)
