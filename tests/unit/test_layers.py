@@ -55,7 +55,8 @@ HEAVY = (
     "torch", "torchvision", "timm", "lightning_fabric", "pytorch_metric_learning", "sklearn", "scipy", "optuna",
     "onnx", "onnxscript", "onnxruntime", "openvino", "safetensors", "tensorboard", "faiss", "cv2", "pyarrow",
     "simpleicons", "resvg_py", "wandb", "mlflow", "ray", "submitit", "tensorrt", "fsspec", "aiohttp", "s3fs", "botocore",
-    "fastapi", "starlette", "uvicorn", "sqlalchemy", "alembic", "prometheus_client", "httpx", "psycopg", "pgvector",
+    "fastapi", "starlette", "uvicorn", "sqlalchemy", "alembic", "prometheus_client", "httpx", "psycopg", "pgvector", "pymilvus",
+    "milvus_lite", "grpc",
 )  # fmt: skip
 
 

@@ -145,6 +145,11 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
         ("unit/recognition/backends/test_pgvector.py",),
     ),
     **dict.fromkeys(
+        [f"recognition.backends.{name}" for name in ("milvus_view", "milvus_publication")],
+        ("unit/recognition/backends/test_milvus.py",),
+    ),
+    "recognition.backends.neighbor_rows": ("unit/recognition/backends/test_pgvector.py", "unit/recognition/backends/test_milvus.py"),
+    **dict.fromkeys(
         [f"runs.{name}" for name in ("environment", "failures", "folder", "lock")], ("unit/runs/test_run.py",)
     ),
     # Sections of the spec are declarations: one test holds TAO's fields and bounds, one the sections of our own actions.
