@@ -1,7 +1,7 @@
 """What more time could buy after fine-tuning: larger images, averaged weights, views of references, two networks joined.
 
     python benchmarks/more_time.py --data DIR [--sets NAME,...] [--cache DIR] [--out DIR] [--backbone tf_efficientnet_lite0]
-        [--second BACKBONE] [--images 4000] [--seed 1]
+        [--second BACKBONE] [--kinds NAME,...] [--images 4000] [--seed 1]
 
 Development splits of the recognition sets of `suite.py`. For each set the work is fixed, not the time: scenes (or classes) are held
 out as automatic training does it, and one network is fine-tuned on the rest from its fitted head, for as many epochs as show about
@@ -21,7 +21,8 @@ Each candidate is evaluated twice: on the held-out scenes, by which it would be 
 queries of the development split (head fitted to all images to train on, as is delivered). Writes OUT/more_time.jsonl, a line a set
 and candidate with n and paired 95 % intervals over the base, and prints for each candidate and rule of choice the mean gain, the mean
 rank beside the base, and the sets that are significantly higher or lower. Rules: ``score`` takes the highest mean of R@1 and MAP@R on
-held-out scenes, ``clear`` only what is significantly better there; the candidates of one kind, and all of them.
+held-out scenes, ``clear`` only what is significantly better there, ``product`` what automatic training would take of them (of those
+within one standard error of the highest R@1 the highest MAP@R); of the candidates of one kind, and of all.
 
 Shape letters: N images, F features, D dimensions.
 """
@@ -54,6 +55,8 @@ from unalike.model.frozen_trunk import build_frozen_trunk
 from unalike.numerics.normalization import l2_normalize
 from unalike.runs.filenames import PERIODIC_CHECKPOINTS
 from unalike.spec import load_spec
+from unalike.training.automatic import final_choice
+from unalike.training.automatic.choice_rule import select_best
 from unalike.training.automatic.holdout import (
     Split,
     cross_validation_splits,
@@ -62,7 +65,7 @@ from unalike.training.automatic.holdout import (
     splits_that_count,
 )
 from unalike.training.automatic.holdout_result import HoldoutResult, evaluate_embeddings
-from unalike.training.automatic.scenes import assign_scenes
+from unalike.training.automatic.scenes import assign_scenes, has_several_scenes, scenes_of_images
 from unalike.training.heads.config import HeadConfig
 from unalike.training.heads.discriminant import ClassScatter, FittedHead, fit_scatter
 from unalike.training.heads.head_search import HeadSearchSpace, best_closed_form, search_heads
@@ -193,8 +196,8 @@ def average_weights(weights: Sequence[Weights]) -> dict[str, torch.Tensor]:
     }
 
 
-def compute_all_features(pool: Pool, folder: Path, backbone: str, *, variants: bool) -> dict[str, np.ndarray]:
-    """Features (N, F) of all images by name; with ``variants`` those of the candidates too, else ``own`` alone."""
+def compute_all_features(pool: Pool, folder: Path, backbone: str, needed: set[str]) -> dict[str, np.ndarray]:
+    """Those features (N, F) of all images that are ``needed``, by name."""
     weights, preprocessing, trunk = load_weights(folder)
     view, dataset = preprocessing.view, load_spec("train", None, {}).dataset
     initial = build_frozen_trunk(backbone, preprocessing.input_size).trunk
@@ -214,13 +217,21 @@ def compute_all_features(pool: Pool, folder: Path, backbone: str, *, variants: b
         features: np.ndarray = np.load(file)
         return features
 
-    own = blend("own")
-    if not variants:
-        return {"own": embed("own", own, mirrored=True)[: len(pool.images)]}
-    features = dict(zip(("own", "mirror"), np.split(embed("own", own, mirrored=True), 2), strict=True))
-    features |= {name: embed(name, own, height=side, width=side) for name, side in SIZES.items()}
-    features |= {"whole": embed("whole", own, resize_ratio=1.0), "closer": embed("closer", own, resize_ratio=CLOSER)}
-    return features | {"epochs": embed("epochs", blend("epochs")), "frozen": embed("frozen", initial)}
+    own, count = blend("own"), len(pool.images)
+    features = {}
+    if "mirror" in needed:
+        both = embed("own", own, mirrored=True)
+        features = {"own": both[:count], "mirror": both[count:]}
+    elif "own" in needed:
+        features["own"] = embed("own-alone", own)
+    features |= {name: embed(name, own, height=side, width=side) for name, side in SIZES.items() if name in needed}
+    ratios = {"whole": 1.0, "closer": CLOSER}
+    features |= {name: embed(name, own, resize_ratio=ratio) for name, ratio in ratios.items() if name in needed}
+    if "epochs" in needed:
+        features["epochs"] = embed("epochs", blend("epochs"))
+    if "frozen" in needed:
+        features["frozen"] = embed("frozen", initial)
+    return features
 
 
 def join_features(features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -300,12 +311,15 @@ def evaluate(
 def choose(results: Mapping[str, HoldoutResult], goal: str) -> dict[str, str]:
     """What each rule takes, of each kind of candidates and of all."""
     kinds = {kind: [n for n in results if CANDIDATES[n].kind == kind] for kind in KINDS}
+    kinds = {kind: names for kind, names in kinds.items() if names}
     kinds["all"] = [n for n in results if CANDIDATES[n].kind in kinds]
     base, chosen = results[BASE], {}
     for kind, names in kinds.items():
         clear = [name for name in names if results[name].significantly_better(base, goal)]
         for rule, those in (("score", names), ("clear", clear)):
             chosen[f"{rule} of {kind}"] = max([BASE, *those], key=lambda name: results[name].score(goal))
+        candidates = [final_choice.Candidate(n, results[n], results[n].score(goal)) for n in (BASE, *names)]
+        chosen[f"product of {kind}"] = select_best(candidates, goal).name
     return chosen
 
 
@@ -313,6 +327,8 @@ def search_head(
     features_NF: np.ndarray, labels_N: np.ndarray, scene_N: np.ndarray, goal: str, seed: int
 ) -> HeadConfig | None:
     """The closed form, with a square root, that is best on inner splits of frozen features; None where there is none."""
+    if not has_several_scenes(labels_N, scene_N).any():
+        scene_N = scenes_of_images(labels_N)  # what is left of each class is one series
     splits = splits_that_count(cross_validation_splits(labels_N, scene_N, goal, seed=seed), goal)
     trials = search_heads(features_NF, labels_N, splits, goal, space=HeadSearchSpace(sqrt=(True,)))
     best = best_closed_form(trials, goal)
@@ -331,13 +347,22 @@ def measure_set(data_set: RecognitionSet, options: argparse.Namespace) -> list[d
     rows = holdout.fit_N
     config = search_head(frozen_NF[rows], fit.labels_N[rows], scene_N[rows], pool.goal, options.seed) or usual
     fine_tune(pool, holdout.fit_N, usual, options.backbone, folder, options)
-    features = compute_all_features(pool, folder, options.backbone, variants=True)
+    kinds = (
+        {BASE, *(kind for kind in options.kinds.split(",") if kind)}
+        if options.kinds
+        else {c.kind for c in CANDIDATES.values()}
+    )
+    names = [n for n, c in CANDIDATES.items() if c.kind in kinds]
+    needed = {part for n in names for member in CANDIDATES[n].members for name in member for part in name.split("+")}
+    features = compute_all_features(pool, folder, options.backbone, needed)
     if options.second:
         second = folder.with_name(f"{data_set.name}-{options.second}")
         fine_tune(pool, holdout.fit_N, usual, options.second, second, options)
-        features["second"] = compute_all_features(pool, second, options.second, variants=False)["own"]
+        features["second"] = compute_all_features(pool, second, options.second, {"own"})["own"]
     features = join_features(features)
-    names = [n for n, c in CANDIDATES.items() if all(name in features for member in c.members for name in member)]
+    names = [
+        n for n in names for c in [CANDIDATES[n]] if all(name in features for member in c.members for name in member)
+    ]
     fitters = [HeadFitter(features, pool.images.labels_N, rows) for rows in (splits[0].fit_N, pool.fit_N)]
     results = {n: evaluate(CANDIDATES[n], features, pool, splits, fitters, config) for n in names}
     kind, group_Q = choose_groups(pool.images.labels_N[pool.query_N], pool.series_N[pool.query_N])
@@ -424,6 +449,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/more_time"))
     parser.add_argument("--backbone", default="tf_efficientnet_lite0")
     parser.add_argument("--second", help="a second backbone, fine-tuned for as many images")
+    parser.add_argument("--kinds", default="", help="kinds of candidates, comma-separated; all if left out")
     parser.add_argument("--images", type=int, default=4000, help="images that a training shows, about")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
