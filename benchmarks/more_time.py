@@ -1,13 +1,14 @@
 """What more time could buy after fine-tuning: larger images, averaged weights, views of references, two networks joined.
 
     python benchmarks/more_time.py --data DIR [--sets NAME,...] [--cache DIR] [--out DIR] [--backbone tf_efficientnet_lite0]
-        [--second BACKBONE] [--images 4000] [--seed 1]
+        [--second BACKBONE] [--kinds NAME,...] [--images 4000] [--seed 1]
 
 Development splits of the recognition sets of `suite.py`. For each set the work is fixed, not the time: scenes (or classes) are held
 out as automatic training does it, and one network is fine-tuned on the rest from its fitted head, for as many epochs as show about
 ``--images`` images. All candidates come from this one training. The base is what automatic training delivers after it: the last
-weights interpolated with the pretrained ones, and a head in closed form (the one that is taken without a comparison).
+weights interpolated with the pretrained ones, and the head in closed form that a search on frozen features chooses.
 
+    head ...        another closed form on the same features
     larger N        the same network at 256, 288 and 336 px in place of 224, the head fitted there
     averaged        the mean of the weights after each epoch of the last third, in place of the last ones
     references ...  the mean of the vectors of a reference and its mirror image, or of two further crops; queries as they are
@@ -20,7 +21,8 @@ Each candidate is evaluated twice: on the held-out scenes, by which it would be 
 queries of the development split (head fitted to all images to train on, as is delivered). Writes OUT/more_time.jsonl, a line a set
 and candidate with n and paired 95 % intervals over the base, and prints for each candidate and rule of choice the mean gain, the mean
 rank beside the base, and the sets that are significantly higher or lower. Rules: ``score`` takes the highest mean of R@1 and MAP@R on
-held-out scenes, ``clear`` only what is significantly better there; the candidates of one kind, and all of them.
+held-out scenes, ``clear`` only what is significantly better there, ``product`` what automatic training would take of them (of those
+within one standard error of the highest R@1 the highest MAP@R); of the candidates of one kind, and of all.
 
 Shape letters: N images, F features, D dimensions.
 """
@@ -53,13 +55,21 @@ from unalike.model.frozen_trunk import build_frozen_trunk
 from unalike.numerics.normalization import l2_normalize
 from unalike.runs.filenames import PERIODIC_CHECKPOINTS
 from unalike.spec import load_spec
-from unalike.training.automatic.holdout import Split, draw_holdout, holdout_splits, splits_that_count
+from unalike.training.automatic import final_choice
+from unalike.training.automatic.choice_rule import select_best
+from unalike.training.automatic.holdout import (
+    Split,
+    cross_validation_splits,
+    draw_holdout,
+    holdout_splits,
+    splits_that_count,
+)
 from unalike.training.automatic.holdout_result import HoldoutResult, evaluate_embeddings
-from unalike.training.automatic.scenes import assign_scenes
+from unalike.training.automatic.scenes import assign_scenes, has_several_scenes, scenes_of_images
 from unalike.training.heads.config import HeadConfig
-from unalike.training.heads.head_search import HeadSearchSpace
+from unalike.training.heads.discriminant import ClassScatter, FittedHead, fit_scatter
+from unalike.training.heads.head_search import HeadSearchSpace, best_closed_form, search_heads
 from unalike.training.heads.interpolation import embed_with_trunk, interpolate_weights
-from unalike.training.heads.trained import fit_head
 
 SETS = "grocery-by-scene,coins,tile-patches,marks,emoji-by-class,flags"
 SIZES, CLOSER = {"256": 256, "288": 288, "336": 336}, 1.4  # pixels; resize ratio of the closer crop
@@ -114,6 +124,7 @@ class Candidate:
         members: for each head the names of its features: those of queries, then further views of references.
         mirrors_queries: whether queries are the mean over the views too.
         fits_views: whether heads are fitted to all views.
+        head: the head; None for that of the base.
     """
 
     kind: str
@@ -121,12 +132,16 @@ class Candidate:
     members: tuple[tuple[str, ...], ...]
     mirrors_queries: bool = False
     fits_views: bool = False
+    head: HeadConfig | None = None
 
 
 BASE = "base"
+HEADS = [HeadConfig(residual=residual, shrinkage=shrinkage) for residual in (0.0, 0.5) for shrinkage in (1, 2, 4)]
+KINDS = ("head", "size", "weights", "references", "networks")  # within which rules choose
 CANDIDATES = {
     BASE: Candidate(BASE, 1, (("own",),)),
     "frozen trunk": Candidate("frozen", 1, (("frozen",),)),
+    **{f"head {c.residual:g}, x {c.shrinkage:g}": Candidate("head", 1, (("own",),), head=c) for c in HEADS},
     **{f"larger {name}": Candidate("size", (side / 224) ** 2, ((name,),)) for name, side in SIZES.items()},
     "averaged": Candidate("weights", 1, (("epochs",),)),
     "references mirrored": Candidate("references", 1, (("own", "mirror"),)),
@@ -181,8 +196,8 @@ def average_weights(weights: Sequence[Weights]) -> dict[str, torch.Tensor]:
     }
 
 
-def compute_all_features(pool: Pool, folder: Path, backbone: str, *, variants: bool) -> dict[str, np.ndarray]:
-    """Features (N, F) of all images by name; with ``variants`` those of the candidates too, else ``own`` alone."""
+def compute_all_features(pool: Pool, folder: Path, backbone: str, needed: set[str]) -> dict[str, np.ndarray]:
+    """Those features (N, F) of all images that are ``needed``, by name."""
     weights, preprocessing, trunk = load_weights(folder)
     view, dataset = preprocessing.view, load_spec("train", None, {}).dataset
     initial = build_frozen_trunk(backbone, preprocessing.input_size).trunk
@@ -202,13 +217,21 @@ def compute_all_features(pool: Pool, folder: Path, backbone: str, *, variants: b
         features: np.ndarray = np.load(file)
         return features
 
-    own = blend("own")
-    if not variants:
-        return {"own": embed("own", own, mirrored=True)[: len(pool.images)]}
-    features = dict(zip(("own", "mirror"), np.split(embed("own", own, mirrored=True), 2), strict=True))
-    features |= {name: embed(name, own, height=side, width=side) for name, side in SIZES.items()}
-    features |= {"whole": embed("whole", own, resize_ratio=1.0), "closer": embed("closer", own, resize_ratio=CLOSER)}
-    return features | {"epochs": embed("epochs", blend("epochs")), "frozen": embed("frozen", initial)}
+    own, count = blend("own"), len(pool.images)
+    features = {}
+    if "mirror" in needed:
+        both = embed("own", own, mirrored=True)
+        features = {"own": both[:count], "mirror": both[count:]}
+    elif "own" in needed:
+        features["own"] = embed("own-alone", own)
+    features |= {name: embed(name, own, height=side, width=side) for name, side in SIZES.items() if name in needed}
+    ratios = {"whole": 1.0, "closer": CLOSER}
+    features |= {name: embed(name, own, resize_ratio=ratio) for name, ratio in ratios.items() if name in needed}
+    if "epochs" in needed:
+        features["epochs"] = embed("epochs", blend("epochs"))
+    if "frozen" in needed:
+        features["frozen"] = embed("frozen", initial)
+    return features
 
 
 def join_features(features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -220,23 +243,41 @@ def join_features(features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 # ---- evaluation ----
 
 
+class HeadFitter:
+    """Fits heads to some images' features, and keeps the scatter of each features for further heads.
+
+    Args:
+        features: features of all images by name.
+        labels_N: labels of all images.
+        fit_N: rows to fit to.
+    """
+
+    def __init__(self, features: Features, labels_N: np.ndarray, fit_N: np.ndarray) -> None:
+        self.features, self.labels_N, self.fit_N = features, labels_N, fit_N
+        self.scatters: dict[tuple[str, ...], ClassScatter] = {}
+
+    def fit(self, names: tuple[str, ...], config: HeadConfig) -> FittedHead:
+        """The closed form, fitted to these features as further images."""
+        if names not in self.scatters:
+            x_NF = np.concatenate([self.features[name][self.fit_N] for name in names])
+            self.scatters[names] = fit_scatter(x_NF, np.tile(self.labels_N[self.fit_N], len(names)), sqrt=config.sqrt)
+        return self.scatters[names].whiten(config.shrinkage).head(config.residual)
+
+
 def compute_vectors(
-    candidate: Candidate, features: Features, labels_N: np.ndarray, fit_N: np.ndarray, config: HeadConfig
+    candidate: Candidate, features: Features, fitter: HeadFitter, config: HeadConfig
 ) -> tuple[np.ndarray, np.ndarray]:
     """Vectors (N, D) of all images as queries, and as references.
 
     Args:
         candidate: what is computed.
         features: features of all images by name.
-        labels_N: labels of all images.
-        fit_N: rows that heads are fitted to.
-        config: the head.
+        fitter: fits the heads.
+        config: the head of the base.
     """
     queries, references = [], []
     for names in candidate.members:
-        fitted = names if candidate.fits_views else names[:1]
-        x_NF = np.concatenate([features[name][fit_N] for name in fitted])
-        head = fit_head(x_NF, np.tile(labels_N[fit_N], len(fitted)), config)
+        head = fitter.fit(names if candidate.fits_views else names[:1], candidate.head or config)
         views = [l2_normalize(head(features[name])) for name in names]
         reference_ND = l2_normalize(np.sum(views, axis=0))
         queries.append(reference_ND if candidate.mirrors_queries else views[0])
@@ -245,51 +286,85 @@ def compute_vectors(
 
 
 def evaluate(
-    candidate: Candidate, features: Features, pool: Pool, splits: Sequence[Split], config: HeadConfig
-) -> tuple[HoldoutResult, tuple[np.ndarray, np.ndarray]]:
-    """The result on held-out images; hits and average precisions of the split's queries."""
+    candidate: Candidate, features: Features, pool: Pool, splits: Sequence[Split], fitters: Sequence[HeadFitter], config: HeadConfig
+) -> tuple[HoldoutResult, tuple[np.ndarray, np.ndarray]]:  # fmt: skip
+    """The result on held-out images, and hits and average precisions of the split's queries.
+
+    Args:
+        candidate: what is evaluated.
+        features: features of all images by name.
+        pool: the images.
+        splits: splits of the held-out images.
+        fitters: those of the images that are not held out, and of all to train on.
+        config: the head of the base.
+    """
     labels_N = pool.images.labels_N
-    query_ND, reference_ND = compute_vectors(candidate, features, labels_N, splits[0].fit_N, config)
+    query_ND, reference_ND = compute_vectors(candidate, features, fitters[0], config)
     held_out = evaluate_embeddings(
         splits, labels_N, lambda _, s: (query_ND[s.query_N], reference_ND[s.reference_N]), with_images=True
     )
-    query_ND, reference_ND = compute_vectors(candidate, features, labels_N, pool.fit_N, config)
+    query_ND, reference_ND = compute_vectors(candidate, features, fitters[1], config)
     labels = (labels_N[pool.reference_N], labels_N[pool.query_N])
     return held_out, score_queries(reference_ND[pool.reference_N], query_ND[pool.query_N], labels)
 
 
 def choose(results: Mapping[str, HoldoutResult], goal: str) -> dict[str, str]:
-    """What each rule takes, of each kind of candidates that needs one pass a query, and of all."""
-    kinds = {
-        kind: [n for n in results if CANDIDATES[n].kind == kind]
-        for kind in ("size", "weights", "references", "networks")
-    }
+    """What each rule takes, of each kind of candidates and of all."""
+    kinds = {kind: [n for n in results if CANDIDATES[n].kind == kind] for kind in KINDS}
+    kinds = {kind: names for kind, names in kinds.items() if names}
     kinds["all"] = [n for n in results if CANDIDATES[n].kind in kinds]
     base, chosen = results[BASE], {}
     for kind, names in kinds.items():
         clear = [name for name in names if results[name].significantly_better(base, goal)]
         for rule, those in (("score", names), ("clear", clear)):
             chosen[f"{rule} of {kind}"] = max([BASE, *those], key=lambda name: results[name].score(goal))
+        candidates = [final_choice.Candidate(n, results[n], results[n].score(goal)) for n in (BASE, *names)]
+        chosen[f"product of {kind}"] = select_best(candidates, goal).name
     return chosen
+
+
+def search_head(
+    features_NF: np.ndarray, labels_N: np.ndarray, scene_N: np.ndarray, goal: str, seed: int
+) -> HeadConfig | None:
+    """The closed form, with a square root, that is best on inner splits of frozen features; None where there is none."""
+    if not has_several_scenes(labels_N, scene_N).any():
+        scene_N = scenes_of_images(labels_N)  # what is left of each class is one series
+    splits = splits_that_count(cross_validation_splits(labels_N, scene_N, goal, seed=seed), goal)
+    trials = search_heads(features_NF, labels_N, splits, goal, space=HeadSearchSpace(sqrt=(True,)))
+    best = best_closed_form(trials, goal)
+    return None if best is None else best.config
 
 
 def measure_set(data_set: RecognitionSet, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Fine-tune, evaluate all candidates, and return a line for each, and for each rule."""
     pool, folder = Pool.create(data_set), options.out / data_set.name
     fit = pool.images.select(pool.fit_N)
-    scene_N = assign_scenes(embed_frozen(fit, options.backbone), fit.labels_N, seed=options.seed)
+    frozen_NF = embed_frozen(fit, options.backbone)
+    scene_N = assign_scenes(frozen_NF, fit.labels_N, seed=options.seed)
     holdout = draw_holdout(fit.labels_N, scene_N, pool.goal, seed=options.seed)
     splits = splits_that_count(holdout_splits(fit.labels_N, scene_N, holdout, search_all=True), pool.goal)
-    config = HeadSearchSpace().uncompared_head(pool.goal)
-    fine_tune(pool, holdout.fit_N, config, options.backbone, folder, options)
-    features = compute_all_features(pool, folder, options.backbone, variants=True)
+    usual = HeadSearchSpace().uncompared_head(pool.goal)
+    rows = holdout.fit_N
+    config = search_head(frozen_NF[rows], fit.labels_N[rows], scene_N[rows], pool.goal, options.seed) or usual
+    fine_tune(pool, holdout.fit_N, usual, options.backbone, folder, options)
+    kinds = (
+        {BASE, *(kind for kind in options.kinds.split(",") if kind)}
+        if options.kinds
+        else {c.kind for c in CANDIDATES.values()}
+    )
+    names = [n for n, c in CANDIDATES.items() if c.kind in kinds]
+    needed = {part for n in names for member in CANDIDATES[n].members for name in member for part in name.split("+")}
+    features = compute_all_features(pool, folder, options.backbone, needed)
     if options.second:
         second = folder.with_name(f"{data_set.name}-{options.second}")
-        fine_tune(pool, holdout.fit_N, config, options.second, second, options)
-        features["second"] = compute_all_features(pool, second, options.second, variants=False)["own"]
+        fine_tune(pool, holdout.fit_N, usual, options.second, second, options)
+        features["second"] = compute_all_features(pool, second, options.second, {"own"})["own"]
     features = join_features(features)
-    names = [n for n, c in CANDIDATES.items() if all(name in features for member in c.members for name in member)]
-    results = {n: evaluate(CANDIDATES[n], features, pool, splits, config) for n in names}
+    names = [
+        n for n in names for c in [CANDIDATES[n]] if all(name in features for member in c.members for name in member)
+    ]
+    fitters = [HeadFitter(features, pool.images.labels_N, rows) for rows in (splits[0].fit_N, pool.fit_N)]
+    results = {n: evaluate(CANDIDATES[n], features, pool, splits, fitters, config) for n in names}
     kind, group_Q = choose_groups(pool.images.labels_N[pool.query_N], pool.series_N[pool.query_N])
     facts = {"set": data_set.name, "goal": pool.goal, "queries": len(pool.query_N), "intervals over": kind, "seed": options.seed,
              "images fine-tuned on": len(holdout.fit_N), "head": config.name}  # fmt: skip
@@ -360,6 +435,11 @@ def print_set(rows: Sequence[Mapping[str, Any]]) -> None:
         print(f"  {name}: {'; '.join(texts)}", flush=True)
 
 
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """The lines of a file; none where it is not there."""
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+
+
 def main() -> None:
     """Measure the sets that OUT/more_time.jsonl does not hold, and print what all of them say."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -369,6 +449,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/more_time"))
     parser.add_argument("--backbone", default="tf_efficientnet_lite0")
     parser.add_argument("--second", help="a second backbone, fine-tuned for as many images")
+    parser.add_argument("--kinds", default="", help="kinds of candidates, comma-separated; all if left out")
     parser.add_argument("--images", type=int, default=4000, help="images that a training shows, about")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
@@ -380,15 +461,14 @@ def main() -> None:
         print(f"{name}: left out, {reason}")
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "more_time.jsonl"
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
     for name, data_set in data_sets.items():
+        rows = read_rows(file)
         if isinstance(data_set, RecognitionSet) and name not in {row["set"] for row in rows}:
-            own = measure_set(data_set, options)
-            rows += own
+            rows = measure_set(data_set, options)
             with file.open("a", encoding="utf-8") as stream:
-                stream.writelines(json.dumps(row) + "\n" for row in own)
+                stream.writelines(json.dumps(row) + "\n" for row in rows)
         print_set([row for row in rows if row["set"] == name])
-    print(*summarize(rows), sep="\n")
+    print(*summarize(read_rows(file)), sep="\n")
 
 
 if __name__ == "__main__":
