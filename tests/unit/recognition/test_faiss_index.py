@@ -1,4 +1,5 @@
 import multiprocessing
+import os
 import pickle
 
 import numpy as np
@@ -140,3 +141,10 @@ def test_an_index_searches_in_a_forked_process():
     child.start()
     assert np.array_equal(results.get(timeout=20), expected)
     child.join()
+
+
+def test_a_named_pipe_under_the_name_of_the_index_is_not_waited_for(tmp_path, capsys):
+    gallery = cluster(100)[0]
+    os.mkfifo(index_path(gallery.save(tmp_path / "a.gallery")))
+    assert open_index(gallery).recall > 0.9
+    assert "no regular file" in capsys.readouterr().err
