@@ -39,6 +39,7 @@ def fit(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:
         A description of the inspector, as plain data.
     """
     section = experiment.inspect_fit
+    _say_unused_fit_options(experiment)
     settle(experiment, "inspect_fit.patches", max(section.patches, section.memory), "the size of the memory bank")
     with open_results("inspect_fit", experiment, overwrite=overwrite) as run:
         file = output_file(run, experiment, "inspect_fit.inspector", INSPECTOR_FILE, overwrite=overwrite)
@@ -53,6 +54,20 @@ def fit(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:
             run.own(file)
             run.conclude(f"written: {file}", {"images": inspector.facts["images"]})
     return describe(inspector, file)
+
+
+def _say_unused_fit_options(experiment: Experiment) -> None:
+    """Say which options of ``inspect_fit`` that the user set have no effect, and why."""
+    section = experiment.inspect_fit
+    reasons = {
+        "without a rate no threshold is set, and nothing is measured": ("defects", "masks", "parts", "folds") if section.rate is None else (),
+        "masks are those of the defective images: defects": ("masks",) if section.rate is not None and section.defects is None else (),
+        "whole images are not cut into tiles": ("scale",) if section.fit == "whole" else (),
+    }  # fmt: skip
+    for reason, fields in reasons.items():
+        names = [name for name in fields if experiment.is_set(f"inspect_fit.{name}")]
+        if names:
+            progress.say(f"not used: {', '.join(names)}; {reason}")
 
 
 def describe(inspector: Inspector, path: str | Path) -> dict[str, Any]:
@@ -83,6 +98,8 @@ def inspect(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any
         assert section.inspector is not None and section.images is not None
         inspector = Inspector.load(section.inspector, **parameters_from(section, Inspector.load))
         folder = None if run is None else run.dir
+        if folder is None and experiment.is_set("inspect_run.overlays") and section.overlays != "none":
+            progress.say("not used: overlays; they are written into a results folder (results_dir)")
         paths = list_test_images(section.images, truth)
         inspections, unreadable, overlays = _inspect(inspector, paths, folder, section.overlays)
         metrics = None if truth is None else compute_metrics(inspections, truth)

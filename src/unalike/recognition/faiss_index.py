@@ -201,6 +201,8 @@ def open_index(gallery: Gallery) -> FaissIndex:
     index = build_index(gallery) if index is None else update_index(index, snapshot)
     if path is not None and gallery.is_saved:
         try:
+            if path.exists() and not path.is_file():  # a named pipe would be waited for
+                raise DataError(f"{path} is no regular file")
             index.save(path)
             say(f"index for approximate search written: {path}")
         except DataError as error:

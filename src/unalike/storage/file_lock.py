@@ -12,6 +12,7 @@ from typing import Any
 
 from unalike.errors import DataError
 from unalike.progress import say
+from unalike.storage.outside_files import reason
 
 fcntl: Any
 try:
@@ -34,9 +35,13 @@ def file_lock(path: str | Path, timeout_s: float = TIMEOUT_S) -> Iterator[None]:
         timeout_s: How long to wait for another holder.
 
     Raises:
-        DataError: Another thread or process holds the lock for longer.
+        DataError: Another thread or process holds the lock for longer, or there can be no file of that name.
     """
-    target = Path(os.path.realpath(path))
+    try:
+        target = Path(os.path.realpath(path))
+        target.exists()
+    except (OSError, ValueError) as error:  # too long, or with a NUL character
+        raise DataError(f"{path}: {reason(error)}", expected="the path of a file") from error
     if fcntl is None:
         from filelock import FileLock
 

@@ -104,8 +104,8 @@ def append_record(path: Path, end: JournalEnd, content: bytes) -> JournalEnd:
 
 
 def is_beginning(file: OpenBlockFile, end: JournalEnd, header_digest: bytes) -> bool:
-    """Whether a file begins with this content: this header, and the records up to ``end``."""
-    if file.read_digest() != header_digest:
+    """Whether a file begins with this content: this header, and the records up to ``end``; one that was cut off does not."""
+    if os.fstat(file.descriptor).st_size < end.offset or file.read_digest() != header_digest:
         return False
     if end.last is None:
         return True
@@ -117,9 +117,9 @@ def is_end(path: Path, end: JournalEnd, header_digest: bytes) -> bool:
     """Whether the file at ``path`` has this very content: no finished record comes after ``end``."""
     try:
         file = OpenBlockFile(path)
-    except OSError:
+        return is_beginning(file, end, header_digest) and file.read(end.offset, len(_DONE)) != _DONE
+    except OSError:  # such as a folder under its name
         return False
-    return is_beginning(file, end, header_digest) and file.read(end.offset, len(_DONE)) != _DONE
 
 
 def _is_finished(file: OpenBlockFile, preamble: bytes, offset: int, size: int) -> bool:

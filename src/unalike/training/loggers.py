@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from unalike.errors import missing_extra
@@ -52,8 +53,8 @@ class Loggers:
         if self.tensorboard is not None:
             for name, value in kpi.items():
                 self.tensorboard.add_scalar(name, value, facts["step"])
-        if self.wandb is not None and kpi:
-            self.wandb.log(kpi, step=facts["step"])
+        if kpi:
+            self._use_wandb(lambda service: service.log(kpi, step=facts["step"]))
         if event == "step":
             progress = {k: facts[k] for k in ("epoch", "step", "max_epoch", "max_step", "time_per_epoch", "eta")}
             self.run.status("RUNNING", "training", kpi=kpi, **progress)
@@ -68,27 +69,41 @@ class Loggers:
         """Flush and close TensorBoard and Weights & Biases."""
         if self.tensorboard is not None:
             self.tensorboard.close()
-        if self.wandb is not None:
-            self.wandb.finish()
+        self._use_wandb(lambda service: service.finish())
+
+    def _use_wandb(self, call: Callable[[Any], None]) -> None:
+        """Call Weights & Biases where it is used; after a failure it is not used any more, with one warning."""
+        if self.wandb is None:
+            return
+        try:
+            call(self.wandb)
+        except Exception as error:  # noqa: BLE001  as in _start_wandb: its process ended, a full disk, no network, ...
+            self.wandb = None
+            _warn_of_failure(error)
 
 
 def _start_wandb(experiment: Experiment, run: Run) -> Any:
     """Start a run of Weights & Biases; None, with one warning, where it cannot: every template of TAO enables it."""
     try:
         import wandb
+
+        may_log_in = _may_log_in(wandb)
+        service = _init_wandb(wandb, experiment, run) if may_log_in else None
     except ImportError:
         warn(f"wandb.enable: {missing_extra('wandb', 'wandb', 'it')}; training goes on without Weights & Biases")
         return None
-    if not _may_log_in(wandb):
+    except Exception as error:  # noqa: BLE001  a service for reports must not end a training: refused keys, no network, ...
+        _warn_of_failure(error)
+        return None
+    if not may_log_in:
         warn("wandb.enable: nobody is logged in to Weights & Biases; training goes on without it (log in: wandb login, or "
              "set WANDB_API_KEY; without a network: WANDB_MODE=offline)")  # fmt: skip
-        return None
-    try:
-        return _init_wandb(wandb, experiment, run)
-    except Exception as error:  # noqa: BLE001  a service for reports must not end a training: refused keys, no network, ...
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        warn(f"wandb.enable: Weights & Biases cannot be used ({redact(first)}); training goes on without it")
-        return None
+    return service
+
+
+def _warn_of_failure(error: Exception) -> None:
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    warn(f"wandb.enable: Weights & Biases cannot be used ({redact(first)}); training goes on without it")
 
 
 def _may_log_in(wandb: Any) -> bool:

@@ -73,3 +73,23 @@ def test_a_run_without_a_defective_image_writes_its_folder(tmp_path):
     assert json.loads((tmp_path / "out" / "result.json").read_text())["images"] == summary["images"] == 1
     with pytest.raises(RunError, match="is a file"):
         inspect(spec_with("inspect_run", results_dir=tmp_path / "good.png", **options))
+
+
+@pytest.mark.parametrize(("options", "unused"), [
+    ({"rate": None, "defects": "d", "masks": "m", "folds": 3}, "defects, masks, folds; without"),
+    ({"masks": "m", "rate": 0.1}, "masks; masks are"),
+    ({"fit": "whole", "scale": 0.5}, "scale; whole images"), ({"rate": 0.1, "defects": "d", "masks": "m", "scale": 0.5}, ""),
+])  # fmt: skip
+def test_options_of_a_fit_without_effect_are_said(tmp_path, capsys, options, unused):
+    with pytest.raises(DataError):  # there is no such folder
+        fit_file(spec_with("inspect_fit", good=tmp_path / "none", inspector=tmp_path / "p.inspector", **options))
+    said = capsys.readouterr().err
+    assert f"not used: {unused}" in said if unused else "not used" not in said
+
+
+def test_overlays_without_a_results_folder_are_said_to_be_unused(tmp_path, capsys):
+    inspector = fitted_inspector()
+    inspector.save(tmp_path / "p.inspector")
+    images = write_images(tmp_path / "test", [draw_part(800)])
+    inspect(spec_with("inspect_run", inspector=tmp_path / "p.inspector", images=[images], overlays="all"))
+    assert "not used: overlays" in capsys.readouterr().err

@@ -1,4 +1,5 @@
 import multiprocessing
+import os
 import pickle
 
 import numpy as np
@@ -172,3 +173,10 @@ def test_a_filtered_search_does_not_go_through_the_index():
     exact, through = view.search(vectors[:9], 5, where=where), view.search(vectors[:9], 5, index, where)
     assert exact.ids_QK.tolist() == through.ids_QK.tolist() and (exact.ids_QK % 20 == 7).all()
     assert view.rank(vectors[:9], index=index, where=where).nearest.ids_QK.tolist() == exact.ids_QK[:, :1].tolist()
+
+
+def test_a_named_pipe_under_the_name_of_the_index_is_not_waited_for(tmp_path, capsys):
+    gallery = cluster(100)[0]
+    os.mkfifo(index_path(gallery.save(tmp_path / "a.gallery")))
+    assert open_index(gallery).recall > 0.9
+    assert "no regular file" in capsys.readouterr().err

@@ -1,3 +1,4 @@
+import os
 import pickle
 import subprocess
 import sys
@@ -200,6 +201,24 @@ def test_every_edit_of_threads_is_there(gallery, tmp_path):
         edited.remove(["b"])
         raise ZeroDivisionError
     assert "b" in Gallery.load(path).classes and [p.name for p in tmp_path.iterdir()] == ["g"]
+
+
+@pytest.mark.parametrize("what", ["cut off", "a folder"])
+def test_a_file_that_is_cut_off_is_not_appended_to(gallery, tmp_path, what):
+    path = gallery.save(tmp_path / "g.gallery")
+    used = Gallery.load(path)
+    used.vectors_ND  # noqa: B018 - all of it is in memory by now
+    if what == "cut off":
+        os.truncate(path, path.stat().st_size // 2)
+    else:
+        path.unlink()
+        path.mkdir()
+    assert used.changed_on_disk()
+    used.enrol(np.ones((1, 5)), ["new"])
+    with pytest.raises(DataError, match="was changed by another thread or process"):
+        used.save()
+    with pytest.raises(DataError, match="damaged|a folder"):
+        used.reload()
 
 
 @pytest.mark.parametrize("large", [False, True])

@@ -75,3 +75,9 @@ def test_a_lock_is_released_although_a_forked_child_lives_on(tmp_path):
 def test_a_folder_that_cannot_be_locked_stops_nobody(tmp_path):
     with file_lock(tmp_path / "no folder" / "g"):
         pass
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_a_name_that_no_file_can_have_is_one_line(tmp_path, name):
+    with pytest.raises(DataError, match="expected the path of a file"), file_lock(f"{tmp_path}/{name}"):
+        pass

@@ -28,14 +28,25 @@ def no_network(**settings: object) -> None:
     raise RuntimeError("Error communicating with wandb process\nat https://user:secret@host/x")
 
 
+class BrokenNetrc:
+    @property
+    def api_key(self) -> str:
+        raise ValueError("bad netrc")
+
+
 @pytest.mark.parametrize(
     ("wandb", "reason"),
     [
         (None, install_command("wandb")),
         (SimpleNamespace(init=no_network, api=SimpleNamespace(api_key=None)), "nobody is logged in"),
         (SimpleNamespace(init=no_network, api=SimpleNamespace(api_key="k")), "Error communicating"),
+        (SimpleNamespace(init=no_network, api=BrokenNetrc()), "bad netrc"),
+        (
+            SimpleNamespace(init=lambda **_: SimpleNamespace(finish=no_network), api=SimpleNamespace()),
+            "Error communicating",
+        ),
     ],
-    ids=["package", "login", "network"],
+    ids=["package", "login", "network", "netrc", "end"],
 )
 def test_training_goes_on_with_one_warning(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], wandb: object, reason: str
@@ -49,3 +60,18 @@ def test_a_login_starts_a_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     board = SimpleNamespace(finish=lambda: None)
     for api in (SimpleNamespace(api_key="k"), SimpleNamespace()):
         assert start(monkeypatch, tmp_path, SimpleNamespace(init=lambda **_: board, api=api)) is board
+
+
+def test_a_service_that_fails_in_the_middle_is_left(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(
+        init=lambda **_: SimpleNamespace(log=no_network, finish=no_network), api=SimpleNamespace()))  # fmt: skip
+    progress._said.clear()
+    run = SimpleNamespace(dir=tmp_path, status=lambda *_, **__: None)
+    loggers = Loggers(load_spec("train", {"wandb": {"enable": True}}), run, True)
+    for step in (1, 2):
+        loggers("epochs", {"kpi": {"loss": 0.5}, "step": step})
+    loggers.close()
+    said = capsys.readouterr().err
+    assert loggers.wandb is None and said.count("warning:") == 1 and "secret" not in said
