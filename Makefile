@@ -76,9 +76,9 @@ $(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
 	@touch $@
 
-# The slow tests also start a Ray cluster.
+# The slow tests also start a Ray cluster, and a server of Milvus Lite.
 $(VENV)/.installed-slow: $(VENV)/.installed-test
-	$(PIP) install -q -c constraints.txt -e '.[train,demo,vision,dev,cluster]'
+	$(PIP) install -q -c constraints.txt -e '.[train,demo,vision,dev,cluster,milvus-lite]'
 	@touch $@
 
 clean:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 PATIENCE_MS = 60_000
-SHAPES = [(390, "dark"), (390, "light"), (1440, "dark"), (1440, "light")]
 # A drop of pictures on an element, or a paste of them, as the browser would make it; contents are base64.
 GIVE = """([kind, target, contents]) => {
   const data = new DataTransfer();

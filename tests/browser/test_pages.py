@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.view import view_page
+from tests.browser.view import SHAPES, view_page
 from tests.support.report_pages import PAGES, ExamplePage
 
 
@@ -26,7 +26,7 @@ def pages(tmp_path_factory) -> Callable[[str], ExamplePage]:
     return page
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1440, "light")])
+@pytest.mark.parametrize(("width", "scheme"), SHAPES)
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_shown_whole_follows_wcag_and_loads_nothing(browser, pages, name, width, scheme):
     view = view_page(browser, pages(name).path, width, scheme)

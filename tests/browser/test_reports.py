@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.browser.view import SCHEMES, WIDTHS, view_page
+from tests.browser.view import SHAPES, view_page
 from tests.support.drawings import shapes
 from unalike.metrics.intervals import Interval
 from unalike.report.html import LargeImages, Report, ReportImage
@@ -56,8 +56,7 @@ def jpeg() -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("width", "scheme"), SHAPES)
 def test_every_section_is_shown_whole_and_follows_wcag(browser, tmp_path, width, scheme):
     view = view_page(browser, report_of_every_section().write(tmp_path / "report.html"), width, scheme)
     assert not view.faults(), "\n".join(view.faults())

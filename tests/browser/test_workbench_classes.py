@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 
-from tests.browser.actions import PATIENCE_MS, SHAPES, message, undo, until, upload
-from tests.browser.view import Visit
+from tests.browser.actions import PATIENCE_MS, message, undo, until, upload
+from tests.browser.view import SHAPES, Visit
 from tests.support.workbench import BIDI, MARKUP, NAMES, Workbench, noise_picture, workbench
 from unalike.recognition.gallery import Gallery
 

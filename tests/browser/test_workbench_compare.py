@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.browser.actions import GIVE, PATIENCE_MS, SHAPES, message, undo, until
-from tests.browser.view import Visit
+from tests.browser.actions import GIVE, PATIENCE_MS, message, undo, until
+from tests.browser.view import SHAPES, Visit
 from tests.support.inspected_parts import fitted_inspector
 from tests.support.workbench import Workbench, workbench
 from tests.unit.serve.routes.test_comparison import drawing

@@ -7,8 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.browser.actions import SHAPES
-from tests.browser.view import Visit
+from tests.browser.view import SHAPES, Visit
 from tests.support.workbench import BIDI, MARKUP, NAMES, Workbench, mark_picture, workbench
 from unalike.serve.store import DecisionRecord, open_store
 from unalike.serve.store.records import utc_now

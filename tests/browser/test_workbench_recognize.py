@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.browser.actions import GIVE, PATIENCE_MS, SHAPES, message, until, upload, wait_for
-from tests.browser.view import Visit
+from tests.browser.actions import GIVE, PATIENCE_MS, message, until, upload, wait_for
+from tests.browser.view import SHAPES, Visit
 from tests.support.workbench import BIDI, MARKUP, NAMES, Workbench, mark_picture, noise_picture, workbench
 
 HOSTILE_FILE = "<b onclick=alert(1)>\u202egnp.png"

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.browser.actions import PATIENCE_MS, SHAPES, message, undo
-from tests.browser.view import Visit
+from tests.browser.actions import PATIENCE_MS, message, undo
+from tests.browser.view import SHAPES, Visit
 from tests.support.workbench import BIDI, MARKUP, NAMES, Workbench, mark_picture, workbench
 from unalike.recognition.decision import GalleryCalibration, RateGuarantee
 from unalike.recognition.gallery import Gallery

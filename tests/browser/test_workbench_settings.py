@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.browser.actions import PATIENCE_MS, SHAPES, message
-from tests.browser.view import Visit
+from tests.browser.actions import PATIENCE_MS, message
+from tests.browser.view import SHAPES, Visit
 from tests.support.workbench import BIDI, MARKUP, Workbench, workbench
 
 

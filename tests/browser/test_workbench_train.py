@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 from PIL import Image
 
-from tests.browser.actions import SHAPES, message
-from tests.browser.view import Visit
+from tests.browser.actions import message
+from tests.browser.view import SHAPES, Visit
 from tests.support.workbench import BIDI, MARKUP, Workbench, mark_picture, workbench
 
 PATIENCE_MS = 240_000

@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.browser.actions import GIVE, PATIENCE_MS, SHAPES, upload, wait_for
-from tests.browser.view import Visit
+from tests.browser.actions import GIVE, PATIENCE_MS, upload, wait_for
+from tests.browser.view import SHAPES, Visit
 from tests.support.inspection_service import png
 from tests.support.marks import mark, render_mark
 from tests.support.networks import write_model

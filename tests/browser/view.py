@@ -8,8 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Self
 
-WIDTHS = (390, 1440)
-SCHEMES = ("light", "dark")
+SHAPES = [(390, "dark"), (1440, "light")]  # each width and each scheme once
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 # Of pages that are served; the reports' tables may have small targets.
 PAGE_RULES = [*RULES, "wcag22a", "wcag22aa", "best-practice"]

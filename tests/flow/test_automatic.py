@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 
 from tests.flow.conftest import draw_class
 from tests.support.program import unalike
+from tests.support.shared_folder import make_once
 from unalike.model.checkpoint import load_embedder, read_checkpoint
 from unalike.runs.filenames import FINE_TUNING_FOLDER
 from unalike.spec import load_spec
@@ -23,46 +25,46 @@ SMALL = ["model.input_height=64", "model.input_width=64", "dataset.workers=1", "
          "train.batch_size=16", "model.backbone=tf_efficientnet_lite0"]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("photos")
+def make_photos(root: Path) -> None:
     for part, count, seed in (("train", 6, 0), ("query a", 2, 1), ("query b", 3, 2)):
         for number in range(10):
             draw_class(root / part / f"class {number}", number, count, seed)
-    return root
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_once(tmp_path_factory, "automatic-photos", make_photos)
+
+
+@pytest.fixture(scope="module")
+def two_runs(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The same training with two different query sets."""
+
+    def train(out: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("UNALIKE_CACHE", str(out / "cache"))
+            for name in ("a", "b"):
+                process = unalike("train", photos / "train", "-r", out / name, "--minutes", "5", *SMALL, "train.num_epochs=2",
+                               "wandb.project=https://user:geheim@nowhere/base",
+                               f"dataset.val_dataset.query={photos / f'query {name}'}", "--json")  # fmt: skip
+                assert process.returncode == 0, process.stderr[-3000:]
+                figures = json.loads(process.stdout)["figures"]
+                assert {"known classes R@1", "known classes, same series R@1", "val Precision at Rank 1"} <= set(
+                    figures
+                )
+
+    out = make_once(tmp_path_factory, "automatic-runs", train)
+    return [out / name / "train" for name in ("a", "b")]
 
 
 def weights(file: Path) -> dict[str, torch.Tensor]:
     return read_checkpoint(file)["model"]
 
 
-@pytest.fixture(scope="module")
-def two_runs(
-    photos: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch_module: pytest.MonkeyPatch
-) -> list[Path]:
-    """The same training with two different query sets."""
-    out = tmp_path_factory.mktemp("out")
-    monkeypatch_module.setenv("UNALIKE_CACHE", str(out / "cache"))
-    folders = []
-    for name in ("a", "b"):
-        process = unalike("train", photos / "train", "-r", out / name, "--minutes", "5", *SMALL, "train.num_epochs=2",
-                       "wandb.project=https://user:geheim@nowhere/base",
-                       f"dataset.val_dataset.query={photos / f'query {name}'}", "--json")  # fmt: skip
-        assert process.returncode == 0, process.stderr[-3000:]
-        figures = json.loads(process.stdout)["figures"]
-        assert (
-            "known classes R@1" in figures
-            and "known classes, same series R@1" in figures
-            and "val Precision at Rank 1" in figures
-        )
-        folders.append(out / name / "train")
-    return folders
-
-
-@pytest.fixture(scope="module")
-def monkeypatch_module():
-    with pytest.MonkeyPatch.context() as patch:
-        yield patch
+@pytest.fixture
+def own_run(two_runs: list[Path], tmp_path: Path) -> Path:
+    """A copy of the second run, which a test may change."""
+    return shutil.copytree(two_runs[1].parent, tmp_path / "run") / "train"
 
 
 def test_the_query_set_has_no_effect_on_selection(two_runs: list[Path]) -> None:
@@ -72,8 +74,8 @@ def test_the_query_set_has_no_effect_on_selection(two_runs: list[Path]) -> None:
     assert records[0]["candidates"] == records[1]["candidates"]
 
 
-def test_another_candidate_is_delivered_on_request(two_runs: list[Path]) -> None:
-    folder = two_runs[1]
+def test_another_candidate_is_delivered_on_request(own_run: Path) -> None:
+    folder = own_run
     before = json.loads((folder / "automatic.json").read_text())
     for request, number in (("0", 0), ("discriminant", 1), (final_choice.INTERPOLATED, 3)):
         process = unalike("train", "--take", request, "-r", folder.parent, "--json")
@@ -177,20 +179,11 @@ def test_the_best_spec_of_a_head_repeats_its_network(
     assert torch.equal(load_embedder(first)[0](images), load_embedder(second)[0](images))
 
 
-def test_the_best_spec_of_a_fine_tuned_network_repeats_its_training(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("UNALIKE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(pipeline, "select_best", lambda candidates, goal: candidates[-1])
-    process = unalike(
-        "train", photos / "train", "-r", tmp_path / "first", "--minutes", "5", *SMALL, "train.num_epochs=2"
-    )
-    assert process.returncode == 0, process.stderr[-3000:]
-    first = tmp_path / "first/train"
-    assert json.loads((first / "automatic.json").read_text())["chosen"] in (
-        final_choice.FINE_TUNED,
-        final_choice.INTERPOLATED,
-    )
+def test_the_best_spec_of_a_fine_tuned_network_repeats_its_training(own_run: Path, tmp_path: Path) -> None:
+    first = own_run
+    taken = unalike("train", "--take", final_choice.INTERPOLATED, "-r", first.parent)
+    assert taken.returncode == 0, taken.stderr[-3000:]
+    assert json.loads((first / "automatic.json").read_text())["chosen"] == final_choice.INTERPOLATED
     again = unalike("train", "-e", first / "best_spec.yaml", "-r", tmp_path / "again", "train.results_dir=null")
     assert again.returncode == 0, again.stderr[-3000:]
     first_spec, repeated_spec = (

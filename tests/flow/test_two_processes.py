@@ -10,6 +10,7 @@ import torch
 
 from tests.flow.conftest import draw_class
 from tests.support.paths import ROOT
+from tests.support.shared_folder import make_once
 from unalike.model.checkpoint import read_checkpoint
 from unalike.runs.filenames import BEST_CHECKPOINT, LATEST_CHECKPOINT
 from unalike.training.checkpoints import newest_checkpoint
@@ -29,18 +30,26 @@ def start(processes: int, *arguments: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def run(folder: Path, processes: int, *arguments: str) -> dict:
-    folder.mkdir()
-    start(processes, str(SCRIPT), str(folder), *arguments)
-    return read_checkpoint(newest_checkpoint(folder))
+TRAININGS = [("TripletMarginLoss", 0, 0), ("CosFaceLoss", 1, 0), ("CosFaceLoss", 1, 12)]
 
 
-@pytest.mark.parametrize(
-    "loss, head_epochs, sampled", [("TripletMarginLoss", 0, 0), ("CosFaceLoss", 1, 0), ("CosFaceLoss", 1, 12)]
-)
-def test_d14_two_processes_equal_one(tmp_path, loss, head_epochs, sampled):
-    one = run(tmp_path / "one", 1, loss, str(head_epochs), str(sampled))
-    two = run(tmp_path / "two", 2, loss, str(head_epochs), str(sampled))
+def train_all(root: Path) -> None:
+    for processes in (1, 2):
+        for training in TRAININGS:
+            (root / str(processes) / "-".join(map(str, training))).mkdir(parents=True)
+        start(
+            processes,
+            str(SCRIPT),
+            str(root / str(processes)),
+            *(str(value) for training in TRAININGS for value in training),
+        )
+
+
+@pytest.mark.parametrize("training", TRAININGS)
+def test_d14_two_processes_equal_one(tmp_path_factory, training):
+    folder = make_once(tmp_path_factory, "one and two processes", train_all)
+    one, two = (read_checkpoint(newest_checkpoint(folder / count / "-".join(map(str, training)))) for count in "12")
+    sampled = training[2]
     for key, value in one["model"].items():
         assert torch.allclose(value, two["model"][key], atol=1e-5), key
     for key, value in one["training"]["objective"].items():

@@ -16,6 +16,7 @@ from PIL import Image
 
 from tests.flow.conftest import draw_class
 from tests.support.program import unalike
+from tests.support.shared_folder import make_once
 from unalike.model.checkpoint import load_embedder, read_checkpoint
 from unalike.training.automatic.group_tuning import FINE_TUNED
 from unalike.training.heads.head_search import FROZEN
@@ -31,10 +32,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory):
         yield
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``classes``: 24 class folders of six; ``shuffled``: the same files under other names in other folders."""
-    root = tmp_path_factory.mktemp("photos")
+def make_photos(root: Path) -> None:
     for number in range(24):
         draw_class(root / "classes" / f"class {number}", number, 6, 0)
     files = sorted((root / "classes").rglob("*.png"))
@@ -42,22 +40,27 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         target = root / "shuffled" / f"folder {place % 7}" / f"{place:03d}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(files[i], target)
-    return root
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``classes``: 24 class folders of six; ``shuffled``: the same files under other names in other folders."""
+    return make_once(tmp_path_factory, "unlabeled-photos", make_photos)
 
 
 @pytest.fixture(scope="module")
 def two_runs(photos: Path, tmp_path_factory: pytest.TempPathFactory, cache: None) -> list[Path]:
-    out = tmp_path_factory.mktemp("out")
-    folders = []
-    for name in ("classes", "shuffled"):
-        process = unalike("train", photos / name, "--no-labels", "-r", out / name, "--minutes", "5", *SMALL,
-                       "train.num_epochs=1", f"dataset.val_dataset.reference={photos / 'classes'}",
-                       f"dataset.val_dataset.query={photos / 'classes'}", "--json")  # fmt: skip
-        assert process.returncode == 0, process.stderr[-3000:]
-        figures = json.loads(process.stdout)["figures"]
-        assert figures["val Precision at Rank 1"] > 0.5 and figures["discovered groups R@1"] >= 0
-        folders.append(out / name / "train")
-    return folders
+    def train(out: Path) -> None:
+        for name in ("classes", "shuffled"):
+            process = unalike("train", photos / name, "--no-labels", "-r", out / name, "--minutes", "5", *SMALL,
+                           "train.num_epochs=1", f"dataset.val_dataset.reference={photos / 'classes'}",
+                           f"dataset.val_dataset.query={photos / 'classes'}", "--json")  # fmt: skip
+            assert process.returncode == 0, process.stderr[-3000:]
+            figures = json.loads(process.stdout)["figures"]
+            assert figures["val Precision at Rank 1"] > 0.5 and figures["discovered groups R@1"] >= 0
+
+    out = make_once(tmp_path_factory, "unlabeled-runs", train)
+    return [out / name / "train" for name in ("classes", "shuffled")]
 
 
 def weights(file: Path) -> dict[str, torch.Tensor]:

@@ -5,25 +5,24 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.support.program import data_of, process, unalike
+from tests.support.shared_folder import make_once
 from unalike.verification.benign import render_benign
 from unalike.verification.tampering import tamper
 
 pytest.importorskip("cv2")
 
 
-@pytest.fixture(scope="module")
-def brand(tmp_path_factory):
-    """``assets`` (three marks), ``pictures`` (benign and tampered), ``model.onnx``, and ``brand.set``, made of them."""
+def make_brand(root: Path) -> None:
     from tests.support.marks import mark
     from tests.support.networks import write_model
 
-    root = tmp_path_factory.mktemp("Marken für uns")
     (root / "assets").mkdir()
     (root / "pictures").mkdir()
     for number in range(3):
@@ -39,7 +38,13 @@ def brand(tmp_path_factory):
                    "-m", model)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "calibrated: threshold" in done.stderr and "saved: " in done.stdout
-    return root
+    (root / "broken.png").write_bytes(b"no image")
+
+
+@pytest.fixture(scope="module")
+def brand(tmp_path_factory):
+    """``assets`` (three marks), ``pictures`` (benign and tampered), ``model.onnx``, ``brand.set`` of them, ``broken.png``."""
+    return make_once(tmp_path_factory, "Marken für uns", make_brand)
 
 
 def test_images_are_compared_with_the_set(brand, tmp_path):
@@ -105,7 +110,6 @@ def test_mistakes(brand, monkeypatch, arguments, message):
     import re
 
     monkeypatch.chdir(brand)
-    (brand / "broken.png").write_bytes(b"no image")
     done = unalike("verify", *arguments)
     assert done.returncode not in (0, 3) and "Traceback" not in done.stderr
     assert re.search(message, done.stderr), done.stderr

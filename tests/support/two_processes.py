@@ -1,4 +1,7 @@
-"""Run by test_two_processes under torchrun or alone: three steps of the loop, each rank with its share of every batch."""
+"""Run by test_two_processes under torchrun or alone: three steps of the loop, each rank with its share of every batch.
+
+Arguments: a folder, then for each training that shares the processes its loss, head epochs and sampled classes (0: all).
+"""
 
 import atexit
 import os
@@ -50,7 +53,6 @@ def main(folder: Path, loss: str, head_epochs: int, sampled: int | None) -> None
     s.train.optim.name = "SGD"
     s.train.loss.name, s.train.loss.sampled_classes = loss, sampled
     s.train.miner.name = None
-    atexit.register(_fail_if_connected)  # exit handlers run last in, first out: after those of launch
     fabric = make_fabric(s)
     launch(fabric)
     assert fabric.world_size == int(os.environ.get("WORLD_SIZE", "1"))
@@ -82,4 +84,7 @@ def main(folder: Path, loss: str, head_epochs: int, sampled: int | None) -> None
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]) or None)
+    atexit.register(_fail_if_connected)  # exit handlers run last in, first out: after those of launch
+    for number in range(2, len(sys.argv), 3):
+        training = sys.argv[number : number + 3]
+        main(Path(sys.argv[1], "-".join(training)), training[0], int(training[1]), int(training[2]) or None)

@@ -14,6 +14,7 @@ WHOLE_PACKAGE = {
     "test_layers",
     "test_benchmark_suite",
     "test_benchmark_logistic_heads",
+    "test_benchmark_more_time",
     "test_benchmark_drawn_sets",
     "test_benchmark_suite_recognition",
     "test_docs",
@@ -143,6 +144,11 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
         ("recognition.backends.postgres_change", "recognition.backends.postgres_view"),
         ("unit/recognition/backends/test_pgvector.py",),
     ),
+    **dict.fromkeys(
+        [f"recognition.backends.{name}" for name in ("milvus_view", "milvus_publication")],
+        ("unit/recognition/backends/test_milvus.py",),
+    ),
+    "recognition.backends.neighbor_rows": ("unit/recognition/backends/test_pgvector.py", "unit/recognition/backends/test_milvus.py"),
     **dict.fromkeys(
         [f"runs.{name}" for name in ("environment", "failures", "folder", "lock")], ("unit/runs/test_run.py",)
     ),

@@ -25,13 +25,10 @@ IMPORTERS = {
         "deploy/quantization/int8.py",
     },
     "openvino": {"engines/openvino_engine.py", "engines/openvino_precision.py", "explanation/class_activation.py"},
-    "ray": {
-        "training/hyperparameter_search/workers.py",
-        "jobs/schedulers.py",
-        "inference/shards/cluster.py",
-    },
+    "ray": {"runs/ray_cluster.py", "jobs/schedulers.py"},
     "huggingface_hub": {"model/hub_files.py"},
     "mlflow": {"runs/mlflow_tracking.py"},
+    "pymilvus": {"recognition/backends/milvus_connection.py"},
 }
 # These import a part of a library whose front another module of the list has imported.
 AFTERWARDS = {
@@ -53,6 +50,7 @@ USES = {
     "assert OpenVinoEngine(sys.argv[1])(np.zeros((3, 48, 32, 3), np.uint8)).shape == (3, 16)",
     "timm and torch": "from unalike.model.timm_import import import_timm\n"
     "import_timm().create_model('tf_efficientnet_lite0', pretrained=False)",
+    "pymilvus": "from unalike.recognition.backends.milvus_connection import import_pymilvus\nimport_pymilvus().MilvusClient",
     "optuna": "import optuna\noptuna.create_study().ask()",
     "mlflow": "import pathlib\nfrom unalike.runs.mlflow_tracking import _make_client\n"
     "folder = pathlib.Path(sys.argv[1]).parent\nclient = _make_client(f'sqlite:///{folder}/mlflow.db')\n"
@@ -62,6 +60,8 @@ USES = {
 
 
 def run(tmp_path: Path, use: str, *before: str) -> subprocess.CompletedProcess[str]:
+    if use == "pymilvus":
+        pytest.importorskip("pymilvus")
     home = tmp_path / "home"
     home.mkdir()
     script = REFUSE + USES[use] + "\nimport time; time.sleep(float(sys.argv[2]))\nprint('used')"

@@ -68,7 +68,7 @@ def open_recognizer(
     address: str | Path, model: str | Path | None = None, *, runtime: str = "auto", precision: str = "auto",
     approximate: bool = False,
 ) -> Recogniser:  # fmt: skip
-    """Open a gallery (a file, or ``postgresql://...?gallery=NAME``) with its model."""
+    """Open a gallery (a file, or the address of one in a database) with its model."""
     gallery = open_gallery(address)
     return Recogniser.load(find_model(gallery, address, model), gallery, runtime, precision, approximate=approximate)
 

@@ -27,7 +27,7 @@ from unalike.errors import DataError
 from unalike.progress import say
 from unalike.sanitize import redact
 from unalike.source_names import register_archive
-from unalike.storage.cache import CacheEntry, default_cache_dir, folder_size, make_room
+from unalike.storage.cache import CACHE_VARIABLE, CacheEntry, cache_failures, default_cache_dir, folder_size, make_room
 from unalike.storage.digests import file_sha256
 from unalike.storage.fetch import local_path, uri_of
 from unalike.storage.file_lock import file_lock, is_locked
@@ -97,27 +97,27 @@ def open_archive(path: str | Path, cache_dir: Path | None = None) -> Path:
     archives = cache / "archives"
     try:
         entry = CacheEntry(cache, "archives", _content_hash(path))
-        target = entry.path
+    except OSError as error:
+        raise DataError(f"{path}: {reason(error)}", expected="a file that can be read") from error
+    target = entry.path
+    with cache_failures(cache):
         entry.lock_shared()
         if target.is_dir():
             return target
         archives.mkdir(parents=True, exist_ok=True)
         _remove_stale(archives)
         partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=archives))
-    except OSError as error:
-        raise DataError(f"{path}: {reason(error)}", remedy=f"is it readable, and {archives} writable?") from error
     try:
         say(f"unpacking {path} into {target}")
-        with file_lock(partial), open_file(path) as file, _reader_errors(path):
+        with cache_failures(cache), file_lock(partial), open_file(path) as file, _reader_errors(path):
             (_unpack_zip if path.name.lower().endswith(".zip") else _unpack_tar)(path, file, partial)
-        partial.chmod(0o755)
-        _rename_into_place(partial, target)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be unpacked into {archives}: {reason(error)}") from error
+        with cache_failures(cache):
+            partial.chmod(0o755)
+            _rename_into_place(partial, target)
+            entry.set_size(folder_size(target))
+            make_room(cache)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    entry.set_size(folder_size(target))
-    make_room(cache)
     return target
 
 
@@ -167,7 +167,8 @@ def _reader_errors(path: Path) -> Iterator[None]:
         except OSError as error:
             if isinstance(error, gzip.BadGzipFile) or error.errno is None:
                 raise
-            raise DataError(f"{path}: cannot be unpacked: {reason(error)}") from error
+            raise DataError(f"{path}: cannot be unpacked: {reason(error)}", expected="free space in the cache",
+                            remedy=f"set {CACHE_VARIABLE} to another folder") from error  # fmt: skip
 
 
 class _UnpackLimit:

@@ -319,11 +319,22 @@ def _unbuildable(name: str, input_size: tuple[int, int], error: Exception) -> Mo
     )
 
 
+# Widths that were found out: a process builds the same trunk several times.
+_feature_widths: dict[tuple[str, int, tuple[int, int]], int] = {}
+
+
 def _feature_width(name: str, net: nn.Module, in_chans: int, input_size: tuple[int, int]) -> int:
     """The width F of the features, from one forward pass on the meta device: shapes only, no arithmetic.
 
     It also finds out a size that the network does not take, before any data are read.
     """
+    key = name, in_chans, input_size
+    if key not in _feature_widths:
+        _feature_widths[key] = _compute_feature_width(name, net, in_chans, input_size)
+    return _feature_widths[key]
+
+
+def _compute_feature_width(name: str, net: nn.Module, in_chans: int, input_size: tuple[int, int]) -> int:
     tensors = {**dict(net.named_parameters()), **dict(net.named_buffers())}
     on_meta = {key: torch.empty_like(value, device="meta") for key, value in tensors.items()}
     was_training = net.training

@@ -25,6 +25,7 @@ from unalike.model.trunk_catalog import TrunkEntry
 from unalike.model.weight_files import WEIGHT_SUFFIXES
 from unalike.progress import progress
 from unalike.storage.atomic import atomic_write
+from unalike.storage.cache import CACHE_VARIABLE, cache_failures
 from unalike.storage.digests import file_sha256
 from unalike.storage.outside_files import open_file, reader_errors, reason
 
@@ -74,13 +75,14 @@ def unpack_archive(path: Path) -> list[dict[str, Any]]:
 
     Raises:
         WeightsError: it is no such archive, is damaged, states places outside the caches, or the disk has no room.
+        DataError: a cache cannot be written.
     """
     rows = []
     foreign = reader_errors(f"{path} is damaged, or no archive of weights", expected="a file of unalike trunks pack",
                             remedy=_REMEDY, error=WeightsError)  # fmt: skip
     with open_file(path, error=WeightsError) as file, foreign, zipfile.ZipFile(file) as archive:
         records = _read_records(path, file, archive)
-        _check_room(path, sum(record["bytes"] for record in records))
+        _check_room(path, sum(record["bytes"] for record in records if record["place"] == "hub"))
         for record in records:
             target = _place(path, archive, record)
             rows.append({"name": record["name"], "path": str(target), "bytes": record["bytes"]})
@@ -164,7 +166,9 @@ def _is_weight_file(name: str) -> bool:
 
 
 def _check_room(path: Path, size: int) -> None:
-    """Raise WeightsError where the disk of the hub's cache lacks the room."""
+    """Raise WeightsError where the disk of the hub's cache lacks the room; of what goes elsewhere nothing is asked."""
+    if not size:
+        return
     folder = hub_files.hub_cache()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -181,12 +185,15 @@ def _check_room(path: Path, size: int) -> None:
 def _place(path: Path, archive: zipfile.ZipFile, record: Mapping[str, Any]) -> Path:
     """Copy one file to its place; nothing is there under its name unless size and SHA-256 are those of the record."""
     if record["place"] != "hub":
-        target = package_cache(record["file"]) if record["place"] == "package" else torch_cache() / record["file"]
-        _copy_member(path, archive, record, target)
+        is_package = record["place"] == "package"
+        target = package_cache(record["file"]) if is_package else torch_cache() / record["file"]
+        with cache_failures(target.parent, CACHE_VARIABLE if is_package else "TORCH_HOME"):
+            _copy_member(path, archive, record, target)
         return target
     blob = hub_files.repository_folder(record["repository"]) / "blobs" / record["sha256"]
-    _copy_member(path, archive, record, blob)
-    return hub_files.place_file(blob, record["repository"], record["commit"], record["file"])
+    with cache_failures(hub_files.hub_cache(), "HF_HOME"):
+        _copy_member(path, archive, record, blob)
+        return hub_files.place_file(blob, record["repository"], record["commit"], record["file"])
 
 
 def _copy_member(path: Path, archive: zipfile.ZipFile, record: Mapping[str, Any], target: Path) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from unalike.engines.process_local import ForkCheck, limit_faiss_threads
 from unalike.errors import DataError, SpecError, closest, missing_extra
+from unalike.metrics.intervals import mean_interval
 from unalike.numerics.nearest_neighbors import EXCLUDED, scan
 from unalike.progress import say
 from unalike.recognition.snapshot import HALF_ROWS, GallerySnapshot
@@ -26,8 +27,17 @@ from unalike.storage.blockfile import read_blocks, write_blocks
 if TYPE_CHECKING:
     from unalike.recognition.gallery import Gallery
 
-# What faiss builds: vectors in half precision, in cells around centroids or in a graph.
-KINDS = {"cells": "IVF{cells},SQfp16", "graph": "HNSW32_SQfp16"}
+# What faiss builds: vectors in half precision, in cells around centroids or in a graph; or in cells, each vector as codes of
+# a byte for every few dimensions (product quantization: Jegou, Douze, Schmid, 2011), by which candidates are found only.
+KINDS = {"cells": "IVF{cells},SQfp16", "graph": "HNSW32_SQfp16", "compact": "IVF{cells},PQ{codes}"}
+# Where vectors in half precision would take more than so many bytes, ``compact`` is chosen.
+COMPACT_BYTES = 2**30
+CODE_DIMENSIONS = 4  # dimensions a code, or more where they do not divide the width
+# Candidates of ``compact`` that are scored with the gallery's own vectors: at least, and for each neighbor asked for.
+LEAST_CANDIDATES, CANDIDATES_EACH = 200, 10
+RESCORED_AT_ONCE = 2**14  # candidates of several queries whose vectors are read at a time
+# The effort of ``compact`` is not doubled again where that gained less recall than this, once so much is found.
+LEAST_GAIN, LEAST_SHARE = 0.001, 0.5
 # Target recall, the number of neighbors that it counts, and the number of vectors that it is measured on.
 RECALL, RECALL_AT, SAMPLE = 0.99, 10, 256
 TRAINING_VECTORS = 50  # vectors a cell that the centroids are computed from
@@ -48,9 +58,10 @@ class FaissIndex:
         ids_M: int64, ascending: ids of the indexed vectors.
         sample_S: rows of ``ids_M``.
         sample_SD: their vectors, by which the gallery is recognized.
-        kind: ``cells`` or ``graph``.
+        kind: one of ``KINDS``.
         effort: cells that a search visits, or candidates that it keeps in a graph.
         recall: measured for ``RECALL_AT`` neighbors when it was built, 0..1.
+        bounds: 95 % interval of the recall; NaN in an index of an earlier version.
     """
 
     faiss_index: Any
@@ -60,12 +71,14 @@ class FaissIndex:
     kind: str
     effort: int
     recall: float
+    bounds: tuple[float, float] = (math.nan, math.nan)
     forked: ForkCheck = field(default_factory=ForkCheck, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Kind, effort, measured recall, and on how many of the gallery's vectors it was measured: plain data."""
-        return {"kind": self.kind, "effort": self.effort, "recall": self.recall,
-                "neighbours": RECALL_AT, "trials": min(SAMPLE, len(self.ids_M))}  # fmt: skip
+        """Kind, effort, measured recall with its interval, and on how many of the gallery's vectors it was measured: plain data."""
+        facts = {"kind": self.kind, "effort": self.effort, "recall": self.recall,
+                 "neighbours": RECALL_AT, "trials": min(SAMPLE, len(self.ids_M))}  # fmt: skip
+        return facts if math.isnan(self.bounds[0]) else {**facts, "recall_interval": list(self.bounds)}
 
     def __getstate__(self) -> dict[str, Any]:
         import faiss
@@ -110,12 +123,13 @@ class FaissIndex:
         first_pending = self._first_pending(snapshot)
         removed_count = len(self.ids_M) - first_pending
         k = min(k, len(snapshot))
-        _, position_QK = self.faiss_index.search(vectors_QD, min(k + min(removed_count, k), len(self.ids_M)))
+        candidates = k + min(removed_count, k)
+        if self.kind == "compact":
+            candidates = max(LEAST_CANDIDATES, CANDIDATES_EACH * candidates)
+        _, position_QK = self.faiss_index.search(vectors_QD, min(candidates, len(self.ids_M)))
         rows_QK, is_there_QK = _find_rows(snapshot, self.ids_M[np.maximum(position_QK, 0)])
         rows_QK = np.where(is_there_QK & (position_QK >= 0), rows_QK, -1)
-        near_KD = snapshot.vectors(np.maximum(rows_QK, 0).ravel()).reshape(*rows_QK.shape, -1)
-        scores_QK = np.einsum("qkd,qd->qk", near_KD, vectors_QD).astype(np.float32)
-        scores_QK[rows_QK < 0] = EXCLUDED
+        scores_QK = _exact_scores(vectors_QD, rows_QK, snapshot)
         if first_pending < len(snapshot):
             read_rows = snapshot.reader()
             pending_QK, pending_rows_QK = scan(
@@ -137,11 +151,23 @@ class FaissIndex:
         """Write it to a file, which ``load_index`` reads."""
         import faiss
 
-        header = {"index_version": FORMAT_VERSION, "kind": self.kind, "effort": self.effort, "recall": self.recall}
+        header = {"index_version": FORMAT_VERSION, "kind": self.kind, "effort": self.effort, "recall": self.recall,
+                  **({} if math.isnan(self.bounds[0]) else {"bounds": list(self.bounds)})}  # fmt: skip
         blocks = {"faiss": [faiss.serialize_index(self.faiss_index)], "ids": [self.ids_M],
                   "sample": [self.sample_S], "sample_vectors": [self.sample_SD]}  # fmt: skip
         write_blocks(Path(path), header, blocks, magic=MAGIC)
         return Path(path)
+
+
+def _exact_scores(vectors_QD: np.ndarray, rows_QK: np.ndarray, snapshot: GallerySnapshot) -> np.ndarray:
+    """float32 (Q, K) cosines of queries and rows of a gallery, EXCLUDED where a row is -1."""
+    scores_QK = np.full(rows_QK.shape, EXCLUDED, np.float32)
+    step = max(1, RESCORED_AT_ONCE // max(1, rows_QK.shape[1]))
+    for first in range(0, len(rows_QK), step):
+        part = slice(first, first + step)
+        near_QKD = snapshot.vectors(np.maximum(rows_QK[part], 0).ravel()).reshape(*rows_QK[part].shape, -1)
+        np.copyto(scores_QK[part], np.einsum("qkd,qd->qk", near_QKD, vectors_QD[part]), where=rows_QK[part] >= 0)
+    return scores_QK
 
 
 def _find_rows(snapshot: GallerySnapshot, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -200,10 +226,12 @@ def load_index(path: str | Path) -> FaissIndex:
         raise DataError(f"{path} cannot be read by faiss: {str(error).splitlines()[0][:120]}",
                         remedy="delete it: it is built again") from error  # fmt: skip
     ids_M = blocks["ids"].check()
+    low, high = map(float, header.get("bounds", (math.nan, math.nan)))
     if faiss_index.ntotal != len(ids_M) or not len(ids_M):
         raise DataError(f"{path} holds {faiss_index.ntotal} vectors and {len(ids_M)} ids", remedy="delete it")
     return FaissIndex(faiss_index, ids_M, blocks["sample"].check(), blocks["sample_vectors"].check(),
-                      str(header["kind"]), int(header["effort"]), float(header["recall"]))  # fmt: skip
+                      str(header["kind"]), int(header["effort"]), float(header["recall"]),
+                      (low, high))  # fmt: skip
 
 
 def update_index(index: FaissIndex, snapshot: GallerySnapshot) -> FaissIndex:
@@ -219,12 +247,14 @@ def update_index(index: FaissIndex, snapshot: GallerySnapshot) -> FaissIndex:
     return replace(index, faiss_index=faiss_index, ids_M=np.concatenate([index.ids_M, snapshot.ids_N[first:]]))
 
 
-def build_index(gallery: Gallery, kind: str = "cells", *, recall: float = RECALL, seed: int = 0) -> FaissIndex:
+def build_index(gallery: Gallery, kind: str | None = None, *, recall: float = RECALL, seed: int = 0) -> FaissIndex:
     """Index the present state of a gallery.
 
     Args:
         gallery: its vectors are indexed.
-        kind: ``cells`` (inverted file) or ``graph`` (HNSW).
+        kind: ``cells`` (inverted file), ``graph`` (HNSW) or ``compact`` (inverted file of product-quantized vectors, whose
+            candidates are scored with the gallery's own); None takes ``compact`` where ``cells`` would need more than
+            ``COMPACT_BYTES``, else ``cells``.
         recall: the effort of a search is raised until this recall (0..1) is measured, as far as it can be.
         seed: draws the training vectors and the vectors that recall is measured on.
 
@@ -233,42 +263,68 @@ def build_index(gallery: Gallery, kind: str = "cells", *, recall: float = RECALL
         DataError: the gallery is empty.
         SpecError: there is no such kind.
     """
+    snapshot = gallery.snapshot
+    if kind is None:
+        kind = "compact" if 2 * len(snapshot) * snapshot.dim > COMPACT_BYTES else "cells"
     if kind not in KINDS:
         raise SpecError(f"an index of kind {kind!r}", expected=" or ".join(KINDS), remedy=closest(kind, KINDS))
-    return _build(gallery.snapshot, kind, recall, seed)
+    return _build(snapshot, kind, recall, seed)
 
 
 def _build(snapshot: GallerySnapshot, kind: str, recall: float, seed: int) -> FaissIndex:
     if not len(snapshot):
         raise DataError("the gallery is empty", remedy="enrol reference images first")
-    faiss = _import_faiss()
-    count = len(snapshot)
-    cells = max(1, min(round(4 * math.sqrt(count)), count // TRAINING_VECTORS))
-    faiss_index = faiss.index_factory(snapshot.dim, KINDS[kind].format(cells=cells), faiss.METRIC_INNER_PRODUCT)
-    rng = np.random.default_rng(seed)
-    faiss_index.train(snapshot.vectors(np.sort(rng.choice(count, min(count, TRAINING_VECTORS * cells), replace=False))))
+    faiss_index, rng = _new_index(snapshot, kind), np.random.default_rng(seed)
+    cells = _cells(len(snapshot), kind)
+    rows_M = np.sort(rng.choice(len(snapshot), min(len(snapshot), TRAINING_VECTORS * cells), replace=False))
+    faiss_index.train(snapshot.vectors(rows_M))
     _add(faiss_index, snapshot, 0)
-    sample_Q = np.sort(rng.choice(count, min(SAMPLE, count), replace=False))
-    queries_QD = snapshot.vectors(sample_Q)
+    sample_Q = np.sort(rng.choice(len(snapshot), min(SAMPLE, len(snapshot)), replace=False))
+    index = FaissIndex(faiss_index, snapshot.ids_N, sample_Q, snapshot.vectors(sample_Q), kind, 1, 0.0)
+    return _with_effort(index, snapshot, recall)
+
+
+def _new_index(snapshot: GallerySnapshot, kind: str) -> Any:
+    """An empty index of faiss, for so many vectors."""
+    dim, cells = snapshot.dim, _cells(len(snapshot), kind)
+    codes = next(number for number in range(max(1, dim // CODE_DIMENSIONS), 0, -1) if dim % number == 0)
+    faiss = _import_faiss()
+    return faiss.index_factory(dim, KINDS[kind].format(cells=cells, codes=codes), faiss.METRIC_INNER_PRODUCT)
+
+
+def _cells(count: int, kind: str) -> int:
+    """Number of cells for so many vectors; ``compact`` compares so quickly that fewer, larger ones cost less than finding them."""
+    return max(1, min(round((1 if kind == "compact" else 4) * math.sqrt(count)), count // TRAINING_VECTORS))
+
+
+def _with_effort(index: FaissIndex, snapshot: GallerySnapshot, recall: float) -> FaissIndex:
+    """Raise the effort of a search until a recall is measured, as far as that helps."""
+    inner, kind, sample_Q = _import_faiss().downcast_index(index.faiss_index), index.kind, index.sample_S
     # One more than counts: the nearest of an enrolled vector is itself, which any index finds.
-    true_QK = snapshot.search(queries_QD, RECALL_AT + 1)[1]
-    inner: Any = faiss.downcast_index(faiss_index)
-    effort, largest = 1, cells if kind == "cells" else count
+    true_QK = _true_neighbors(index.sample_SD, snapshot, RECALL_AT + 1)
+    effort, largest, earlier = 1, len(snapshot) if kind == "graph" else inner.nlist, -1.0
     while True:
-        if kind == "cells":
-            inner.nprobe = effort
-        else:
+        if kind == "graph":
             inner.hnsw.efSearch = max(effort, RECALL_AT + 1)
-        index = FaissIndex(faiss_index, snapshot.ids_N, sample_Q, queries_QD, kind, effort, 0.0)
-        sample_recall = _recall(true_QK, index.search(queries_QD, RECALL_AT + 1, snapshot)[1], sample_Q)
-        if sample_recall >= recall or effort >= largest:
-            return replace(index, recall=sample_recall)
-        effort = min(largest, 2 * effort)
+        else:
+            inner.nprobe = effort
+        recall_Q = _recall(true_QK, index.search(index.sample_SD, RECALL_AT + 1, snapshot)[1], sample_Q)
+        value = float(recall_Q.mean())
+        is_exhausted = kind == "compact" and earlier > LEAST_SHARE and value - earlier < LEAST_GAIN
+        if value >= recall or effort >= largest or is_exhausted:
+            interval = mean_interval(recall_Q)
+            return replace(index, effort=effort, recall=value, bounds=(interval.low, interval.high))
+        effort, earlier = min(largest, 2 * effort), value
+
+
+def _true_neighbors(queries_QD: np.ndarray, snapshot: GallerySnapshot, k: int) -> np.ndarray:
+    """Rows (Q, K) of the nearest vectors by an exact search, which leaves nothing of a large file in memory."""
+    return scan(queries_QD, snapshot.reader(resident=False), len(snapshot), min(k, len(snapshot)), columns=HALF_ROWS)[1]
 
 
 def _add(faiss_index: Any, snapshot: GallerySnapshot, start: int) -> None:
     """Add the vectors from row ``start`` on."""
-    read_rows = snapshot.reader()
+    read_rows = snapshot.reader(resident=False)
     for first in range(start, len(snapshot), HALF_ROWS):
         faiss_index.add(np.ascontiguousarray(read_rows(first, min(first + HALF_ROWS, len(snapshot)))))
 
@@ -282,8 +338,9 @@ def _import_faiss() -> ModuleType:
     return module
 
 
-def _recall(true_QK: np.ndarray, found_QK: np.ndarray, row_Q: np.ndarray) -> float:
-    """Share of the true neighbors that were found, the query itself (``row_Q``) left out."""
+def _recall(true_QK: np.ndarray, found_QK: np.ndarray, row_Q: np.ndarray) -> np.ndarray:
+    """Share of each query's true neighbors that were found, the query itself (``row_Q``) left out; 1 where it has no other."""
     is_found_QK = (true_QK[:, :, None] == found_QK[:, None, :]).any(axis=2)
     counts_QK = true_QK != row_Q[:, None]
-    return float(is_found_QK[counts_QK].mean()) if counts_QK.any() else 1.0
+    share_Q: np.ndarray = (is_found_QK & counts_QK).sum(axis=1) / np.maximum(counts_QK.sum(axis=1), 1)
+    return np.where(counts_QK.any(axis=1), share_Q, 1.0)

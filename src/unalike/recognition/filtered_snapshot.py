@@ -32,9 +32,9 @@ class FilteredSnapshot(GallerySnapshot):
             whole=whole, rows_M=rows_M,
         )  # fmt: skip
 
-    def stored(self, first: int, last: int) -> np.ndarray:
-        """Vectors ``first`` to ``last`` (exclusive) as they are kept."""
-        return self.whole.stored_rows(self.rows_M[first:last])
+    def stored(self, first: int, last: int, *, resident: bool = True) -> np.ndarray:
+        """Vectors ``first`` to ``last`` (exclusive) as they are kept; see ``GallerySnapshot.stored``."""
+        return self.whole.stored_rows(self.rows_M[first:last], resident=resident)
 
     def vectors(self, indices_M: np.ndarray) -> np.ndarray:
         """float32 (M, D) of the vectors at these indices."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from typing import overload
 
@@ -205,35 +205,41 @@ class GallerySnapshot:
         sums = [None if snapshot.file is None else snapshot.file.checksums for snapshot in (self, earlier)]
         return sums[0] == sums[1]
 
-    def stored(self, first: int, last: int) -> np.ndarray:
-        """Vectors ``first`` to ``last`` (exclusive) as they are kept; those of a file are checked."""
+    def stored(self, first: int, last: int, *, resident: bool = True) -> np.ndarray:
+        """Vectors ``first`` to ``last`` (exclusive) as they are kept; those of a file are checked.
+
+        Args:
+            first, last: of the vectors.
+            resident: whether what is read of a large file may stay in memory.
+        """
         start = self.in_file
         if self.file is None or first >= start:
             return self.added_MD[first - start : last - start]
         if last <= start:
-            return self._in_file_rows(first, last)
-        return np.concatenate([self._in_file_rows(first, start), self.added_MD[: last - start]])
+            return self._in_file_rows(first, last, resident)
+        return np.concatenate([self._in_file_rows(first, start, resident), self.added_MD[: last - start]])
 
-    def _in_file_rows(self, first: int, last: int) -> np.ndarray:
+    def _in_file_rows(self, first: int, last: int, resident: bool) -> np.ndarray:
         assert self.file is not None
-        return self.file.check(first, last) if self.rows_F is None else self._taken(self.rows_F[first:last])
+        if self.rows_F is not None:
+            return self._taken(self.rows_F[first:last], resident)
+        return self.file.check(first, last) if resident else self.file.copy(first, last)
 
-    def _taken(self, rows: np.ndarray) -> np.ndarray:
+    def _taken(self, rows: np.ndarray, resident: bool) -> np.ndarray:
         """Rows of the file, ascending."""
         assert self.file is not None
         if not len(rows):
             return self.added_MD[:0]
-        low = int(rows[0])
-        span: np.ndarray = self.file.check(low, int(rows[-1]) + 1)
-        return np.take(span, rows - low, axis=0)
+        low, reader = int(rows[0]), self.file.check if resident else self.file.copy
+        return np.take(reader(low, int(rows[-1]) + 1), rows - low, axis=0)
 
-    def stored_rows(self, rows_M: np.ndarray) -> np.ndarray:
-        """The vectors at these ascending indices as they are kept; those of a file are checked."""
+    def stored_rows(self, rows_M: np.ndarray, *, resident: bool = True) -> np.ndarray:
+        """The vectors at these ascending indices as they are kept; ``resident`` as of ``stored``."""
         split = int(np.searchsorted(rows_M, self.in_file))
         added_MD: np.ndarray = self.added_MD[rows_M[split:] - self.in_file]
         if not split:
             return added_MD
-        in_file_MD = self._taken(rows_M[:split] if self.rows_F is None else self.rows_F[rows_M[:split]])
+        in_file_MD = self._taken(rows_M[:split] if self.rows_F is None else self.rows_F[rows_M[:split]], resident)
         return in_file_MD if split == len(rows_M) else np.concatenate([in_file_MD, added_MD])
 
     def parts(self) -> Iterator[np.ndarray]:
@@ -273,14 +279,18 @@ class GallerySnapshot:
             rows_F=None,
         )
 
-    def reader(self) -> Callable[[int, int], np.ndarray]:
-        """Return a function (first, last) -> float32 vectors, for one thread: it may reuse its memory."""
+    def reader(self, *, resident: bool = True) -> Callable[[int, int], np.ndarray]:
+        """Return a function (first, last) -> float32 vectors, for one thread: it may reuse its memory.
+
+        Args:
+            resident: whether what is read of a large file may stay in memory, which makes the next scan faster.
+        """
         if not self.half:
-            return self.stored
+            return partial(self.stored, resident=resident)
         buffer = np.empty((min(HALF_ROWS, max(1, len(self))), self.dim), np.float32)
 
         def read(first: int, last: int) -> np.ndarray:
-            return float16_to_float32(self.stored(first, last), buffer[: last - first])
+            return float16_to_float32(self.stored(first, last, resident=resident), buffer[: last - first])
 
         return read
 
@@ -295,10 +305,12 @@ class GallerySnapshot:
             in_file_M = in_file_M if self.rows_F is None else self.rows_F[in_file_M]
             rows_K, row_of_M = np.unique(in_file_M, return_inverse=True)
             near_KD = np.empty((len(rows_K), self.dim), np.float32)
-            # Rows that follow one another are read at once: all of a gallery is a common choice.
-            starts_S = np.flatnonzero(np.diff(rows_K, prepend=-2) > 1)
+            # Rows that follow one another are read some thousand at once: all of a gallery is a common choice.
+            is_start_K = np.diff(rows_K, prepend=-2) > 1
+            is_start_K[::HALF_ROWS] = True
+            starts_S = np.flatnonzero(is_start_K)
             for start, stop in zip(starts_S.tolist(), [*starts_S[1:].tolist(), len(rows_K)], strict=True):
-                near_KD[start:stop] = self.file.check(int(rows_K[start]), int(rows_K[stop - 1]) + 1)
+                near_KD[start:stop] = self.file.copy(int(rows_K[start]), int(rows_K[stop - 1]) + 1)
             chosen_MD[~is_added_M] = near_KD[row_of_M]
         return chosen_MD
 

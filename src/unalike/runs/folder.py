@@ -27,7 +27,7 @@ from unalike.runs.mlflow_tracking import open_tracking
 from unalike.runs.record import failed_without_results
 from unalike.runs.run import Run
 from unalike.runs.upload import Uploader
-from unalike.storage.cache import staging_entry
+from unalike.storage.cache import cache_failures, staging_entry
 from unalike.storage.filesystems import uri_of
 from unalike.storage.outside_files import expand_home
 
@@ -101,6 +101,9 @@ def open_run(
         folder.mkdir(parents=True, exist_ok=True)
         take_lock(folder, action)
     except OSError as error:
+        if uploader is not None:
+            with cache_failures(uploader.entry.cache):
+                raise
         raise _folder_error(folder, error) from error
     try:
         if uploader is not None:

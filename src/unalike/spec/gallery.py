@@ -37,7 +37,7 @@ _ATTRIBUTE_COLUMNS = (
 class GalleryBuild(Section):
     gallery: Text = field(
         None,
-        "File of the gallery, or postgresql://HOST/DATABASE?gallery=NAME; unset, images.gallery in the results folder.",
+        "File of the gallery, or postgresql://HOST/DATABASE?gallery=NAME, or milvus://HOST?gallery=NAME; unset, images.gallery in the results folder.",
     )
     source: Text = field(
         None, "Images to enroll: one folder a class, an archive or a manifest.", mandatory=True, takes=IMAGES
@@ -68,7 +68,10 @@ class GalleryBuild(Section):
 
 class GalleryAdd(Section):
     gallery: Text = field(
-        None, "File of the gallery, or postgresql://HOST/DATABASE?gallery=NAME.", mandatory=True, takes=FILE
+        None,
+        "File of the gallery, or postgresql://HOST/DATABASE?gallery=NAME, or milvus://HOST?gallery=NAME.",
+        mandatory=True,
+        takes=FILE,
     )
     source: Text = field(
         None, "Images to enroll: one folder a class, an archive or a manifest; with a label, images in any arrangement.",
@@ -84,7 +87,10 @@ class GalleryAdd(Section):
 
 class GalleryRemove(Section):
     gallery: Text = field(
-        None, "File of the gallery, or postgresql://HOST/DATABASE?gallery=NAME.", mandatory=True, takes=FILE
+        None,
+        "File of the gallery, or postgresql://HOST/DATABASE?gallery=NAME, or milvus://HOST?gallery=NAME.",
+        mandatory=True,
+        takes=FILE,
     )
     labels: Paths = field(None, "Classes to remove.", schema=PATHS_SCHEMA)
     names: Paths = field(
@@ -94,7 +100,10 @@ class GalleryRemove(Section):
 
 class GalleryRename(Section):
     gallery: Text = field(
-        None, "File of the gallery, or postgresql://HOST/DATABASE?gallery=NAME.", mandatory=True, takes=FILE
+        None,
+        "File of the gallery, or postgresql://HOST/DATABASE?gallery=NAME, or milvus://HOST?gallery=NAME.",
+        mandatory=True,
+        takes=FILE,
     )
     label: ClassName = field(None, "Class to rename.", mandatory=True, form=CLASS_FORM)
     new: ClassName = field(None, "New name of the class.", mandatory=True, form=CLASS_FORM)
@@ -102,7 +111,10 @@ class GalleryRename(Section):
 
 class GalleryMerge(Section):
     gallery: Text = field(
-        None, "File of the gallery, or postgresql://HOST/DATABASE?gallery=NAME.", mandatory=True, takes=FILE
+        None,
+        "File of the gallery, or postgresql://HOST/DATABASE?gallery=NAME, or milvus://HOST?gallery=NAME.",
+        mandatory=True,
+        takes=FILE,
     )
     labels: Paths = field(None, "Classes to merge.", mandatory=True, schema=PATHS_SCHEMA)
     into: ClassName = field(None, "Name of the merged class, new or existing.", mandatory=True, form=CLASS_FORM)
@@ -110,16 +122,24 @@ class GalleryMerge(Section):
 
 class GalleryCopy(Section):
     gallery: Text = field(
-        None, "File of the gallery, or postgresql://HOST/DATABASE?gallery=NAME.", mandatory=True, takes=FILE
+        None,
+        "File of the gallery, or postgresql://HOST/DATABASE?gallery=NAME, or milvus://HOST?gallery=NAME.",
+        mandatory=True,
+        takes=FILE,
     )
     target: Text = field(
-        None, "Where the copy is kept: a file, or postgresql://HOST/DATABASE?gallery=NAME.", mandatory=True
+        None,
+        "Where the copy is kept: a file, postgresql://HOST/DATABASE?gallery=NAME, or milvus://HOST?gallery=NAME.",
+        mandatory=True,
     )
 
 
 class GalleryList(Section):
     gallery: Text = field(
-        None, "File of the gallery, or postgresql://HOST/DATABASE?gallery=NAME.", mandatory=True, takes=FILE
+        None,
+        "File of the gallery, or postgresql://HOST/DATABASE?gallery=NAME, or milvus://HOST?gallery=NAME.",
+        mandatory=True,
+        takes=FILE,
     )
     verify: bool = field(
         False, "Read the complete file and verify its checksums; in PostgreSQL, compare counters with tables."
@@ -128,7 +148,10 @@ class GalleryList(Section):
 
 class Calibrate(Section):
     gallery: Text = field(
-        None, "File of the gallery, or postgresql://HOST/DATABASE?gallery=NAME.", mandatory=True, takes=FILE
+        None,
+        "File of the gallery, or postgresql://HOST/DATABASE?gallery=NAME, or milvus://HOST?gallery=NAME.",
+        mandatory=True,
+        takes=FILE,
     )
     rate: Share = field(0.01, "Share of unknown images that may be taken for known ones.")
     wrong: Share | None = field(None, "Share of known images that may get a wrong label; unset, the same as rate.")
@@ -149,7 +172,10 @@ class Calibrate(Section):
 
 class Identify(Section):
     gallery: Text = field(
-        None, "File of the gallery, or postgresql://HOST/DATABASE?gallery=NAME.", mandatory=True, takes=FILE
+        None,
+        "File of the gallery, or postgresql://HOST/DATABASE?gallery=NAME, or milvus://HOST?gallery=NAME.",
+        mandatory=True,
+        takes=FILE,
     )
     images: Paths = field(None, "Images, or folders of images.", mandatory=True, schema=PATHS_SCHEMA, takes=IMAGES)
     k: int = field(3, "Neighbors to list for each image.", ge=1)

@@ -36,7 +36,7 @@ class Serve(Section):
     )
     galleries: Paths = field(
         None,
-        "Galleries, each FILE or NAME=FILE, or an address postgresql://...?gallery=NAME; the first is the default one.",
+        "Galleries, each FILE or NAME=FILE, or an address postgresql://...?gallery=NAME or milvus://...?gallery=NAME; the first is the default one.",
         schema=PATHS_SCHEMA,
     )
     inspectors: Paths = field(

@@ -196,6 +196,20 @@ class Block:
                 self._unchecked[chunk] = False
         return self._array[first:last]
 
+    def copy(self, first: int, last: int) -> np.ndarray:
+        """Return ``array[first:last]`` as ``check`` does, of which nothing stays in memory where the file is large."""
+        if not self._is_mapped:
+            return self.check(first, last)
+        if (overwrites := self.file.check_unchanged()) != self._overwrites:
+            self._unchecked[:], self._overwrites = True, overwrites
+        start, stop = first * self._row_bytes, min(last, len(self)) * self._row_bytes
+        chunks = np.arange(start // CHUNK_BYTES, -(-stop // CHUNK_BYTES))
+        for chunk in chunks[self._unchecked[chunks]].tolist():
+            self._read(chunk)
+            self._unchecked[chunk] = False
+        content = self.file.read(self._offset + start, stop - start)
+        return np.frombuffer(content, self.dtype).reshape(-1, *self.shape[1:])
+
     def rows(self) -> Iterator[np.ndarray]:
         """All rows in order, checked, about 1 MiB at a time; none of them stays in memory. At least one array."""
         rest = b""

@@ -26,7 +26,7 @@ from typing import Any
 from unalike.errors import DataError
 from unalike.progress import say, warn
 from unalike.storage.digests import text_sha256
-from unalike.storage.outside_files import expand_home
+from unalike.storage.outside_files import expand_home, reason
 from unalike.storage.process_lock import ProcessLock
 
 fcntl: Any
@@ -58,6 +58,25 @@ def default_cache_dir() -> Path:
     return _default_cache_dir(home, tempfile.tempdir or os.environ.get("TMPDIR", ""))
 
 
+@contextlib.contextmanager
+def cache_failures(cache: Path, variable: str = CACHE_VARIABLE) -> Iterator[None]:
+    """While inside, a failure of the file system is a DataError that names the cache's folder and its variable.
+
+    Args:
+        cache: The folder that is written to.
+        variable: The variable of the environment that names it.
+
+    Raises:
+        DataError: The folder is a file, cannot be written, or its disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        place = f"{cache}, which {variable} names," if os.environ.get(variable) else str(cache)
+        raise DataError(f"the cache {place} cannot be written ({reason(error)})", expected="a folder that can be written",
+                        remedy=f"free some space, or set {variable} to another folder") from error  # fmt: skip
+
+
 def home_folder() -> Path | None:
     """The user's home folder, or None where the system knows none (no HOME and no passwd entry)."""
     try:
@@ -70,7 +89,7 @@ def home_folder() -> Path | None:
 def _default_cache_dir(home: Path | None, _temporary: str) -> Path:
     if home is not None and _can_write(folder := home / ".cache" / "unalike"):
         return folder
-    reason = "there is no home folder" if home is None else f"{home / '.cache' / 'unalike'} cannot be written"
+    cause = "there is no home folder" if home is None else f"{home / '.cache' / 'unalike'} cannot be written"
     user = os.getuid() if hasattr(os, "getuid") else ""
     try:
         folder = Path(tempfile.gettempdir()) / f"unalike-cache-{user}"
@@ -82,9 +101,9 @@ def _default_cache_dir(home: Path | None, _temporary: str) -> Path:
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, "it cannot be written")
     except OSError as error:
-        raise DataError(f"no folder for the cache: {reason}, and no temporary folder serves ({error})",
+        raise DataError(f"no folder for the cache: {cause}, and no temporary folder serves ({error})",
                         expected="a folder that can be written", remedy=f"set {CACHE_VARIABLE}=FOLDER") from error  # fmt: skip
-    say(f"{reason}: the cache is {folder} ({CACHE_VARIABLE}=FOLDER names another)")
+    say(f"{cause}: the cache is {folder} ({CACHE_VARIABLE}=FOLDER names another)")
     return folder
 
 

@@ -28,7 +28,7 @@ from unalike.progress import progress, say
 from unalike.sanitize import redact
 from unalike.source_names import register_files, register_folder
 from unalike.storage.atomic import write_text
-from unalike.storage.cache import CacheEntry, default_cache_dir, make_room
+from unalike.storage.cache import CacheEntry, cache_failures, default_cache_dir, make_room
 from unalike.storage.digests import file_sha256, text_sha256
 from unalike.storage.filesystems import (
     RemoteFile,
@@ -194,7 +194,7 @@ def _snapshot(
     source_key = text_sha256(identity, 20)
     listing_key = text_sha256("\n".join([*lines, *empty]), 20)
     entry = CacheEntry(cache, "remote", f"{source_key}-{listing_key}")
-    try:
+    with cache_failures(cache):
         entry.path.parent.mkdir(parents=True, exist_ok=True)
         entry.lock_shared()
         if not entry.path.is_dir():
@@ -203,9 +203,6 @@ def _snapshot(
                     _build(entry, source_key, description, files, empty)
         else:
             _repair(entry, description, files)
-    except OSError as error:
-        raise DataError(f"{description}: the cache {cache} cannot be written ({error.strerror or error})",
-                        remedy="free some space, or set UNALIKE_CACHE to another folder") from error  # fmt: skip
     return entry.path / _FILES
 
 

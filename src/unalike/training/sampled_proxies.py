@@ -96,8 +96,9 @@ class SampledProxies(nn.Module):
         Raises:
             TrainingError: the batch has more than S classes.
         """
-        self._draw(labels_B.cpu().numpy())
-        positions_B = torch.from_numpy(np.searchsorted(self._drawn_S, labels_B.cpu().numpy())).to(labels_B.device)
+        label_B = labels_B.cpu().numpy()
+        self._draw(label_B)
+        positions_B = torch.from_numpy(np.searchsorted(self._drawn_S, label_B)).to(labels_B.device)
         loss: Tensor = self.loss(vectors_BD, positions_B, *(() if mined is None else (mined,)))
         return loss
 
@@ -108,8 +109,8 @@ class SampledProxies(nn.Module):
             raise TrainingError(f"{_KEY} is {self.sampled} and a batch has images of {len(own)} classes",
                                 expected="at least as many", remedy="raise it")  # fmt: skip
         random = np.random.default_rng((self.seed, self._steps))
-        others = np.setdiff1d(random.choice(self.classes, self.sampled, replace=False), own)
-        negatives = random.permutation(others)[: self.sampled - len(own)]
+        others = random.choice(self.classes, self.sampled, replace=False)
+        negatives = others[~np.isin(others, own)][: self.sampled - len(own)]
         self._drawn_S = np.sort(np.concatenate([own, negatives]))
         self._steps += 1
         proxies, rows_S = self._parameter(), torch.from_numpy(self._drawn_S)

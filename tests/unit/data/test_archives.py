@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import os
@@ -222,8 +223,19 @@ def test_a_gzip_within_a_tar_header_of_nonsense(tmp_path: Path) -> None:
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
-    with pytest.raises(DataError, match="writable"):
+    with pytest.raises(DataError, match=r"^the cache .*cache cannot be written .*set UNALIKE_CACHE"):
         open_archive(tar(tmp_path / "a.tar.gz", CONTENT), tmp_path / "cache")
+
+
+def test_a_disk_that_becomes_full_is_no_damage_of_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(archives.shutil, "copyfileobj", fail)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a/b.png", b"x")
+    with pytest.raises(DataError, match="the disk is full.*UNALIKE_CACHE"):
+        open_archive(tmp_path / "a.zip", tmp_path / "cache")
 
 
 def test_what_killed_runs_left_is_removed_when_old(tmp_path: Path) -> None:

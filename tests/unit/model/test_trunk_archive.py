@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.hub import COMMIT
-from unalike.errors import WeightsError
+from unalike.errors import DataError, WeightsError
 from unalike.model import hub_files, trunk_archive
 from unalike.model.hub_files import place_file, repository_folder
 from unalike.model.trunk_archive import unpack_archive, write_archive
@@ -157,6 +157,18 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(archive, tmp_
     with pytest.raises(WeightsError, match=r"GB free"):
         unpack_archive(archive)
     assert written(tmp_path) == []
+
+
+@pytest.mark.parametrize(("folder", "variable"), [("hub", "HF_HOME"), ("cache", "UNALIKE_CACHE")])
+def test_a_cache_that_cannot_be_written_is_no_damage_of_the_archive(archive, tmp_path, folder, variable):
+    machine = tmp_path / "second"
+    (machine / "hub").mkdir(parents=True)
+    if folder == "hub":
+        (machine / "hub" / "models--timm--resnet50.a1_in1k").write_text("a file")
+    else:
+        (machine / "cache").write_text("a file")
+    with pytest.raises(DataError, match=f"cannot be written.*set {variable}"):
+        unpack_archive(archive)
 
 
 def test_hub_names_cannot_be_paths():

@@ -27,7 +27,7 @@ def gallery():
 @pytest.mark.parametrize("kind", ["cells", "graph"])
 def test_recall_is_what_it_says_on_other_queries(gallery, kind):
     index = build_index(gallery, kind, recall=0.9)
-    assert 0.9 <= index.recall <= 1
+    assert 0.9 <= index.recall <= 1 and index.bounds[0] <= index.recall <= index.bounds[1]
     queries = gallery.vectors_ND[::11] + 0.02
     queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
     exact_scores, exact = gallery.snapshot.search(queries, 10)
@@ -37,6 +37,26 @@ def test_recall_is_what_it_says_on_other_queries(gallery, kind):
     assert (np.diff(scores, axis=1) <= 0).all()
     same = found == exact
     np.testing.assert_allclose(scores[same], exact_scores[same], atol=1e-5)  # scored with the gallery's own vectors
+
+
+def test_a_compact_index_scores_candidates_with_the_vectors_of_the_gallery(tmp_path, monkeypatch):
+    """Also while the gallery changes, in a file that is mapped, and after it was saved."""
+    monkeypatch.setattr("unalike.storage.blockfile.LARGE_BYTES", 0)
+    monkeypatch.setattr(faiss_index, "COMPACT_BYTES", 1000)
+    draws = np.random.default_rng(0)
+    gallery = Gallery(8, half=True)
+    gallery.enrol(draws.normal(size=(700, 8)), [f"c{i % 20}" for i in range(700)])
+    gallery = Gallery.load(gallery.save(tmp_path / "g"))
+    index = build_index(gallery)
+    assert index.kind == "compact" and 0.99 <= index.recall <= 1 and index.to_dict()["recall_interval"][0] > 0.9
+    gallery.remove(["c3"])
+    gallery.enrol(draws.normal(size=(20, 8)), ["new"] * 20)
+    loaded, queries = load_index(index.save(tmp_path / "index")), l2_normalize(draws.normal(size=(200, 8)))
+    exact_scores, exact = gallery.snapshot.search(queries, 5)
+    scores, rows = loaded.search(queries, 5, gallery.snapshot)
+    assert loaded.bounds == index.bounds and (rows == exact).mean() > 0.98
+    np.testing.assert_allclose(scores[rows == exact], exact_scores[rows == exact], atol=1e-6)
+    assert build_index(Gallery.load(tmp_path / "g"), "cells").kind == "cells"
 
 
 def test_more_effort_finds_more(gallery):
@@ -49,7 +69,7 @@ def test_what_an_index_cannot_be():
     with pytest.raises(DataError, match="empty"):
         build_index(gallery)
     gallery.enrol(np.eye(4), list("abcd"))
-    with pytest.raises(SpecError, match="cells or graph"):
+    with pytest.raises(SpecError, match="cells or graph or compact"):
         build_index(gallery, "tree")
     index = build_index(gallery)
     assert index.search(np.eye(4)[:1], 9, gallery.snapshot)[1].shape == (1, 4)

@@ -118,6 +118,13 @@ def test_folder_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
 # ---- whose ----
 
 
+def test_a_cache_that_cannot_be_written_is_named_where_results_go_to_an_address(tmp_path, monkeypatch) -> None:
+    (tmp_path / "cache").write_text("a file")
+    monkeypatch.setenv("UNALIKE_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(DataError, match="the cache .* UNALIKE_CACHE names"), open_run("train", spec("memory://b/x")):
+        pass
+
+
 def test_occupied_folder_is_refused(tmp_path: Path) -> None:
     with open_run("train", spec(tmp_path)):
         pass

@@ -6,6 +6,7 @@ import pytest
 from unalike.errors import DataError
 from unalike.recognition.gallery import Gallery
 from unalike.storage import atomic as whole
+from unalike.storage import blockfile
 from unalike.storage.blockfile import CHUNK_BYTES, PackedTexts, read_blocks, write_blocks
 
 
@@ -24,6 +25,36 @@ def test_blocks_come_back(tmp_path):
     assert blocks["none"].check().shape == (0, 3) and blocks["none"].dtype == np.int64
     assert not blocks["rows"].check().flags.writeable
     assert os.listdir(tmp_path) == ["f"]
+
+
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_copies_of_rows_are_those_rows(tmp_path, monkeypatch, is_mapped):
+    if is_mapped:
+        monkeypatch.setattr(blockfile, "LARGE_BYTES", 0)
+    path, rows = large(tmp_path)
+    block = read_blocks(path)[1]["rows"]
+    per_piece = CHUNK_BYTES // 16
+    for first, last in ((0, 1), (5, 5), (per_piece - 1, per_piece + 2), (len(rows) - 3, len(rows) + 9), (0, len(rows))):
+        part = block.copy(first, last)
+        assert np.array_equal(part, rows[first:last]) and part.dtype == rows.dtype
+    assert read_blocks(path)[1]["none"].copy(0, 0).shape == (0, 3)
+
+
+def test_copies_of_damaged_rows_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(blockfile, "LARGE_BYTES", 0)
+    path, rows = large(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[64 + 2 * CHUNK_BYTES + 5] ^= 1
+    path.write_bytes(content)
+    block, per_piece = read_blocks(path)[1]["rows"], CHUNK_BYTES // 16
+    assert np.array_equal(block.copy(0, 2 * per_piece), rows[: 2 * per_piece])
+    for _ in range(2):
+        with pytest.raises(DataError, match="damaged: a checksum differs"):
+            block.copy(3 * per_piece - 1, 3 * per_piece)
+    content[64 + 5] ^= 1
+    path.write_bytes(content)  # over the open file
+    with pytest.raises(DataError, match="damaged|overwritten"):
+        block.copy(0, 1)
 
 
 def test_damage_is_found_when_the_damaged_piece_is_read(tmp_path):

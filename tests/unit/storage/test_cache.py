@@ -51,3 +51,11 @@ def test_a_tilde_that_no_shell_has_expanded_is_the_home_folder(monkeypatch, tmp_
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("UNALIKE_CACHE", "~/a")  # as in the ENV of a container or the unit of a service
     assert cache.default_cache_dir() == tmp_path / "a"
+
+
+@pytest.mark.parametrize("name", ["UNALIKE_CACHE", "HF_HOME"])
+def test_a_failure_of_the_file_system_names_the_cache_and_its_variable(tmp_path, monkeypatch, name):
+    monkeypatch.setenv(name, str(tmp_path))
+    message = f"cache .*, which {name} names, cannot be written .*, or set {name} to"
+    with pytest.raises(DataError, match=message), cache.cache_failures(tmp_path, name):
+        (tmp_path / "none" / "file").write_text("x")

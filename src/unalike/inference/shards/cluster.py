@@ -7,18 +7,17 @@ again.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 from unalike import errors
-from unalike.errors import DeviceError, UnalikeError, missing_extra
+from unalike.errors import DeviceError, UnalikeError
 from unalike.inference.shards.worker import ShardReport, ShardWorker, WorkerOptions
 from unalike.progress import say
+from unalike.runs.ray_cluster import connect_ray
 from unalike.telemetry import disable_telemetry
 
 # Shards are given out in at most so many blocks; each is a task of Ray.
@@ -67,7 +66,7 @@ def embed_on_ray(
         MissingExtra: Ray is not installed.
     """
     start = time.monotonic()
-    ray = _connect(address)
+    ray = connect_ray(address, section="embed", modules=("ray", "ray.data"))
     count, resources = _resources(ray, workers)
     if not resources.get("num_gpus"):
         options = replace(options, threads=int(resources["num_cpus"]))
@@ -91,28 +90,6 @@ def embed_on_ray(
     except ray.exceptions.RayError as error:
         raise DeviceError(f"a worker of the Ray cluster failed: {' '.join(str(error).split())[-300:]}",
                           remedy="run the command again with --resume; shards that are written are kept") from error  # fmt: skip
-
-
-def _connect(address: str | None) -> ModuleType:
-    """Ray, connected to a cluster, or to one that is started on this machine."""
-    disable_telemetry()
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else the core prints into the lines of this program
-    try:
-        ray = import_module("ray")
-        import_module("ray.data")
-    except ImportError as error:
-        raise missing_extra("ray[data]", "cluster", "embed.cluster: ray") from error
-    if ray.is_initialized():
-        return ray
-    local: dict[str, Any] = {} if address else {"include_dashboard": False, "object_store_memory": 100 * 2**20}
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
-    except Exception as error:  # Ray raises plain exceptions when a node does not start in time
-        where = f"at {address}" if address else "could be started on this machine"
-        raise DeviceError(f"no Ray cluster {where}: {' '.join(str(error).split())[:200]}",
-                          remedy="start one with `ray start --head` and name it in embed.address, or leave "
-                          "--cluster out") from error  # fmt: skip
-    return ray
 
 
 def _resources(ray: ModuleType, workers: int | None) -> tuple[int, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Galleries by their address: the path of a file, or ``postgresql://HOST/DATABASE?gallery=NAME`` (extra ``postgres``)."""
+"""Galleries by their address: the path of a file, ``postgresql://HOST/DATABASE?gallery=NAME`` or ``milvus://HOST?gallery=NAME``."""
 
 from __future__ import annotations
 
@@ -14,11 +14,23 @@ import numpy as np
 
 from unalike.errors import DataError
 from unalike.recognition.backends.database_address import DatabaseAddress, display_address, is_database
+from unalike.recognition.backends.milvus_address import MilvusAddress, is_milvus
 from unalike.recognition.backends.protocol import GalleryBackend
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.gallery_file import write_gallery_file
 from unalike.recognition.snapshot_view import SnapshotView
 from unalike.storage.file_lock import file_lock
+
+
+def _backend(address: str) -> tuple[Any, Any]:
+    """The class of galleries for an address of a database, and the address taken apart."""
+    if is_milvus(address):
+        from unalike.recognition.backends.milvus import MilvusGallery
+
+        return MilvusGallery, MilvusAddress.parse(address)
+    from unalike.recognition.backends.pgvector import PostgresGallery
+
+    return PostgresGallery, DatabaseAddress.parse(address)
 
 
 def open_gallery(address: str | Path, *, verify: bool = False) -> GalleryBackend:
@@ -33,9 +45,9 @@ def open_gallery(address: str | Path, *, verify: bool = False) -> GalleryBackend
         MissingExtra: the packages for its database are not installed.
     """
     if is_database(address):
-        from unalike.recognition.backends.pgvector import PostgresGallery
-
-        return PostgresGallery.open(DatabaseAddress.parse(str(address)), verify=verify)
+        backend, parsed = _backend(str(address))
+        gallery: GalleryBackend = backend.open(parsed, verify=verify)
+        return gallery
     return Gallery.load(address, verify=verify)
 
 
@@ -55,9 +67,9 @@ def save_gallery(gallery: Gallery, address: str | Path, *, overwrite: bool = Fal
         MissingExtra: the packages for its database are not installed.
     """
     if is_database(address):
-        from unalike.recognition.backends.pgvector import PostgresGallery
-
-        return PostgresGallery.create(DatabaseAddress.parse(str(address)), gallery, overwrite=overwrite)
+        backend, parsed = _backend(str(address))
+        copy: GalleryBackend = backend.create(parsed, gallery, overwrite=overwrite)
+        return copy
     gallery.save(address, overwrite=overwrite)
     return gallery
 
@@ -96,10 +108,11 @@ def copy_gallery(source: str | Path, target: str | Path, *, overwrite: bool = Fa
     if not is_database(target):
         copy.save(target, overwrite=overwrite)
         return copy
-    from unalike.recognition.backends.pgvector import PostgresGallery
-
-    key = _content_digest(display_address(source), state)
-    return PostgresGallery.copy(DatabaseAddress.parse(str(target)), copy, key, overwrite=overwrite)
+    backend, parsed = _backend(str(target))
+    target_gallery: GalleryBackend = backend.copy(
+        parsed, copy, _content_digest(display_address(source), state), overwrite=overwrite
+    )
+    return target_gallery
 
 
 def _content_digest(source: str, state: SnapshotView) -> str:
@@ -137,9 +150,8 @@ def replace_gallery(
         DataError: there is no such gallery, or the new one cannot be written.
     """
     if is_database(address):
-        from unalike.recognition.backends.pgvector import PostgresGallery
-
-        return PostgresGallery.replace(DatabaseAddress.parse(str(address)), gallery, before, on_replace)
+        backend, parsed = _backend(str(address))
+        return bool(backend.replace(parsed, gallery, before, on_replace))
     with file_lock(address):
         if not Gallery.load(address).view().is_unchanged_since(before):
             return False
@@ -156,9 +168,8 @@ def check_new(address: str, *, overwrite: bool = False) -> None:
         DataError: there is one and ``overwrite`` is not set, or the server cannot be reached.
         MissingExtra: the packages for its database are not installed.
     """
-    from unalike.recognition.backends.pgvector import PostgresGallery
-
-    PostgresGallery.check_new(DatabaseAddress.parse(address), overwrite=overwrite)
+    backend, parsed = _backend(address)
+    backend.check_new(parsed, overwrite=overwrite)
 
 
 def delete_gallery(address: str | Path) -> None:
@@ -169,9 +180,8 @@ def delete_gallery(address: str | Path) -> None:
         MissingExtra: the packages for its database are not installed.
     """
     if is_database(address):
-        from unalike.recognition.backends.pgvector import PostgresGallery
-
-        PostgresGallery.delete(DatabaseAddress.parse(str(address)))
+        backend, parsed = _backend(str(address))
+        backend.delete(parsed)
         return
     Gallery.load(address)  # nothing but a gallery is deleted
     with file_lock(address):

@@ -11,6 +11,8 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from unalike.errors import DataError
+from unalike.recognition.backends.milvus_address import SCHEME as MILVUS
+from unalike.recognition.backends.milvus_address import MilvusAddress, is_milvus
 
 SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 # Parameters that are shown; the others may hold a secret.
@@ -22,7 +24,9 @@ _passwords: dict[str, str] = {}
 
 def is_database(address: str | Path) -> bool:
     """Whether an address is one of a database, in place of a file's path."""
-    return isinstance(address, str) and address.partition("://")[0].lower() in SCHEMES and "://" in address
+    return is_milvus(address) or (
+        isinstance(address, str) and address.partition("://")[0].lower() in SCHEMES and "://" in address
+    )
 
 
 @dataclass(frozen=True)
@@ -98,8 +102,10 @@ def _with_query(address: str, parameters: list[tuple[str, str]]) -> str:
 def display_address(address: str | Path) -> str:
     """A path as it is, and the address of a database without secrets."""
     text = str(address)
+    if is_milvus(text):
+        return MilvusAddress.parse(text).shown
     if is_database(text):
         return DatabaseAddress.parse(text).shown
     scheme, colon, _ = text.partition(":/")
     # A path that was made of an address has one slash less, and is hidden from those who look for passwords in texts.
-    return f"{scheme}://..." if colon and scheme.lower() in SCHEMES else text
+    return f"{scheme}://..." if colon and scheme.lower() in (*SCHEMES, MILVUS) else text

@@ -21,6 +21,7 @@ from unalike.numerics.arguments import check_count
 from unalike.numerics.nearest_neighbors import EXCLUDED
 from unalike.numerics.normalization import l2_normalize
 from unalike.recognition.attributes import Where
+from unalike.recognition.backends.neighbor_rows import NeighborRows
 from unalike.recognition.backends.postgres_attributes import (
     attribute_columns,
     count_attributes,
@@ -74,31 +75,6 @@ class Prototypes:
     ids_C: np.ndarray
     labels_C: tuple[str, ...]
     vectors_CD: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class FoundRows:
-    """The rows that a search found, best first.
-
-    Attributes:
-        scores_QK: cosines; EXCLUDED where fewer were found.
-        ids_QK: int64 ids, and -1.
-        classes_QK: int64 numbers of the classes, and -1.
-        entries_QK: the references.
-        labels: names of the classes by their numbers.
-    """
-
-    scores_QK: np.ndarray
-    ids_QK: np.ndarray
-    classes_QK: np.ndarray
-    entries_QK: tuple[tuple[Entry, ...], ...]
-    labels: dict[int, str]
-
-    def first(self, k: int) -> NearestReferences:
-        """The k best."""
-        return NearestReferences(
-            self.scores_QK[:, :k], self.ids_QK[:, :k], tuple(entries[:k] for entries in self.entries_QK)
-        )
 
 
 class PostgresView(GalleryView):
@@ -281,7 +257,7 @@ class PostgresView(GalleryView):
     def _search(
         self, vectors_QD: np.ndarray, k: int, index: HnswIndex | None = None, other_than_Q: np.ndarray | None = None,
         sets: Sequence[int] | None = None,
-    ) -> FoundRows:  # fmt: skip
+    ) -> NeighborRows:  # fmt: skip
         """Search unit-length queries.
 
         Args:
@@ -361,7 +337,7 @@ class PostgresView(GalleryView):
     def _rank_by_nearest(
         self,
         vectors_QD: np.ndarray,
-        nearest: FoundRows,
+        nearest: NeighborRows,
         labels: dict[int, str],
         second: bool,
         sets: Sequence[int] | None,
@@ -413,7 +389,7 @@ def _entry(id: int, label: str, name: str, attributes: Mapping[str, str] | None)
     return Entry(id, decode_text(label), decode_text(name), plain_attributes(attributes))
 
 
-def _found(rows_Q: Sequence[Sequence[tuple[Any, ...]]], k: int) -> FoundRows:
+def _found(rows_Q: Sequence[Sequence[tuple[Any, ...]]], k: int) -> NeighborRows:
     scores_QK = np.full((len(rows_Q), k), EXCLUDED, np.float32)
     ids_QK, classes_QK = (np.full((len(rows_Q), k), -1, np.int64) for _ in range(2))
     labels: dict[int, str] = {}
@@ -422,4 +398,4 @@ def _found(rows_Q: Sequence[Sequence[tuple[Any, ...]]], k: int) -> FoundRows:
             scores_QK[q, rank], ids_QK[q, rank], classes_QK[q, rank] = score, id, number
             labels.setdefault(number, decode_text(label))
     entries_QK = tuple(tuple(_entry(row[0], row[2], row[3], row[5]) for row in rows) for rows in rows_Q)
-    return FoundRows(scores_QK, ids_QK, classes_QK, entries_QK, labels)
+    return NeighborRows(scores_QK, ids_QK, classes_QK, entries_QK, labels)

@@ -15,7 +15,8 @@ from sqlalchemy.engine import URL, make_url
 
 from unalike.errors import DataError, closest
 from unalike.recognition.backends.address import open_gallery
-from unalike.recognition.backends.database_address import is_database
+from unalike.recognition.backends.database_address import display_address, is_database
+from unalike.recognition.backends.milvus_address import is_milvus
 from unalike.recognition.backends.protocol import Entry, GalleryBackend, pages
 from unalike.serve.store.database import Database
 from unalike.serve.store.images import check_sha
@@ -103,9 +104,11 @@ class Galleries:
 
 
 def _without_password(address: str) -> str:
-    """The address as it is found again: the password comes from the environment of whoever opens it (``PGPASSWORD``)."""
+    """The address as it is found again: the password comes from the environment (``PGPASSWORD``, ``MILVUS_TOKEN``)."""
     if not is_database(address):
         return os.path.abspath(address)
+    if is_milvus(address):
+        return display_address(address)
     url = make_url(address)
     query = {name: value for name, value in url.query.items() if name != "password"}
     plain_url = URL.create(url.drivername, url.username, None, url.host, url.port, url.database, query)

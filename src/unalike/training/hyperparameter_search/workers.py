@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import subprocess
@@ -10,16 +9,15 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from unalike.errors import DeviceError, WeightsError, missing_extra
+from unalike.errors import WeightsError
 from unalike.progress import say
 from unalike.runs.filenames import RECORD_FILE, STATUS_FILE, TRIAL_LOG_FILE
 from unalike.runs.processes import child_command
-from unalike.telemetry import disable_telemetry
+from unalike.runs.ray_cluster import connect_ray
 from unalike.training.checkpoints import newest_checkpoint
 from unalike.training.hyperparameter_search.study import SearchPlan
 from unalike.training.hyperparameter_search.trial import StatusReader, TrialExit, TrialJob
@@ -270,28 +268,10 @@ class RayWorker:
             self.ray.wait([self.reference], timeout=40)
 
 
-def _connect_ray(ray: ModuleType, address: str | None) -> None:
-    """Connect to a cluster, or start one on this machine that has only what tasks need."""
-    local: dict[str, Any] = {} if address else {"include_dashboard": False, "object_store_memory": 100 * 2**20}
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
-    except Exception as error:  # Ray raises plain exceptions when a node does not start in time
-        where = f"at {address}" if address else "could be started on this machine"
-        raise DeviceError(f"no Ray cluster {where}: {' '.join(str(error).split())[:200]}",
-                          remedy="start one with `ray start --head` and name it in automl.address, or leave "
-                          "automl.cluster out") from error  # fmt: skip
-
-
 def _open_ray_workers(plan: SearchPlan) -> tuple[list[Worker], SearchPlan]:
     """Open a worker per group of GPUs of the cluster, or per machine without GPUs; see ``open_workers``."""
-    disable_telemetry()
-    try:
-        ray = import_module("ray")
-    except ImportError as error:
-        raise missing_extra("ray", "cluster", "automl.cluster: ray") from error
     automl, base = plan.template.experiment.automl, plan.template.base
-    if not ray.is_initialized():
-        _connect_ray(ray, automl.address)
+    ray = connect_ray(automl.address, section="automl")
     resources = ray.cluster_resources()
     gpus, per_trial = int(resources.get("GPU", 0)), max(1, base.train.num_gpus)
     nodes = sum(1 for node in ray.nodes() if node["Alive"])

@@ -11,9 +11,9 @@ import pytest
 
 from tests.support.sharding import mean_model, write_images
 from unalike.data.notices import Notices
-from unalike.errors import DeviceError, MissingExtra
+from unalike.errors import DeviceError
 from unalike.inference.shards import cluster, worker
-from unalike.inference.shards.cluster import ShardActor, embed_on_ray
+from unalike.inference.shards.cluster import ShardActor
 from unalike.inference.shards.plan import write_plan
 from unalike.inference.shards.source import open_source
 from unalike.inference.shards.worker import WorkerOptions
@@ -81,12 +81,3 @@ def test_workers_share_the_cores_of_the_cluster(
 def test_more_workers_than_cores_are_refused() -> None:
     with pytest.raises(DeviceError, match="3 workers on 2 cores of the cluster"):
         cluster._resources(cluster_of(2, 0, 1), 3)
-
-
-def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(name: str) -> None:
-        raise ImportError(name)
-
-    monkeypatch.setattr(cluster, "import_module", refuse)
-    with pytest.raises(MissingExtra, match=r"ray\[data\].*cluster"):
-        list(embed_on_ray(WorkerOptions("out", "mean"), [0], workers=None, address=None))

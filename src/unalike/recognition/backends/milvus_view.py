@@ -1,0 +1,432 @@
+"""One state of a gallery in Milvus, searched by the server; what is written later is left out by an expression.
+
+Milvus finds candidates by exact search (index FLAT). Their scores are computed again here from the vectors, so that equal ones
+come by their ids, and more candidates are asked for until none that is left out can belong to the nearest.
+
+Shape letters: N enrolled vectors, M chosen ones, Q queries, K neighbors, C candidates, D width, U queries whose second class is
+not among their neighbors.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from unalike.data.class_names import normalize_class_name
+from unalike.errors import DataError, closest
+from unalike.numerics.arguments import check_count
+from unalike.numerics.nearest_neighbors import EXCLUDED
+from unalike.numerics.normalization import l2_normalize
+from unalike.recognition.attributes import AttributeSets, ReferenceAttributes, Where, count_values
+from unalike.recognition.backends.milvus_connection import MOST_ROWS, CollectionGone, MilvusConnection
+from unalike.recognition.backends.milvus_lock import read_listing
+from unalike.recognition.backends.milvus_rows import (
+    FACTS,
+    READ_BYTES,
+    Row,
+    name_key,
+    name_of,
+    read_rows,
+    rows_of_ids,
+)
+from unalike.recognition.backends.milvus_state import ClassTable, MilvusState
+from unalike.recognition.backends.neighbor_rows import NeighborRows
+from unalike.recognition.backends.postgres_tables import encode_text
+from unalike.recognition.backends.protocol import (
+    Entry,
+    GalleryView,
+    NearestReferences,
+    RankedClasses,
+    check_limit,
+    no_classes,
+    no_neighbors,
+)
+from unalike.recognition.decision import GalleryCalibration, check_rule
+from unalike.recognition.filtered_snapshot import FilteredSnapshot
+from unalike.recognition.model_identity import ModelIdentity
+from unalike.recognition.ranking import DEPTH, VOTERS, ClassRanking, check_vectors, rank_by_nearest, rank_by_vote
+from unalike.recognition.snapshot import EnrolledNames, GallerySnapshot
+from unalike.recognition.snapshot_view import SnapshotView
+
+Answer = TypeVar("Answer")
+LIFETIME_S = 3600.0  # of a view; rows that were removed are kept for twice as long
+MORE = 16  # candidates beyond the neighbors that are asked for, at first
+# Two sums of products of one pair of unit vectors, in float32 and in whatever order, differ by less.
+ROUNDING = 2e-5
+
+
+class MilvusView(GalleryView):
+    """A gallery at one commit. It costs the server nothing; after an hour it is refused, since what it reads may be gone.
+
+    Args:
+        connection: to the server.
+        collection: of vectors.
+        state: what is read.
+        classes: returns the table of classes of the state.
+        snapshot: returns all vectors, which are kept from an earlier view of the same state perhaps.
+    """
+
+    def __init__(
+        self,
+        connection: MilvusConnection,
+        collection: str,
+        state: MilvusState,
+        classes: Callable[[], ClassTable],
+        snapshot: Callable[[MilvusView], GallerySnapshot] | None = None,
+    ) -> None:
+        self.connection, self._collection, self.state = connection, collection, state
+        self._read_classes, self._snapshot = classes, snapshot or MilvusView.read_snapshot
+        self._table: ClassTable | None = None
+        self._made = time.monotonic(), time.time()
+
+    @property
+    def dim(self) -> int:
+        """Width D of the vectors."""
+        return self.state.dim
+
+    @property
+    def revision(self) -> int:
+        """Number of changes of vectors and of their classes."""
+        return self.state.revision
+
+    @property
+    def calibration(self) -> GalleryCalibration | None:
+        """Threshold and margin, or None."""
+        return self.state.calibration
+
+    @property
+    def model_identity(self) -> ModelIdentity:
+        """The network that the vectors come from."""
+        return self.state.model_identity
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Number of vectors, and of classes."""
+        return self.state.vectors, self.state.classes
+
+    def continues(self, earlier: MilvusView) -> bool:
+        """Whether this is a later state of the same gallery, or the same one."""
+        return self.state.uid == earlier.state.uid and self.state.revision >= earlier.state.revision
+
+    def is_unchanged_since(self, earlier: MilvusView) -> bool:
+        """Whether nothing of the gallery was changed since another view of it."""
+        return earlier.is_of(self.state.uid, self.state.commit)
+
+    def is_of(self, uid: str, commit: int) -> bool:
+        """Whether this is the state of a commit."""
+        return (self.state.uid, self.state.commit) == (uid, commit)
+
+    def table(self) -> ClassTable:
+        """The table of classes. Raises DataError where the view is too old, as all that reads from the server does."""
+        if max(time.monotonic() - self._made[0], time.time() - self._made[1]) > LIFETIME_S:
+            raise DataError(f"a view of {self.connection.address.shown} that is older than an hour",
+                            remedy="take a new view of the gallery")  # fmt: skip
+        if self._table is None:
+            self._table = self._read_classes()
+        return self._table
+
+    def _query(self, condition: str, fields: Sequence[str]) -> list[Row]:
+        return self._ask(lambda collection: self.connection.query(collection, condition, fields))
+
+    def _hits(self, vectors_QD: np.ndarray, condition: str, limit: int) -> list[list[Row]]:
+        fields = (*FACTS, "vector")
+        return self._ask(lambda name: self.connection.search(name, list(vectors_QD), condition, limit, fields))
+
+    def _ask(self, call: Callable[[str], Answer]) -> Answer:
+        """Ask the collection of vectors, which gets another name when somebody who changes the gallery no longer answers."""
+        try:
+            return call(self._collection)
+        except CollectionGone:
+            present = read_listing(self.connection).vectors.get(self.state.uid)
+            if present is None:
+                raise
+            self._collection = present
+        return call(self._collection)
+
+    # ---- lists ----
+
+    def counts(self) -> dict[str, int]:
+        """Number of vectors of each class."""
+        return self.table().counts()
+
+    def attributes(self) -> dict[str, dict[str, int]]:
+        """Number of references by the name and the value of each attribute."""
+        return count_values(self.table().sets.values())
+
+    def entries(
+        self, label: str | None = None, after: int = -1, limit: int = 100, where: Where | None = None
+    ) -> list[Entry]:
+        """References by ascending id, a page at a time."""
+        limit, sets = check_limit(limit), self.table().passing_sets(where)
+        conditions = [] if sets is None else [f"attributes in {sets}"]
+        if label is not None:
+            conditions.append(f"class in {self.table().members(self.class_number(label))}")
+        entries: list[Entry] = []
+        for row in self.rows(FACTS, " and ".join(conditions), after) if sets != [] else ():
+            entries.append(self._entry(row))
+            if len(entries) == limit:
+                break
+        return entries
+
+    def rows(self, fields: Sequence[str], condition: str = "", after: int = -1) -> Any:
+        """Rows of the vectors by ascending id."""
+        self.table()
+        return read_rows(self._query, self.state, fields, condition, after)
+
+    def rows_of_ids(self, ids: Sequence[int], fields: Sequence[str]) -> dict[int, Row]:
+        """Rows of references by their ids; those that do not exist are left out."""
+        self.table()
+        within = [id for id in ids if 0 <= id < self.state.next_id]
+        return rows_of_ids(self._query, self.state, within, fields)
+
+    def _entry(self, row: Row) -> Entry:
+        table = self.table()
+        label = table.classes[table.target(row["class"])][0]
+        return Entry(int(row["id"]), label, name_of(row), table.attributes_of(row["attributes"]))
+
+    def class_number(self, label: str) -> int:
+        """The number of a class. Raises DataError where there is none of this name."""
+        name, number_of = normalize_class_name(label), self.table().number_of()
+        if name not in number_of:
+            raise DataError(f"no class {label!r} in the gallery", remedy=closest(name, number_of))
+        return number_of[name]
+
+    def entry(self, id: int) -> Entry | None:
+        """The reference with this id; None where there is none."""
+        rows = self.rows_of_ids([id], FACTS)
+        return self._entry(rows[id]) if id in rows else None
+
+    def ids_of_name(self, name: str) -> list[int]:
+        """Ascending ids of the references that were enrolled under this name."""
+        return [int(row["id"]) for row in self.rows((), f'name_key == "{name_key(name)}"')]
+
+    def first_entries(self, labels: Sequence[str]) -> dict[str, Entry]:
+        """The reference with the smallest id of each of these classes."""
+        table, number_of = self.table(), self.table().number_of()
+        numbers = {number_of[label] for label in labels if label in number_of}
+        first: dict[str, Entry] = {}
+        if numbers:
+            members = [member for number in numbers for member in table.members(number)]
+            for row in self.rows(FACTS, f"class in {members}"):
+                entry = self._entry(row)
+                first.setdefault(entry.label, entry)
+                if len(first) == len(numbers):
+                    break
+        return first
+
+    def vectors(self, ids: Sequence[int]) -> np.ndarray:
+        """float32 (M, D) vectors of the references with these ids."""
+        rows = self.rows_of_ids(list(ids), ("vector",))
+        missing = [id for id in ids if id not in rows]
+        if missing:
+            raise DataError(f"no reference {missing[0]} in the gallery")
+        chosen_MD = np.empty((len(ids), self.dim), np.float32)
+        for row, id in enumerate(ids):
+            chosen_MD[row] = rows[id]["vector"]
+        return chosen_MD
+
+    # ---- search ----
+
+    def search_others(self, vectors_QD: np.ndarray, label: str) -> NearestReferences:
+        """Find for every query the nearest reference of all classes but one."""
+        vectors_QD = self._unit(vectors_QD)
+        return self._search(vectors_QD, 1, np.full(len(vectors_QD), self.class_number(label), np.int64)).first(1)
+
+    def search(
+        self, vectors_QD: np.ndarray, k: int = 1, index: Any = None, where: Where | None = None
+    ) -> NearestReferences:
+        """Find the nearest references of every query by cosine."""
+        vectors_QD, k, sets = self._unit(vectors_QD), check_count("k", k), self._passing(where)
+        return no_neighbors(len(vectors_QD)) if sets == [] else self._search(vectors_QD, k, None, sets).first(k)
+
+    def _passing(self, where: Where | None) -> list[int] | None:
+        """Numbers of the sets of attributes that a filter lets pass; None for no filter, and for an empty gallery."""
+        return self.table().passing_sets(where) if self.state.vectors else None
+
+    def _unit(self, vectors_QD: np.ndarray) -> np.ndarray:
+        return l2_normalize(check_vectors(vectors_QD, self.dim), name="query vectors")
+
+    def _search(
+        self, vectors_QD: np.ndarray, k: int, other_than_Q: np.ndarray | None = None, sets: Sequence[int] | None = None
+    ) -> NeighborRows:
+        """Search unit-length queries.
+
+        Args:
+            vectors_QD: the queries.
+            k: number of neighbors.
+            other_than_Q: numbers of the classes that are left out.
+            sets: numbers of sets of attributes, of which references must have one.
+        """
+        if not self.state.vectors:
+            raise DataError("the gallery is empty", remedy="enrol reference images first")
+        if k < 1:
+            raise DataError(f"k is {k}", expected="at least 1 neighbor")
+        k = min(k, self.state.vectors)
+        neighbors: list[list[tuple[Row, float]]] = [[] for _ in vectors_QD]
+        if other_than_Q is None:
+            neighbors = self._nearest(vectors_QD, k, None, sets)
+        else:
+            for number in np.unique(other_than_Q).tolist():
+                rows_R = np.flatnonzero(other_than_Q == number)
+                for q, hits in zip(rows_R.tolist(), self._nearest(vectors_QD[rows_R], k, number, sets), strict=True):
+                    neighbors[q] = hits
+        return self._arrange(neighbors, k)
+
+    def _nearest(
+        self, vectors_QD: np.ndarray, k: int, other_than: int | None, sets: Sequence[int] | None
+    ) -> list[list[tuple[Row, float]]]:
+        """(row, score) of the nearest of each query, with the filters of ``_search``; all of them where there are fewer than ``k``."""
+        condition, total = self._filtered(other_than, sets)
+        k, neighbors = min(k, total), {}
+        waiting, limit = list(range(len(vectors_QD))), min(k + MORE, total)
+        while waiting and k:
+            if limit > MOST_ROWS:
+                return self._nearest_in_memory(vectors_QD, k, other_than, sets)
+            step = max(1, min(MOST_ROWS // 16, READ_BYTES // (limit * (4 * self.dim + 64))))
+            for first in range(0, len(waiting), step):
+                part = waiting[first : first + step]
+                hits_P = self._hits(vectors_QD[part], condition, limit)
+                for q, hits in zip(part, hits_P, strict=True):
+                    if len({hit["entity"]["id"] for hit in hits}) < limit:
+                        raise DataError(f"{self.connection.address.shown}: the server gave {len(hits)} hits, not {limit} references",
+                                        remedy="check the server; nothing is answered from a part of the gallery")  # fmt: skip
+                    if (nearest := _complete(hits, vectors_QD[q], k, limit == total)) is not None:
+                        neighbors[q] = nearest
+            waiting = [q for q in waiting if q not in neighbors]
+            limit = min(total, 4 * limit if limit >= MOST_ROWS else min(MOST_ROWS, 4 * limit))
+        return [neighbors.get(q, []) for q in range(len(vectors_QD))]
+
+    def _filtered(self, other_than: int | None, sets: Sequence[int] | None) -> tuple[str, int]:
+        """The expression of a search, and the number of references that it selects."""
+        table, conditions, total = self.table(), [self.state.condition], self.state.vectors
+        if other_than is not None:
+            conditions.append(f"class not in {table.members(other_than)}")
+            total -= table.classes[other_than][1]
+        if sets is not None:
+            conditions.append(f"attributes in {list(sets)}")
+            total = sum(table.sets[number][1] for number in sets)
+        condition = " and ".join(conditions)
+        if other_than is not None and sets is not None:
+            total = int(self._query(condition, ["count(*)"])[0]["count(*)"])
+        return condition, total
+
+    def _nearest_in_memory(
+        self, vectors_QD: np.ndarray, k: int, other_than: int | None, sets: Sequence[int] | None
+    ) -> list[list[tuple[Row, float]]]:
+        """As ``_nearest``, by reading all vectors: for more neighbors, or more equal ones, than Milvus gives."""
+        snapshot, table = self.snapshot(), self.table()
+        searched, numbers, set_numbers = snapshot, sorted(table.classes), [0, *sorted(table.sets)]
+        set_codes_N = np.full(len(snapshot), -1) if snapshot.attributes is None else snapshot.attributes.codes_N
+        if sets is not None:
+            passes_N = np.isin(set_codes_N, [set_numbers.index(number) - 1 for number in sets])
+            searched = FilteredSnapshot.of(snapshot, np.flatnonzero(passes_N))
+        codes_Q = np.full(len(vectors_QD), -1 if other_than is None else numbers.index(other_than), np.int64)
+        scores_QK, rows_QK = searched.search(vectors_QD, k, searched.exclude_classes(codes_Q))
+        rows_QK = searched.rows_of(rows_QK) if isinstance(searched, FilteredSnapshot) else rows_QK
+
+        def plain(row: int) -> Row:
+            return {"id": int(snapshot.ids_N[row]), "class": numbers[snapshot.codes_N[row]],
+                    "name": encode_text(snapshot.names[row]), "attributes": set_numbers[set_codes_N[row] + 1]}  # fmt: skip
+
+        return [
+            [(plain(row), score) for row, score in zip(rows, scores, strict=True) if row >= 0]
+            for rows, scores in zip(rows_QK.tolist(), scores_QK.tolist(), strict=True)
+        ]
+
+    def _arrange(self, neighbors: Sequence[Sequence[tuple[Row, float]]], k: int) -> NeighborRows:
+        table = self.table()
+        scores_QK = np.full((len(neighbors), k), EXCLUDED, np.float32)
+        ids_QK, classes_QK = (np.full((len(neighbors), k), -1, np.int64) for _ in range(2))
+        entries_QK, labels = [], {number: label for number, (label, _) in table.classes.items()}
+        for q, hits in enumerate(neighbors):
+            entries = []
+            for rank, (row, score) in enumerate(hits):
+                number = table.target(row["class"])
+                scores_QK[q, rank], ids_QK[q, rank], classes_QK[q, rank] = score, row["id"], number
+                entries.append(self._entry(row))
+            entries_QK.append(tuple(entries))
+        return NeighborRows(scores_QK, ids_QK, classes_QK, tuple(entries_QK), labels)
+
+    def rank(
+        self, vectors_QD: np.ndarray, rule: str = "nearest", voters: int = VOTERS, *, k: int = 1, second: bool = True,
+        index: Any = None, where: Where | None = None,
+    ) -> RankedClasses:  # fmt: skip
+        """Rank the classes for every query, and find its nearest references; ``prototype`` reads all vectors once a state."""
+        check_rule(rule)
+        k, voters, vectors_QD = check_count("k", k), check_count("voters", voters), self._unit(vectors_QD)
+        if rule == "prototype":
+            if not self.state.vectors:
+                raise DataError("the gallery is empty", remedy="enrol reference images first")
+            in_memory = SnapshotView(self.snapshot(), self.calibration, self.model_identity)
+            return in_memory.rank(vectors_QD, rule, voters, k=k, second=second, where=where)
+        sets = self._passing(where)
+        if sets == []:
+            return no_classes(len(vectors_QD))
+        nearest = self._search(vectors_QD, max(k, voters if rule == "vote" else DEPTH), None, sets)
+        if rule == "vote":
+            ranking = rank_by_vote(nearest.classes_QK, nearest.scores_QK, nearest.ids_QK, voters)
+        else:
+            ranking = self._rank_by_nearest(vectors_QD, nearest, second, sets)
+        labels = nearest.labels
+        return RankedClasses(
+            tuple(labels[code] for code in ranking.code_Q.tolist()),
+            tuple(labels[code] if code >= 0 else None for code in ranking.second_Q.tolist()),
+            ranking.score_Q, ranking.margin_Q, nearest.first(k),
+        )  # fmt: skip
+
+    def _rank_by_nearest(
+        self, vectors_QD: np.ndarray, nearest: NeighborRows, second: bool, sets: Sequence[int] | None
+    ) -> ClassRanking:
+        def find_second(rows_U: np.ndarray, best_U: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            others = self._search(vectors_QD[rows_U], 1, best_U, sets)
+            return others.scores_QK[:, 0], others.classes_QK[:, 0]
+
+        is_complete = nearest.scores_QK.shape[1] >= self.state.vectors or self.state.classes < 2
+        search = find_second if second and not is_complete else None
+        return rank_by_nearest(nearest.classes_QK, nearest.scores_QK, nearest.ids_QK, search)
+
+    def snapshot(self) -> GallerySnapshot:
+        """All vectors, in memory."""
+        self.table()
+        return self._snapshot(self)
+
+    def read_snapshot(self) -> GallerySnapshot:
+        """Read all vectors into memory. Raises DataError where their number is not that of the state."""
+        state, table = self.state, self.table()
+        numbers, set_numbers = sorted(table.classes), sorted(table.sets)
+        code_of = {number: code for code, number in enumerate(numbers)}
+        set_code_of = {0: -1, **{number: code for code, number in enumerate(set_numbers)}}
+        vectors_ND = np.empty((state.vectors, state.dim), np.float16 if state.half else np.float32)
+        codes_N, set_codes_N = (np.empty(state.vectors, np.int32) for _ in range(2))
+        ids_N, names = np.empty(state.vectors, np.int64), list[str]()
+        for row in self.rows((*FACTS, "vector")):
+            n = len(names)
+            if n < state.vectors:
+                ids_N[n], codes_N[n], vectors_ND[n] = row["id"], code_of[table.target(row["class"])], row["vector"]
+                set_codes_N[n] = set_code_of[row["attributes"]]
+            names.append(name_of(row))
+        if len(names) != state.vectors:
+            raise DataError(f"{self.connection.address.shown} is damaged: {len(names)} vectors in place of {state.vectors}",
+                            remedy="another program changed its collections: restore it from a copy")  # fmt: skip
+        sets = AttributeSets([table.sets[number][0] for number in set_numbers])
+        return GallerySnapshot(
+            vectors_ND, codes_N, ids_N, [table.classes[number][0] for number in numbers], EnrolledNames(added=names),
+            revision=state.revision, next_id=state.next_id,
+            attributes=ReferenceAttributes(sets, set_codes_N) if set_numbers else None,
+        )  # fmt: skip
+
+
+def _complete(
+    hits: Sequence[dict[str, Any]], query_D: np.ndarray, k: int, is_all: bool
+) -> list[tuple[Row, float]] | None:
+    """The k nearest of the candidates by score and id; None where another reference may be as near as they are."""
+    candidates_CD = np.array([hit["entity"]["vector"] for hit in hits], np.float64)
+    # Each row is summed for itself, in one order: equal vectors have equal scores.
+    scores_C = (candidates_CD * query_D.astype(np.float64)).sum(axis=1).astype(np.float32)
+    order = sorted(range(len(hits)), key=lambda c: (-scores_C[c], hits[c]["entity"]["id"]))[:k]
+    if not is_all and float(scores_C[order[-1]]) - float(hits[-1]["distance"]) <= ROUNDING:
+        return None
+    return [(hits[c]["entity"], float(scores_C[c])) for c in order]

@@ -1,0 +1,49 @@
+"""The connection to a Ray cluster, which searches and sharded embeddings share."""
+
+from __future__ import annotations
+
+import logging
+import os
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from unalike.errors import DeviceError, missing_extra
+from unalike.telemetry import disable_telemetry
+
+
+def connect_ray(address: str | None, *, section: str, modules: tuple[str, ...] = ("ray",)) -> ModuleType:
+    """Connect to a cluster, or start one on this machine that has only what tasks need; a connection that is there stays.
+
+    Args:
+        address: of the cluster; None starts one.
+        section: of the spec, whose fields ``address`` and ``cluster`` messages name.
+        modules: of Ray, which are imported.
+
+    Returns:
+        The module ``ray``.
+
+    Raises:
+        MissingExtra: a module is not installed.
+        DeviceError: no cluster answers or starts.
+    """
+    disable_telemetry()
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else the core prints into the lines of this program
+    try:
+        for name in modules:
+            import_module(name)
+    except ImportError as error:
+        package = "ray" if modules == ("ray",) else f"ray[{modules[-1].rpartition('.')[2]}]"
+        raise missing_extra(package, "cluster", f"{section}.cluster: ray") from error
+    ray = import_module("ray")
+    if ray.is_initialized():
+        return ray
+    local: dict[str, Any] = {} if address else {"include_dashboard": False, "object_store_memory": 100 * 2**20}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+    except Exception as error:  # Ray raises plain exceptions when a node does not start in time
+        where = f"at {address}" if address else "could be started on this machine"
+        raise DeviceError(f"no Ray cluster {where}: {' '.join(str(error).split())[:200]}",
+                          remedy=f"start one with `ray start --head` and name it in {section}.address, or leave "
+                          f"{section}.cluster out") from error  # fmt: skip
+    return ray

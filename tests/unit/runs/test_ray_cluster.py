@@ -1,0 +1,69 @@
+"""The connection to a Ray cluster; with Ray itself: tests/flow/test_searching.py and test_sharded_embedding.py."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from unalike.errors import DeviceError, MissingExtra
+from unalike.runs import ray_cluster
+from unalike.runs.ray_cluster import connect_ray
+
+
+def ray_that(initialized: bool = False, error: Exception | None = None) -> Any:
+    """A module that notes how it is connected."""
+    calls: list[dict[str, Any]] = []
+
+    def init(**options: Any) -> None:
+        calls.append(options)
+        if error is not None:
+            raise error
+
+    return SimpleNamespace(init=init, is_initialized=lambda: initialized, calls=calls)
+
+
+@pytest.mark.parametrize(("modules", "package"), [(("ray",), "ray"), (("ray", "ray.data"), r"ray\[data\]")])
+def test_without_ray_the_extra_is_named(
+    monkeypatch: pytest.MonkeyPatch, modules: tuple[str, ...], package: str
+) -> None:
+    def refuse(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr(ray_cluster, "import_module", refuse)
+    with pytest.raises(MissingExtra, match=rf"embed\.cluster: ray[^;]*{package}[^\[].*cluster"):
+        connect_ray(None, section="embed", modules=modules)
+
+
+def test_a_local_cluster_has_no_dashboard_and_one_at_an_address_is_taken_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ray = ray_that()
+    monkeypatch.setattr(ray_cluster, "import_module", lambda name: ray)
+    assert connect_ray(None, section="automl") is ray
+    assert connect_ray("10.0.0.1:6379", section="automl") is ray
+    here, there = ray.calls
+    assert here["include_dashboard"] is False and here["address"] is None
+    assert there["address"] == "10.0.0.1:6379" and "include_dashboard" not in there
+
+
+def test_a_connection_that_is_there_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = ray_that(initialized=True)
+    monkeypatch.setattr(ray_cluster, "import_module", lambda name: ray)
+    connect_ray("10.0.0.1:6379", section="embed")
+    assert ray.calls == []
+
+
+@pytest.mark.parametrize(
+    ("address", "where"),
+    [("10.0.0.1:6379", "at 10.0.0.1:6379"), (None, "could be started on this machine")],
+)
+def test_a_cluster_that_does_not_answer_is_named_with_its_fields(
+    monkeypatch: pytest.MonkeyPatch, address: str | None, where: str
+) -> None:
+    ray = ray_that(error=TimeoutError("no\n answer"))
+    monkeypatch.setattr(ray_cluster, "import_module", lambda name: ray)
+    with pytest.raises(DeviceError, match=f"no Ray cluster {where}: no answer") as caught:
+        connect_ray(address, section="automl")
+    assert "automl.address" in caught.value.remedy and "automl.cluster" in caught.value.remedy
