@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy as np
 
 from unalike import progress
 from unalike.data.class_names import check_class_name
-from unalike.data.decode import ImageInput, decode, image_list, is_image
+from unalike.data.decode import ImageInput, decode, image_list
 from unalike.data.decoding import Decoding
 from unalike.data.view import View
 from unalike.engines.protocol import Engine
@@ -26,7 +25,7 @@ from unalike.errors import DataError, ModelError
 from unalike.inference.embedding import embed_files
 from unalike.inference.loaded_model import load_model
 from unalike.inference.model_files import is_pretrained
-from unalike.numerics.arguments import check_count, check_list, check_share, describe
+from unalike.numerics.arguments import check_count, check_list, check_share
 from unalike.recognition.attributes import (
     Attributes,
     Where,
@@ -43,6 +42,7 @@ from unalike.recognition.decision import LABEL, UNKNOWN, GalleryCalibration, che
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.gallery_calibration import calibrate, check_settings
 from unalike.recognition.identification import Identification, make_identification
+from unalike.recognition.image_stream import image_batches, several_images
 from unalike.recognition.model_identity import ModelIdentity
 from unalike.recognition.operating_point import MAX_REFUSED, choose_threshold
 from unalike.recognition.ranking import VOTERS, check_vectors, rank_classes
@@ -403,9 +403,9 @@ class Recogniser:
             DataError for an array of another shape or type.
         """
         check_count("k", k), check_where(where)
-        images = _several(images)
+        images = several_images(images)
         with ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode") as pool:
-            for batch in _batches(images, self.engine.batch):
+            for batch in image_batches(images, self.engine.batch):
                 views = list(pool.map(self._try_view, batch))
                 readable = [view for view in views if isinstance(view, np.ndarray)]
                 vectors_QD = self.engine(np.stack(readable)) if readable else np.empty((0, self.engine.dim))
@@ -494,21 +494,6 @@ class Recogniser:
         if index.pending(snapshot) > UPDATE_SHARE * len(index.ids_M) or not index.serves(snapshot):
             self._index = index = update_index(index, snapshot)
         return index
-
-
-def _several(images: Any) -> Iterable[ImageInput]:
-    """Images that are iterated over. Raises DataError for one image in place of several, and for anything else."""
-    is_one = is_image(images) and not (isinstance(images, np.ndarray) and images.ndim == 4)
-    if is_one or isinstance(images, Mapping) or not isinstance(images, Iterable):
-        raise DataError(f"images: {describe(images)}", expected="images: paths, contents of files, arrays or opened pictures",
-                        remedy="put one image in a list: [image]" if is_one else "")  # fmt: skip
-    return images
-
-
-def _batches(images: Iterable[ImageInput], size: int) -> Iterator[list[ImageInput]]:
-    stream = iter(images)
-    while batch := list(islice(stream, size)):
-        yield batch
 
 
 def probe_embedding(engine: Engine) -> np.ndarray:

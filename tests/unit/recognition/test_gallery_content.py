@@ -23,7 +23,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     gallery = Gallery(4)
     centers = rng.normal(size=(30, 4))
     vectors = np.repeat(centers, 10, axis=0) + 0.01 * rng.normal(size=(300, 4))
-    gallery.enrol(vectors, [f"c{i // 10}" for i in range(300)], [f"n{i}.png" for i in range(300)])
+    attributes = [{"site": "ab"[i % 2]} if i % 3 else {} for i in range(300)]
+    gallery.enrol(vectors, [f"c{i // 10}" for i in range(300)], [f"n{i}.png" for i in range(300)], attributes)
     gallery.calibration = calibrate(gallery, 0.3)
     return gallery.save(tmp_path_factory.mktemp("g") / "g")
 
@@ -34,10 +35,12 @@ def use(path: Path) -> None:
         gallery = Gallery.load(path)
         _ = gallery.counts(), gallery.names, gallery.labels, gallery.stale
         gallery.search(np.eye(4), k=3)
+        if gallery.attributes():
+            gallery.view().rank(np.eye(4), where={"site": "b"})
         if gallery.calibration is not None:
             gallery.calibration.decide(np.ones(1), np.ones(1))
             str(gallery.calibration)
-        gallery.enrol(np.eye(4), list("abcd"))
+        gallery.enrol(np.eye(4), list("abcd"), None, {"site": "c"})
         gallery.save(path.with_name("again"))
     except UnalikeError as error:
         assert "\n" not in str(error) and len(str(error)) < 800
