@@ -16,6 +16,7 @@ from unalike.inference.embedding import embed_files
 from unalike.inference.loaded_model import require_model_file
 from unalike.inference.model_files import is_pretrained
 from unalike.progress import say
+from unalike.recognition.attributes import check_names, parse_attributes, parse_where
 from unalike.recognition.backends.address import check_new, copy_gallery, edit_gallery, open_gallery, save_gallery
 from unalike.recognition.backends.database_address import display_address, is_database
 from unalike.recognition.backends.protocol import GalleryBackend, GalleryView
@@ -102,12 +103,14 @@ def build(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:
         assert section.model is not None and section.source is not None
         frozen = is_pretrained(section.model)
         model = section.model if frozen else os.path.abspath(require_model_file(section.model))
-        load_images(section.source, notices=Notices())  # a mistyped name is told before a network is loaded
+        # A mistyped name is told before a network is loaded.
+        attributes, columns = parse_attributes(section.attributes), section.attribute_columns or ()
+        load_images(section.source, notices=Notices(), further=columns)
         recognizer = Recogniser.load(model, runtime=section.runtime, precision=section.precision)
         if frozen:
             say(f"model: the pretrained trunk {recognizer.model_identity.trunk}, frozen: no training has fitted it to these "
                 f"classes; unalike train {section.source} does")  # fmt: skip
-        recognizer.enrol(section.source)
+        recognizer.enrol(section.source, attributes=attributes, attribute_columns=columns)
         gallery = recognizer.gallery
         assert isinstance(gallery, Gallery)
         gallery.store(half=section.half)
@@ -158,28 +161,20 @@ def add(settings: GalleryAdd) -> dict[str, Any]:
     check_mandatory("gallery_add", settings)
     address, source = str(settings.gallery), str(settings.source)
     label = None if settings.label is None else check_class_name(settings.label)
+    attributes, columns = parse_attributes(settings.attributes), settings.attribute_columns or ()
     _refuse_unchangeable(address)
     recognizer = open_recognizer(address, settings.model, runtime=settings.runtime, precision=settings.precision)
-    if label is None:
-        vectors_ND, labels, names = recognizer.embed_folder(source, "enrolling")
-    else:
-        if label not in recognizer.gallery.counts():
-            check_new_class_name(label)
-        images = load_images(source, labeled=False)
-        recognizer.fit_decoding(images.paths)
-        embedded = embed_files(recognizer.engine, images.paths, recognizer.view, describe="enrolling")
-        vectors_ND, names = embedded.vectors_ND, [source_name(images.paths[i]) for i in embedded.kept_N]
-        labels = [label] * len(names)
-        if embedded.failures:
-            say(f"{len(embedded.failures)} unreadable images were skipped, the first: {embedded.failures[0][1]}")
+    if label is not None and label not in recognizer.gallery.counts():
+        check_new_class_name(label)
+    references = recognizer.embed_references(source, attributes, columns, label=label)
 
     def enroll(gallery: GalleryBackend) -> None:
         gallery.model_identity.check_compatible(recognizer.model_identity)  # it may be another one by now
         gallery.model_identity = gallery.model_identity.with_decoding(
             gallery.model_identity.decoding.completed(recognizer.view.decoding)
         )
-        _say_similar(labels, gallery)
-        gallery.enrol(vectors_ND, labels, names)
+        _say_similar(references[1], gallery)
+        gallery.enrol(*references)
 
     return change(address, enroll)
 
@@ -295,6 +290,7 @@ def describe(gallery: GalleryBackend, address: str | Path) -> dict[str, Any]:
             "gallery": display_address(address),
             "images": view.size[0],
             "classes": view.counts(),
+            "attributes": view.attributes(),
             "dim": view.dim,
             "half": gallery.half,
             "model": view.model_identity.file,
@@ -384,9 +380,10 @@ def identify(settings: Identify) -> dict[str, Any]:
         ``answers``, one an image; ``unreadable`` files with reasons; ``index``, the recall of an approximate search, or None.
 
     Raises:
-        DataError: There are no images.
+        DataError: There are no images, or no reference has an attribute of the filter.
     """
     check_mandatory("identify", settings)
+    where = parse_where(settings.where)
     # A mistyped name is told before a network is loaded.
     paths = [p for source in settings.images or () for p in load_images(source, labeled=False).paths]
     if not paths:
@@ -394,15 +391,18 @@ def identify(settings: Identify) -> dict[str, Any]:
     recognizer = open_recognizer(str(settings.gallery), settings.model, runtime=settings.runtime,
                                  precision=settings.precision, approximate=settings.approximate)  # fmt: skip
     warn_if_uncalibrated(recognizer.gallery)
+    check_names(where or {}, recognizer.gallery.attributes() if where else ())  # before images are embedded
     log_conversions(paths, recognizer.view.decoding)
     embedded = embed_files(recognizer.engine, paths, recognizer.view, max_unreadable=1.0, describe="identifying")
     if embedded.failures:
         say(f"{len(embedded.failures)} unreadable images, the first: {embedded.failures[0][1]}")
-    index = None if recognizer.index is None else recognizer.index.to_dict()
+    index = None if recognizer.index is None or where is not None else recognizer.index.to_dict()
+    if recognizer.index is not None and where is not None:
+        say("a filtered search is exact: the index is not used")
     if index is not None:
         say(f"approximate search finds {index['recall']:.1%} of the {index['neighbours']} nearest, measured on "
             f"{index['trials']} enrolled images")  # fmt: skip
-    answers = recognizer.identify_vectors(embedded.vectors_ND, settings.k, settings.rule)
+    answers = recognizer.identify_vectors(embedded.vectors_ND, settings.k, settings.rule, where)
     return {
         "gallery": display_address(str(settings.gallery)),
         "engine": recognizer.engine.describe(),

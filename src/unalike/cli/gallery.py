@@ -12,6 +12,12 @@ from unalike.spec import Experiment
 from unalike.spec.gallery import GalleryAdd, GalleryCopy, GalleryList, GalleryMerge, GalleryRemove, GalleryRename
 
 _NETWORK = {"model": Option(("-m", "--model"), "FILE")}
+_ATTRIBUTES = {
+    "attributes": Option(("--attribute",), "NAME=VALUE", repeatable=True),
+    "attribute_columns": Option(("--attributes",), "A,B"),
+}
+
+MAX_VALUES = 20  # of an attribute that are listed
 
 gallery = typer.Typer(
     rich_markup_mode=None,
@@ -23,7 +29,7 @@ gallery = typer.Typer(
 @section_command(
     "gallery_build",
     arguments={"gallery": "GALLERY", "source": "DIR"},
-    options={**_NETWORK, "rule": Option(("--by",), "RULE")},
+    options={**_NETWORK, **_ATTRIBUTES, "rule": Option(("--by",), "RULE")},
     flags=(Flag("--no-calibration", "rate", None, "Do not calibrate: the answer is always the nearest class."),),
 )
 def build(experiment: Experiment, overwrite: Overwrite = False, as_json: AsJson = False) -> None:
@@ -37,11 +43,14 @@ def build(experiment: Experiment, overwrite: Overwrite = False, as_json: AsJson 
 @section_command(
     "gallery_add",
     arguments={"gallery": "GALLERY", "source": "DIR|IMAGE"},
-    options={**_NETWORK, "label": Option((), "NAME")},
+    options={**_NETWORK, **_ATTRIBUTES, "label": Option((), "NAME")},
     section=GalleryAdd,
 )
 def add(settings: GalleryAdd, as_json: AsJson = False) -> None:
-    """Enroll more images of known or new classes, without training."""
+    """Enroll more images of known or new classes, without training.
+
+    Example: unalike gallery add shop.gallery berlin/ --attribute site=berlin
+    """
     from unalike.actions.gallery import add as run
 
     _print_summary(run(settings), as_json, "gallery_add")
@@ -113,7 +122,7 @@ def copy(settings: GalleryCopy, overwrite: Overwrite = False, as_json: AsJson = 
 @gallery.command("list", short_help="List the classes of a gallery.")
 @section_command("gallery_list", arguments={"gallery": "GALLERY"}, section=GalleryList)
 def list_gallery(settings: GalleryList, as_json: AsJson = False) -> None:
-    """List the classes of a gallery with their numbers of images, and its calibration."""
+    """List the classes of a gallery with their numbers of images, the attributes of its references, and its calibration."""
     from unalike.actions.gallery import describe, load_gallery
 
     content = load_gallery(settings)
@@ -121,10 +130,18 @@ def list_gallery(settings: GalleryList, as_json: AsJson = False) -> None:
     if not as_json:
         for label, count in description["classes"].items():
             print_line(f"{label}: {count}")
+        for name, values in description["attributes"].items():
+            print_line(f"{name}: {_format_values(values)}")
         if content.calibration is not None:
             state = "provisional" if content.calibration.provisional else "calibrated"
             print_line(f"{state}: {content.calibration}")
     _print_summary(description, as_json, "gallery_list")
+
+
+def _format_values(values: dict[str, int]) -> str:
+    rest = len(values) - MAX_VALUES
+    parts = [f"{value} ({count})" for value, count in list(values.items())[:MAX_VALUES]]
+    return ", ".join([*parts, *([f"and {rest} more"] if rest > 0 else [])])
 
 
 def _print_summary(description: dict[str, Any], as_json: bool, action: str) -> None:

@@ -30,7 +30,12 @@ def calibrate(settings: Calibrate, as_json: AsJson = False) -> None:
         suggest("calibrate", path=result["gallery"])
 
 
-@section_command("identify", arguments={"gallery": "GALLERY", "images": "IMAGE..."}, options=_OPTIONS, section=Identify)
+@section_command(
+    "identify",
+    arguments={"gallery": "GALLERY", "images": "IMAGE..."},
+    options={**_OPTIONS, "where": Option((), "NAME=VALUE", repeatable=True)},
+    section=Identify,
+)
 def identify(
     settings: Identify,
     exit_code: Annotated[
@@ -50,7 +55,7 @@ def identify(
     else:
         for answer in result["answers"]:
             print_line(f"{answer['path']}: {_format_answer(answer)}")
-        if any(answer["decision"] == "unknown" for answer in result["answers"]):
+        if any(answer["decision"] == "unknown" and answer["nearest"] for answer in result["answers"]):
             say(f"unknown: if an image shows an enrolled class, enroll it too: unalike gallery add {result['gallery']} IMAGE "
                 "--label CLASS; a lower threshold: unalike calibrate with a higher --rate")  # fmt: skip
     if exit_code and (result["unreadable"] or any(answer["decision"] != "label" for answer in result["answers"])):
@@ -62,6 +67,8 @@ def _format_answer(answer: dict[str, Any]) -> str:
 
     if answer["decision"] == "label":
         return f"{answer['label']} ({answer['score']:.3f})"
+    if not answer["nearest"]:
+        return f"{answer['decision']} ({answer['note']})"
     second = f", then {answer['second']}" if answer["second"] is not None else ""
     below = f", below the threshold {answer['threshold']:.3f}" if answer["decision"] == UNKNOWN else ""
     return f"{answer['decision']} (nearest {answer['nearest']} {answer['score']:.3f}{below}{second})"

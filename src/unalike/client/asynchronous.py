@@ -39,6 +39,7 @@ from unalike.client.calls import (
 from unalike.client.images import batches, by_label, image_list, parts_of
 from unalike.client.sync import DEFAULT_ADDRESS
 from unalike.errors import UnreadableImage
+from unalike.recognition.attributes import Attributes, Where
 from unalike.recognition.identification import Identification
 
 if TYPE_CHECKING:
@@ -88,21 +89,33 @@ class AsyncClient:
         raise AssertionError("the last attempt returns or raises")
 
     async def identify(
-        self, images: Any, k: int = 1, rule: str | None = None, *, gallery: str | None = None
+        self,
+        images: Any,
+        k: int = 1,
+        rule: str | None = None,
+        *,
+        where: Where | None = None,
+        gallery: str | None = None,
     ) -> list[Identification]:
         """As ``Client.identify``."""
         results: list[Any] = []
         for part in batches(images):
-            answers = await self.call(identify_call(part, k, rule, gallery))
+            answers = await self.call(identify_call(part, k, rule, gallery, where))
             results += answers
         return raise_errors(results)
 
     async def identify_many(
-        self, images: Any, k: int = 1, rule: str | None = None, *, gallery: str | None = None
+        self,
+        images: Any,
+        k: int = 1,
+        rule: str | None = None,
+        *,
+        where: Where | None = None,
+        gallery: str | None = None,
     ) -> AsyncIterator[Identification | UnreadableImage]:
         """As ``Client.identify_many``."""
         for part in batches(images):
-            for result in await self.call(identify_call(part, k, rule, gallery)):
+            for result in await self.call(identify_call(part, k, rule, gallery, where)):
                 yield result
 
     async def embed(self, images: Any, *, gallery: str | None = None) -> np.ndarray:
@@ -115,12 +128,20 @@ class AsyncClient:
 
     # ---- references ----
 
-    async def enrol(self, images: Any, labels: str | Sequence[str], *, gallery: str | None = None) -> list[Reference]:
+    async def enrol(
+        self,
+        images: Any,
+        labels: str | Sequence[str],
+        *,
+        attributes: Attributes | None = None,
+        gallery: str | None = None,
+    ) -> list[Reference]:
         """Add reference images.
 
         Args:
             images: one image or several, each as in ``encode_image``.
             labels: one class name for each image, or one for all.
+            attributes: of all images, by which searches are filtered, such as ``{"site": "berlin"}``.
             gallery: name of the gallery.
 
         Returns:
@@ -130,7 +151,7 @@ class AsyncClient:
         references: dict[int, Reference] = {}
         for label, numbers in by_label(labels, len(every)).items():
             for part in parts_of(numbers):
-                new = await self.call(enrol_call([every[n] for n in part], label, gallery))
+                new = await self.call(enrol_call([every[n] for n in part], label, gallery, attributes))
                 references.update(zip(part, new, strict=True))
         return [references[number] for number in range(len(every))]
 
@@ -145,11 +166,13 @@ class AsyncClient:
             if after is None:
                 return counts
 
-    async def references(self, label: str | None = None, *, gallery: str | None = None) -> AsyncIterator[Reference]:
-        """Go through all references, or those of one class, by id."""
+    async def references(
+        self, label: str | None = None, *, where: Where | None = None, gallery: str | None = None
+    ) -> AsyncIterator[Reference]:
+        """Go through all references, those of one class, or those with some attributes, by id."""
         after = None
         while True:
-            page = await self.call(references_call(gallery, label, after))
+            page = await self.call(references_call(gallery, label, after, where))
             for reference in read_references(page):
                 yield reference
             after = page["next"]

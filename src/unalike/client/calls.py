@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from urllib.parse import quote
 
 from unalike.client.images import Part, encode_image, field_parts, image_parts
 from unalike.errors import UnreadableImage
+from unalike.recognition.attributes import Attributes, Where, check_attributes, check_where
 from unalike.recognition.identification import Identification, Neighbor
 
 PAGE = 100  # entries of a list that are fetched at once
@@ -25,11 +27,13 @@ class Reference:
         id: its number, which is never used again.
         label: its class.
         name: what it was enrolled as: ``sha256:HASH/TOKEN``, or a path.
+        attributes: such as its site, by which searches are filtered.
     """
 
     id: int
     label: str
     name: str
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,19 @@ def scoped_path(kind: str, name: str | None, path: str) -> str:
     return f"/v1{path}" if name is None else f"/v1/{kind}/{quote(name, safe='')}{path}"
 
 
-def identify_call(images: Sequence[Any], k: int, rule: str | None, gallery: str | None) -> Call[list[Any]]:
+def identify_call(
+    images: Sequence[Any], k: int, rule: str | None, gallery: str | None, where: Where | None = None
+) -> Call[list[Any]]:
     """Label images; an Identification each, or the UnreadableImage of one that cannot be decoded, in order."""
-    parts = [*image_parts(images), *field_parts({"k": k, "rule": rule})]
+    parts = [*image_parts(images), *field_parts({"k": k, "rule": rule, "where": _json_filter(where)})]
     return Call(
         "POST", scoped_path("galleries", gallery, "/identify"), _in_order(len(images), _identification), parts=parts
     )
+
+
+def _json_filter(where: Where | None) -> str | None:
+    values = check_where(where)
+    return None if values is None else json.dumps(values)
 
 
 def embed_call(images: Sequence[Any], gallery: str | None) -> Call[list[Any]]:
@@ -97,15 +108,20 @@ def classes_call(gallery: str | None, after: str | None) -> Call[dict[str, Any]]
     return Call("GET", scoped_path("galleries", gallery, "/classes"), dict, {"after": after, "limit": PAGE})
 
 
-def references_call(gallery: str | None, label: str | None, after: str | None) -> Call[dict[str, Any]]:
+def references_call(
+    gallery: str | None, label: str | None, after: str | None, where: Where | None = None
+) -> Call[dict[str, Any]]:
     """One page of the references."""
-    parameters = {"label": label, "after": after, "limit": PAGE}
+    parameters = {"label": label, "after": after, "limit": PAGE, "where": _json_filter(where)}
     return Call("GET", scoped_path("galleries", gallery, "/references"), dict, parameters)
 
 
-def enrol_call(images: Sequence[Any], label: str, gallery: str | None) -> Call[list[Reference]]:
+def enrol_call(
+    images: Sequence[Any], label: str, gallery: str | None, attributes: Attributes | None = None
+) -> Call[list[Reference]]:
     """Enroll images of one class."""
-    parts = [*image_parts(images), *field_parts({"label": label})]
+    values = {"label": label, "attributes": json.dumps(check_attributes(attributes)) if attributes else None}
+    parts = [*image_parts(images), *field_parts(values)]
     return _change("POST", scoped_path("galleries", gallery, "/references"), read_references, parts=parts)
 
 
@@ -165,7 +181,9 @@ def _change(method: str, path: str, parse: Callable[[Any], T], **values: Any) ->
 
 def read_references(document: Mapping[str, Any]) -> list[Reference]:
     """The references of an answer."""
-    return [Reference(row["id"], row["label"], row["name"]) for row in document["references"]]
+    return [
+        Reference(row["id"], row["label"], row["name"], row.get("attributes", {})) for row in document["references"]
+    ]
 
 
 def _count(document: Mapping[str, Any]) -> int:

@@ -41,6 +41,7 @@ from unalike.client.calls import (
 )
 from unalike.client.images import batches, by_label, image_list, parts_of
 from unalike.errors import UnreadableImage
+from unalike.recognition.attributes import Attributes, Where
 from unalike.recognition.identification import Identification
 
 if TYPE_CHECKING:
@@ -105,7 +106,13 @@ class Client:
         raise AssertionError("the last attempt returns or raises")
 
     def identify(
-        self, images: Any, k: int = 1, rule: str | None = None, *, gallery: str | None = None
+        self,
+        images: Any,
+        k: int = 1,
+        rule: str | None = None,
+        *,
+        where: Where | None = None,
+        gallery: str | None = None,
     ) -> list[Identification]:
         """Find the class of each image; one that cannot be read ends it (``identify_many`` goes on).
 
@@ -113,19 +120,28 @@ class Client:
             images: one image or several, each as in ``encode_image``.
             k: number of nearest enrolled images to return with each.
             rule: ``nearest``, ``prototype`` or ``vote``; the rule of the calibration when None.
+            where: compares with references that have these attributes alone, as in ``Recogniser.identify``.
             gallery: name of the gallery; the service's default one when None.
 
         Raises:
             UnreadableImage: an image cannot be decoded.
         """
-        return raise_errors([r for part in batches(images) for r in self.call(identify_call(part, k, rule, gallery))])
+        return raise_errors(
+            [r for part in batches(images) for r in self.call(identify_call(part, k, rule, gallery, where))]
+        )
 
     def identify_many(
-        self, images: Any, k: int = 1, rule: str | None = None, *, gallery: str | None = None
+        self,
+        images: Any,
+        k: int = 1,
+        rule: str | None = None,
+        *,
+        where: Where | None = None,
+        gallery: str | None = None,
     ) -> Iterator[Identification | UnreadableImage]:
         """Find the class of each of many images, in order; one that cannot be decoded gives its error, and the others go on."""
         for part in batches(images):
-            yield from self.call(identify_call(part, k, rule, gallery))
+            yield from self.call(identify_call(part, k, rule, gallery, where))
 
     def embed(self, images: Any, *, gallery: str | None = None) -> np.ndarray:
         """Compute the embeddings of images: float32 (N, D)."""
@@ -133,12 +149,20 @@ class Client:
 
     # ---- references ----
 
-    def enrol(self, images: Any, labels: str | Sequence[str], *, gallery: str | None = None) -> list[Reference]:
+    def enrol(
+        self,
+        images: Any,
+        labels: str | Sequence[str],
+        *,
+        attributes: Attributes | None = None,
+        gallery: str | None = None,
+    ) -> list[Reference]:
         """Add reference images.
 
         Args:
             images: one image or several, each as in ``encode_image``.
             labels: one class name for each image, or one for all.
+            attributes: of all images, by which searches are filtered, such as ``{"site": "berlin"}``.
             gallery: name of the gallery.
 
         Returns:
@@ -148,7 +172,7 @@ class Client:
         references: dict[int, Reference] = {}
         for label, numbers in by_label(labels, len(every)).items():
             for part in parts_of(numbers):
-                new = self.call(enrol_call([every[n] for n in part], label, gallery))
+                new = self.call(enrol_call([every[n] for n in part], label, gallery, attributes))
                 references.update(zip(part, new, strict=True))
         return [references[number] for number in range(len(every))]
 
@@ -163,11 +187,13 @@ class Client:
             if after is None:
                 return counts
 
-    def references(self, label: str | None = None, *, gallery: str | None = None) -> Iterator[Reference]:
-        """Go through all references, or those of one class, by id."""
+    def references(
+        self, label: str | None = None, *, where: Where | None = None, gallery: str | None = None
+    ) -> Iterator[Reference]:
+        """Go through all references, those of one class, or those with some attributes, by id."""
         after = None
         while True:
-            page = self.call(references_call(gallery, label, after))
+            page = self.call(references_call(gallery, label, after, where))
             yield from read_references(page)
             after = page["next"]
             if after is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ from unalike.data.notices import Notices
 from unalike.data.splits import (
     MIN_CLASSES_TO_DIVIDE,
     count_teaching_classes,
+    count_torn_groups,
+    has_divisible_groups,
     split_images,
     split_reference_query,
     write_manifest,
@@ -206,10 +209,10 @@ def _split_off(images: ImageSet, by: str, fraction: float, seed: int, manifest: 
         say("no class has a second image: training without validation (nothing could be measured)")
         return TrainingSets(images, None, None, "none", False)
     if by == "class" and teaching < MIN_CLASSES_TO_DIVIDE:
+        by = _by_of_few_classes(images, fraction, seed)
         say(
-            f"{teaching} classes with two images or more are too few to hold some out: validating on held-out images instead"
+            f"{teaching} classes with two images or more are too few to hold some out: validating on held-out {by}s instead"
         )
-        by = "image"
     train, holdout = split_images(images, by=by, fraction=fraction, seed=seed)
     if by == "class":
         reference, query = split_reference_query(holdout, seed=seed)
@@ -221,10 +224,22 @@ def _split_off(images: ImageSet, by: str, fraction: float, seed: int, manifest: 
         say("too few images to hold any out: training without validation")
         return TrainingSets(images, None, None, "none", False)
     say(f"validation: {text}")
+    if torn := count_torn_groups(query, train, reference):
+        say(f"{torn} groups have images among the queries and among what is trained on or searched, which makes the queries easier"
+            + ("; dataset.validation.by=group holds out whole groups" if has_divisible_groups(images) else ""))  # fmt: skip
     if manifest is not None:
         parts = {"train": train, "val": query} | ({"reference": reference} if by == "class" else {})
         write_manifest(manifest, parts)
     return TrainingSets(train.drop_empty_classes(), reference, query, text, by == "class")
+
+
+def _by_of_few_classes(images: ImageSet, fraction: float, seed: int) -> str:
+    """How to hold out where no classes can be: whole groups where that is possible, else images."""
+    if has_divisible_groups(images):
+        with contextlib.suppress(DataError):  # every group holds all images of some class
+            split_images(images, by="group", fraction=fraction, seed=seed)
+            return "group"
+    return "image"
 
 
 def load_evaluation_sets(

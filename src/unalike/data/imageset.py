@@ -72,6 +72,7 @@ class ImageSet:
         classes: Class names, sorted.
         groups: Group of each image (a scene, a day, a part number), from a manifest with such a column; else None.
         splits: Split of each image, from a manifest with such a column; else None.
+        cells: Cells of further columns of a manifest, those that were asked for; else None.
         source: Where the set was loaded from, for messages.
     """
 
@@ -80,11 +81,12 @@ class ImageSet:
     classes: tuple[str, ...] = ()
     groups: tuple[str, ...] | None = None
     splits: tuple[str, ...] | None = None
+    cells: tuple[tuple[str, ...], ...] | None = None
     source: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels_N", np.asarray(self.labels_N, np.int64))
-        for column in (self.labels_N, self.groups, self.splits):
+        for column in (self.labels_N, self.groups, self.splits, self.cells):
             if column is not None and len(column) != len(self.paths):
                 raise ValueError(f"{len(self.paths)} paths and a column of {len(column)}")
         if len(self.labels_N) and not -1 <= self.labels_N.min() <= self.labels_N.max() < max(len(self.classes), 0):
@@ -103,6 +105,7 @@ class ImageSet:
             labels_N=self.labels_N[rows],
             groups=None if groups is None else tuple(groups[i] for i in rows),
             splits=None if splits is None else tuple(splits[i] for i in rows),
+            cells=None if self.cells is None else tuple(self.cells[i] for i in rows),
         )
 
     def counts(self) -> np.ndarray:
@@ -154,6 +157,7 @@ def load_images(
     split: str | None = None,
     cache_dir: Path | None = None,
     for_training: bool = False,
+    further: Sequence[str] = (),
 ) -> ImageSet:
     """List the images of a folder, an archive, a manifest (CSV, Parquet), a single file, or a URI of one of these.
 
@@ -168,6 +172,7 @@ def load_images(
         split: Takes only this split of a manifest; ``classes`` stays that of the whole manifest.
         cache_dir: Where archives and remote files are kept.
         for_training: Whether the images are trained on, for the remedy of a notice.
+        further: Names of further columns of a manifest, whose ``cells`` the set gets.
 
     Returns:
         The images, sorted by path; those of a manifest in its order.
@@ -187,11 +192,13 @@ def load_images(
     suffix = path.suffix.lower()
     if split is not None and suffix not in MANIFEST_SUFFIXES:
         raise DataError(f"{name}: asked for split {split!r}", expected="a manifest (CSV, Parquet) with a split column")
+    if further and suffix not in MANIFEST_SUFFIXES:
+        raise DataError(f"{name}: asked for the columns {', '.join(further)}", expected="a manifest (CSV, Parquet)")
     if path.is_dir() or is_archive(path):
         root = path if path.is_dir() else unpack_source(source, cache_dir, local_file=path)
         images = _from_folder(root, name, class_from, class_map, labeled, own_notices, for_training)
     elif suffix in MANIFEST_SUFFIXES:
-        images = _from_manifest(path, str(source), class_map, labeled, own_notices, columns, split, cache_dir)
+        images = _from_manifest(path, str(source), class_map, labeled, own_notices, columns, split, cache_dir, further)
     elif is_image(image_file(path)):
         if labeled:
             raise DataError(f"{name}: one image, which has no class", expected="class folders or a manifest")
@@ -311,9 +318,16 @@ def _from_manifest(
     columns: Mapping[str, str] | None,
     split: str | None,
     cache_dir: Path | None,
+    further: Sequence[str],
 ) -> ImageSet:
     rows = read_manifest(
-        path, columns=columns, labeled=labeled, uri=uri_of(source), cache_dir=cache_dir, notices=notices
+        path,
+        columns=columns,
+        labeled=labeled,
+        uri=uri_of(source),
+        cache_dir=cache_dir,
+        notices=notices,
+        further=further,
     )
     rows = select_distinct_rows(rows if labeled else replace(rows, labels=("",) * len(rows.paths)), notices)
     source = redact(source)
@@ -333,7 +347,7 @@ def _from_manifest(
         images = _labelled(list(rows.paths), [class_names[name] for name in names], source)
     else:
         images = ImageSet(tuple(rows.paths), np.full(len(rows.paths), -1), source=source)
-    images = replace(images, groups=rows.groups, splits=rows.splits).select(exists_N)
+    images = replace(images, groups=rows.groups, splits=rows.splits, cells=rows.cells).select(exists_N)
     if labeled:
         for label in np.flatnonzero(images.counts() == 0):
             notices.add("empty-class", images.classes[label])

@@ -48,6 +48,8 @@ SPLITS = ("train", "val", "valid", "validation", "test", "query", "reference")
 class ManifestRows:
     """The columns of a manifest, one entry a row; ``splits`` and ``groups`` are None where the manifest has none.
 
+    ``cells`` are those of further columns that were asked for.
+
     Paths are local: joined with the manifest's folder where they were relative, fetched where they were URIs. Rows with a box
     give the region of an image (``data.regions``); without a group column, regions of one image share a group.
     """
@@ -56,6 +58,7 @@ class ManifestRows:
     labels: tuple[str, ...]
     splits: tuple[str, ...] | None
     groups: tuple[str, ...] | None
+    cells: tuple[tuple[str, ...], ...] | None = None
 
 
 def read_manifest(
@@ -66,6 +69,7 @@ def read_manifest(
     uri: str = "",
     cache_dir: Path | None = None,
     notices: Notices | None = None,
+    further: Sequence[str] = (),
 ) -> ManifestRows:
     """Read a manifest.
 
@@ -77,6 +81,7 @@ def read_manifest(
         uri: Where the manifest was fetched from; relative paths are then relative to that and are fetched.
         cache_dir: Where fetched files are kept.
         notices: Receives columns of boxes that are read by other names, or not at all.
+        further: Names of further columns, which must exist.
 
     Raises:
         DataError: A missing column, an empty cell, no rows; rows are counted from 1 below the header.
@@ -87,7 +92,11 @@ def read_manifest(
 
     def choose(header: Sequence[str]) -> list[str]:
         boxes.extend(_box_columns(path, names, header, notices))
-        return [*(names[key] for key in COLUMNS if key not in BOX), *(name for box in boxes for name in box.names)]
+        return [
+            *(names[key] for key in COLUMNS if key not in BOX),
+            *(name for box in boxes for name in box.names),
+            *further,
+        ]
 
     table = read_table(path, choose, path_columns=() if uri else (names["path"],))
     required = ["path", *(["label"] if labeled else [])]
@@ -104,6 +113,10 @@ def read_manifest(
             _refuse_empty_cells(path, names[key], table.columns[names[key]])
         if key == "label":
             _check_labels(path, names[key], table.columns[names[key]])
+    for name in further:
+        if name not in table.columns:
+            raise DataError(f"{path}: no column {name!r} among {shorten(', '.join(table.names)) or 'none'}",
+                            expected=f"a column {name!r}", remedy=closest(name, table.names))  # fmt: skip
     cells = table.columns[names["path"]]
     if not cells:
         raise DataError(f"{path}: no rows", expected="one row an image, or one an object with the columns "
@@ -122,6 +135,7 @@ def read_manifest(
         tuple(table.columns.get(names["label"], [""] * len(paths))),
         None if splits is None else tuple(splits),
         None if groups is None else tuple(groups),
+        tuple(zip(*(table.columns[name] for name in further), strict=True)) if further else None,
     )
 
 
@@ -130,7 +144,8 @@ def select_distinct_rows(rows: ManifestRows, notices: Notices) -> ManifestRows:
 
     Both rows of an image with two labels stay, as a copy of it in two class folders does: which is wrong cannot be told.
     """
-    columns = [column for column in (rows.paths, rows.labels, rows.splits, rows.groups) if column is not None]
+    every_column = (rows.paths, rows.labels, rows.splits, rows.groups, rows.cells)
+    columns: list[tuple[object, ...]] = [column for column in every_column if column is not None]
     first_rows: dict[tuple[object, ...], int] = {}
     for index, row in enumerate(zip(*columns, strict=True)):
         if first_rows.setdefault(row, index) != index:
@@ -152,6 +167,7 @@ def select_distinct_rows(rows: ManifestRows, notices: Notices) -> ManifestRows:
         tuple(rows.labels[i] for i in indices),
         None if rows.splits is None else tuple(rows.splits[i] for i in indices),
         None if rows.groups is None else tuple(rows.groups[i] for i in indices),
+        None if rows.cells is None else tuple(rows.cells[i] for i in indices),
     )
 
 

@@ -57,7 +57,8 @@ def split_reference_query(images: ImageSet, seed: int = 0, fraction: float = 0.5
     """Split into reference and query, class by class.
 
     A class of two or more images has at least one on each side; a class of one image is in the reference, where it can only
-    be a wrong answer.
+    be a wrong answer. Where images have groups, so have a class of two or more groups and one of a single group: no group of a
+    class is on both sides. If every class lies in one group, images are divided as if there were none.
 
     Args:
         images: Labeled images.
@@ -70,8 +71,11 @@ def split_reference_query(images: ImageSet, seed: int = 0, fraction: float = 0.5
     _refuse_unlabeled(images)
     rng = np.random.default_rng([seed, len(SPLIT_BY)])
     query_N = np.zeros(len(images), bool)
+    group_N = _groups_of_classes(images)
     for members in _members(images, rng):
-        if len(members) >= 2:
+        if group_N is not None:
+            query_N[_query_groups(group_N, members, fraction)] = True
+        elif len(members) >= 2:
             query_N[members[: min(max(1, int(len(members) * fraction)), len(members) - 1)]] = True
     if not query_N.any():
         raise DataError(f"{images.source}: every class has one image", expected="a class with two images or more")
@@ -95,6 +99,47 @@ def write_manifest(path: str | Path, parts: Mapping[str, ImageSet], *, by_source
             for file, name, group in zip(images.paths, images.label_names(), groups, strict=True)
         ]
     return write_manifest_rows(Path(path), rows, with_groups=with_groups, by_source=by_source)
+
+
+def has_divisible_groups(images: ImageSet) -> bool:
+    """Whether images have groups, and a class lies in two or more of them, so that a split by group is possible."""
+    return _groups_of_classes(images) is not None
+
+
+def count_torn_groups(query: ImageSet, *others: ImageSet) -> int:
+    """Return the number of groups of the queries that have images in other sets too."""
+    return len(set(query.groups or ()) & {name for images in others for name in images.groups or () if name})
+
+
+def _groups_of_classes(images: ImageSet) -> np.ndarray | None:
+    """A group per image, a number of its own for one without; None where no class has two groups, or nothing has one."""
+    if images.groups is None or not any(images.groups):
+        return None
+    names = np.array([name or f"\0{i}" for i, name in enumerate(images.groups)])
+    group_N: np.ndarray = np.unique(names, return_inverse=True)[1]
+    pairs = np.unique(np.stack([images.labels_N, group_N]), axis=1)
+    return group_N if np.unique(pairs[0], return_counts=True)[1].max() > 1 else None
+
+
+def _query_groups(group_N: np.ndarray, members: np.ndarray, fraction: float) -> np.ndarray:
+    """Those of a class's images, in whole groups, that are queries: ``fraction`` of them at most, but one group; none of a single one.
+
+    Args:
+        group_N: a group per image of the set.
+        members: the rows of the class, in random order.
+        fraction: share of the queries.
+    """
+    names, first, sizes = np.unique(group_N[members], return_index=True, return_counts=True)
+    if len(names) < 2:
+        return members[:0]
+    limit = max(int(len(members) * fraction), int(sizes.min()))
+    chosen, count = [], 0
+    for number in np.argsort(first):
+        if count + sizes[number] <= limit:
+            chosen.append(names[number])
+            count += int(sizes[number])
+    rows: np.ndarray = members[np.isin(group_N[members], chosen)]
+    return rows
 
 
 def _refuse_unlabeled(images: ImageSet) -> None:

@@ -113,7 +113,7 @@ def read_facts(
         mean, std: normalization of a network without metadata, per channel, on the scale 0..1.
 
     Raises:
-        ModelError: there is neither metadata nor ``mean`` and ``std``, the text is damaged, or a newer release wrote it.
+        ModelError: there is neither metadata nor ``mean`` and ``std``, these are not on that scale, the text is damaged, or a newer release wrote it.
     """
     if text is None:
         if mean is None or std is None:
@@ -121,9 +121,21 @@ def read_facts(
                 f"{source} does not say how its images must be normalized (no '{KEY}' metadata)",
                 remedy="give mean and std (per channel, on the scale 0..1), or export it with this tool",
             )
-        return NetworkFacts(mean=tuple(map(float, mean)), std=tuple(map(float, std)))
+        return NetworkFacts(mean=_on_unit_scale("mean", mean), std=_on_unit_scale("std", std))
     with reader_errors(f"the '{KEY}' metadata of {source} is damaged", remedy="export it again", error=ModelError):
         return _parse_facts(text, source)
+
+
+def _on_unit_scale(name: str, values: Sequence[float]) -> tuple[float, ...]:
+    """The caller's mean or std as numbers. Raises ModelError for values of the scale 0..255, which would be taken without a word."""
+    try:
+        numbers = tuple(map(float, values))
+    except (TypeError, ValueError):
+        numbers = ()
+    if not numbers or not all(0 <= number <= 1 for number in numbers):
+        raise ModelError(f"{name}={values!r}", expected="one number a channel, on the scale 0..1",
+                         remedy="divide values of the scale 0..255 by 255")  # fmt: skip
+    return numbers
 
 
 def _parse_facts(text: str, source: str) -> NetworkFacts:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from unalike.data.view import View
-from unalike.errors import UnalikeError, WeightsError
+from unalike.errors import SpecError, UnalikeError, WeightsError
 from unalike.model.backbones import build_trunk
 from unalike.model.embedder import Embedder, EmbedderConfig, create_embedder
 from unalike.model.weight_files import plain_config, tensors_of
@@ -31,8 +31,10 @@ TAO_BACKBONES = {
     "cls_attn_blocks.": ("fan_tiny", "fan_small", "fan_base", "fan_large"),
     ".ls1.": ("nvdinov2_vit_large_legacy",),
 }
-_NETWORK_FIELDS = ("backbone", "feat_dim", "input_width", "input_height", "input_channels")
-_NORMALIZATION_FIELDS = ("pixel_mean", "pixel_std")
+_FIELDS = {
+    "model": ("backbone", "feat_dim", "input_width", "input_height", "input_channels"),
+    "dataset": ("pixel_mean", "pixel_std"),
+}
 
 
 def is_tao_checkpoint(content: Any, path: str | Path) -> bool:
@@ -88,18 +90,15 @@ def describe_tao_checkpoint(content: Any, path: str | Path, experiment: Experime
 
     tensors = tensors_of(content, path)
     spec = (experiment or Spec()).to_dict()
-    embedded = find_embedded_spec(content)
-    for section, fields in (("model", _NETWORK_FIELDS), ("dataset", _NORMALIZATION_FIELDS)):
+    in_file = _spec_in_file(content, path, experiment)
+    for section, fields in _FIELDS.items():
         for field in fields:
-            if experiment is not None and experiment.is_set(f"{section}.{field}"):
-                continue
-            default: Any = getattr(getattr(Spec(), section), field)
-            value = (embedded.get(section) or {}).get(field)
-            spec[section][field] = default if value is None else value
-    in_file = embedded.get("model") or {}
-    if not _is_decided("backbone", experiment, in_file):
+            if experiment is None or not experiment.is_set(f"{section}.{field}"):
+                spec[section][field] = getattr(getattr(in_file, section), field)
+    specs = [in_file, *([] if experiment is None else [experiment])]
+    if not any(each.is_set("model.backbone") for each in specs):
         spec["model"]["backbone"] = _find_backbone(tensors, path)
-    if not _is_decided("feat_dim", experiment, in_file):
+    if not any(each.is_set("model.feat_dim") for each in specs):
         spec["model"]["feat_dim"] = _vector_width(tensors, spec["model"]["feat_dim"])
     model, dataset = spec["model"], spec["dataset"]
     say(f"{path}: a checkpoint of TAO; {model['backbone']}, {model['feat_dim']} dimensions", once=True)
@@ -119,15 +118,35 @@ def describe_tao_checkpoint(content: Any, path: str | Path, experiment: Experime
     return {"spec": spec, "classes": [], "facts": facts}
 
 
-def _no_network(path: str | Path, error: Exception) -> WeightsError:
+def _no_network(path: str | Path, error: object) -> WeightsError:
     return WeightsError(
         f"{path}: the spec in it does not describe a network ({error})",
         remedy="give the spec that it was trained with: -e spec.yaml",
     )
 
 
-def _is_decided(field: str, experiment: Experiment | None, in_file: Mapping[str, Any]) -> bool:
-    return in_file.get(field) is not None or (experiment is not None and experiment.is_set(f"model.{field}"))
+def _spec_in_file(content: Any, path: str | Path, experiment: Experiment | None) -> Experiment:
+    """The fields of the spec in a file that describe the network, checked as those of a spec are; not those that the user set.
+
+    Raises:
+        WeightsError: a field is not valid.
+    """
+    from unalike.spec import load_spec
+
+    embedded = find_embedded_spec(content)
+    values = {
+        section: {
+            field: value
+            for field in fields
+            if (value := (embedded.get(section) or {}).get(field)) is not None
+            and (experiment is None or not experiment.is_set(f"{section}.{field}"))
+        }
+        for section, fields in _FIELDS.items()
+    }
+    try:
+        return load_spec("evaluate", values)
+    except SpecError as error:
+        raise _no_network(path, " ".join(str(error).split())) from error
 
 
 def _build(spec: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], path: str | Path) -> Embedder:

@@ -87,6 +87,31 @@ def check_where(where: Any) -> dict[str, tuple[str, ...]] | None:
     return choices or None
 
 
+def parse_where(texts: Sequence[str] | None) -> dict[str, tuple[str, ...]] | None:
+    """Read a filter from ``name=value`` texts, of which several of one name are alternatives. Raises DataError."""
+    where: dict[str, list[str]] = {}
+    for text in texts or ():
+        name, value = _parse_pair(text)
+        where.setdefault(name, []).append(value)
+    return check_where(where)
+
+
+def parse_attributes(texts: Sequence[str] | None) -> dict[str, str]:
+    """Read attributes from ``name=value`` texts. Raises DataError for another form, or a name that comes twice."""
+    pairs = [_parse_pair(text) for text in texts or ()]
+    attributes = dict(pairs)
+    if len(attributes) < len(pairs):
+        raise DataError(f"an attribute twice: {', '.join(texts or ())}", expected="one value of each")
+    return check_attributes(attributes)
+
+
+def _parse_pair(text: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise DataError(f"an attribute {describe(text)}", expected="NAME=VALUE, such as site=berlin")
+    return name.strip(), value
+
+
 def describe_where(where: Mapping[str, Sequence[str]]) -> str:
     """A filter that was checked, for messages: ``site=berlin, season=fw26 or ss26``."""
     return ", ".join(f"{name}={' or '.join(values)}" for name, values in where.items())

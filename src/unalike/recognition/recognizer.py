@@ -27,7 +27,14 @@ from unalike.inference.embedding import embed_files
 from unalike.inference.loaded_model import load_model
 from unalike.inference.model_files import is_pretrained
 from unalike.numerics.arguments import check_count, check_list, check_share, describe
-from unalike.recognition.attributes import Where, check_attributes, check_where, checked_attributes
+from unalike.recognition.attributes import (
+    Attributes,
+    Where,
+    check_attribute_name,
+    check_attributes,
+    check_where,
+    checked_attributes,
+)
 from unalike.recognition.augmented_views import augmented_views
 from unalike.recognition.backends.address import open_gallery
 from unalike.recognition.backends.protocol import GalleryBackend, GalleryView, SearchIndex
@@ -193,6 +200,7 @@ class Recogniser:
         labels: str | Sequence[str] | None = None,
         names: Sequence[str] | None = None,
         attributes: Any = None,
+        attribute_columns: Sequence[str] = (),
     ) -> int:
         """Add reference images to the gallery.
 
@@ -203,12 +211,13 @@ class Recogniser:
             names: a name for each image; the path of a file when None.
             attributes: of all images, or a list with those of each, by which searches are filtered, such as
                 ``{"site": "berlin"}``.
+            attribute_columns: columns of a manifest that hold further attributes of each image; without ``labels``.
 
         Returns:
             The number of images added.
         """
         if labels is None:
-            return self._enrol_folder(images, attributes)
+            return self._enrol_folder(images, attributes, attribute_columns)
         inputs = image_list(images)
         names_given = (
             [labels] * len(inputs) if isinstance(labels, str) else check_list("labels", labels, "a class name")
@@ -223,13 +232,12 @@ class Recogniser:
         self.gallery.enrol(self.encode(inputs), labels, names, attributes)
         return len(inputs)
 
-    def _enrol_folder(self, source: Any, attributes: Any) -> int:
+    def _enrol_folder(self, source: Any, attributes: Any, attribute_columns: Sequence[str]) -> int:
         if not isinstance(source, str | Path):
             raise DataError("images without labels", remedy="give labels, or a folder with a sub-folder a class")
-        if attributes is not None:
-            check_attributes(attributes)
-        vectors_ND, labels, names = self.embed_folder(source, "enrolling")
-        self.gallery.enrol(vectors_ND, labels, names, attributes)
+        references = self.embed_references(source, attributes, attribute_columns)
+        self.gallery.enrol(*references)
+        labels = references[1]
         return len(labels)
 
     def embed_folder(
@@ -242,16 +250,44 @@ class Recogniser:
         Returns:
             (vectors_ND, class names, paths).
         """
+        return self.embed_references(source, description=description)[:3]
+
+    def embed_references(
+        self, source: str | Path, attributes: Attributes | None = None, attribute_columns: Sequence[str] = (), *,
+        label: str | None = None, description: str = "enrolling",
+    ) -> tuple[np.ndarray, list[str], list[str], list[Attributes]]:  # fmt: skip
+        """As ``embed_folder``, with the attributes of each image.
+
+        Args:
+            source: as in ``embed_folder``; with ``label``, images in any arrangement.
+            attributes: of all images.
+            attribute_columns: columns of a manifest that hold further ones of each image; an empty cell gives none.
+            label: class of all images.
+            description: what the progress bar says.
+
+        Returns:
+            (vectors_ND, class names, paths, attributes).
+        """
         from unalike.data.imageset import load_images
 
-        images = load_images(source)
+        common = check_attributes({} if attributes is None else attributes)
+        columns = [check_attribute_name(name) for name in attribute_columns]
+        images = load_images(source, labeled=label is None, further=columns)
+        cells = images.cells or ((),) * len(images)
+        own = [check_attributes(common | {n: c for n, c in zip(columns, row, strict=True) if c}) for row in cells]
         self.fit_decoding(images.paths)
         embeddings = embed_files(self.engine, images.paths, self.view, describe=description)
         if embeddings.failures:
             first_reason = embeddings.failures[0][1]
             progress.say(f"{len(embeddings.failures)} unreadable images were skipped, the first: {first_reason}")
-        labels = [images.classes[images.labels_N[index]] for index in embeddings.kept_N]
-        return embeddings.vectors_ND, labels, [source_name(images.paths[index]) for index in embeddings.kept_N]
+        rows = embeddings.kept_N.tolist()
+        labels = [images.classes[images.labels_N[row]] if label is None else label for row in rows]
+        return (
+            embeddings.vectors_ND,
+            labels,
+            [source_name(images.paths[row]) for row in rows],
+            [own[row] for row in rows],
+        )
 
     def calibrate(
         self, rate: float = 0.01, images: str | Path | None = None, *, rule: str = "nearest", **settings: Any

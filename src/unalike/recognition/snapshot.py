@@ -228,11 +228,10 @@ class GallerySnapshot:
     def _taken(self, rows: np.ndarray, resident: bool) -> np.ndarray:
         """Rows of the file, ascending."""
         assert self.file is not None
-        read = self.file.check if resident else self.file.copy
         if not len(rows):
             return self.added_MD[:0]
-        low = int(rows[0])
-        return np.take(read(low, int(rows[-1]) + 1), rows - low, axis=0)
+        low, reader = int(rows[0]), self.file.check if resident else self.file.copy
+        return np.take(reader(low, int(rows[-1]) + 1), rows - low, axis=0)
 
     def stored_rows(self, rows_M: np.ndarray, *, resident: bool = True) -> np.ndarray:
         """The vectors at these ascending indices as they are kept; ``resident`` as of ``stored``."""

@@ -28,13 +28,16 @@ class IdentificationModel(BaseModel):
     decision: str = Field(
         description="label, ambiguous or unknown.", json_schema_extra={"enum": ["label", "ambiguous", "unknown"]}
     )
-    nearest: str
+    nearest: str = Field(
+        description="The best class whatever the decision; empty where no reference passes the filter."
+    )
     second: str | None
     margin: float | None
     calibrated: bool
     stale: bool
     threshold: float | None
     note: str
+    where: dict[str, list[str]] | None = Field(default=None, description="The filter, where the request had one.")
 
 
 class UnreadableModel(BaseModel):

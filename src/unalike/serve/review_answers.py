@@ -21,6 +21,7 @@ from starlette.requests import Request
 
 from unalike.data.class_names import normalize_class_name
 from unalike.errors import NoSuchImage
+from unalike.recognition.attributes import NO_ATTRIBUTES
 from unalike.recognition.backends.protocol import Entry, GalleryBackend
 from unalike.recognition.decision import LABEL
 from unalike.serve.changes import Change, apply, bounded
@@ -284,7 +285,8 @@ def _remove(
                     return []  # removed before the process was killed: only its picture could bring it back
                 raise no_reference(id)
             vector_D = view.vectors([id])[0]
-        backup.append({"label": entry.label, "name": entry.name, "vector": _packed(vector_D)})
+        attributes = {"attributes": dict(entry.attributes)} if entry.attributes else {}
+        backup.append({"label": entry.label, "name": entry.name, "vector": _packed(vector_D), **attributes})
         gallery.remove(ids=[id])
         return []
 
@@ -423,8 +425,9 @@ def _restore(gallery: GalleryBackend, change: Change, undo: Mapping[str, Any]) -
     if lost:
         vectors_MD = np.stack([_unpacked(one["vector"]) for one in lost])
         labels, names = [one["label"] for one in lost], [one["name"] for one in lost]
-        new_ids = gallery.enrol(vectors_MD, labels, names)
-        entries += [Entry(id, label, name) for id, label, name in zip(new_ids, labels, names, strict=True)]
+        attributes = [one.get("attributes", NO_ATTRIBUTES) for one in lost]
+        new_ids = gallery.enrol(vectors_MD, labels, names, attributes)
+        entries += [Entry(*values) for values in zip(new_ids, labels, names, attributes, strict=True)]
     return entries
 
 

@@ -382,6 +382,18 @@ class Parameters:
             raise self._wrong(name, value, f"a list of at most {most} texts")
         return list(entries)
 
+    def mapping(self, name: str) -> dict[str, Any] | None:
+        """A JSON object, or that as a text; None where there is none."""
+        value = self._take(name)
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except (ValueError, RecursionError):
+                raise self._wrong(name, value, "a JSON object") from None
+        if value is not None and not isinstance(value, dict):
+            raise self._wrong(name, value, "a JSON object")
+        return value
+
     def finish(self) -> None:
         """Refuse what no call has read."""
         if self._values:

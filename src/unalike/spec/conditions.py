@@ -35,6 +35,8 @@ def _channels(e: Experiment, action: str) -> Iterator[Violation]:
         value = getattr(e.dataset, name)
         if len(value) != CHANNELS:
             yield f"dataset.{name}", value, f"{CHANNELS} numbers, one a channel"
+        elif not all(0 <= number <= 1 for number in value):
+            yield f"dataset.{name}", value, "numbers on the scale 0 to 1; divide those of the scale 0 to 255 by 255"
 
 
 def _blur(e: Experiment, action: str) -> Iterator[Violation]:

@@ -7,6 +7,7 @@ description states what is accepted. All other facts go into the schema under th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import product
 from typing import Annotated, Any, Literal
 
@@ -66,6 +67,14 @@ def _in_capitals(value: object) -> object:
 
 def _as_list(value: object) -> object:
     return None if value == "" else [value] if isinstance(value, str) else value
+
+
+def _pairs(value: object) -> object:
+    """A mapping of names to a value, or to several, as ``name=value`` each."""
+    if isinstance(value, Mapping):
+        several = {name: each if isinstance(each, list) else [each] for name, each in value.items()}
+        return [f"{name}={one}" for name, each in several.items() for one in each]
+    return _as_list(value)
 
 
 def _separated(value: object) -> object:
@@ -159,6 +168,12 @@ Capitals = BeforeValidator(_in_capitals)
 Paths = Annotated[list[str] | None, BeforeValidator(_as_list)]
 PATHS_SCHEMA: dict[str, Any] = {
     "anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}, {"type": "null"}]
+}
+
+# Names with values, as ``name=value`` each, or a mapping of names to values.
+Pairs = Annotated[list[str] | None, BeforeValidator(_pairs)]
+PAIRS_SCHEMA: dict[str, Any] = {
+    "anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}, {"type": "object"}, {"type": "null"}]
 }
 
 

@@ -10,10 +10,14 @@ from unalike.spec.declare import (
     CLASS_FORM,
     FILE,
     IMAGES,
+    LIST_SCHEMA,
     MODEL,
+    PAIRS_SCHEMA,
     PATHS_SCHEMA,
     ClassName,
     EnginePrecision,
+    Names,
+    Pairs,
     Paths,
     Runtime,
     Section,
@@ -23,6 +27,11 @@ from unalike.spec.declare import (
 
 LabelRule = Literal["nearest", "prototype", "vote"]
 Share = Annotated[float, Gt(0), Lt(1)]
+# Attributes of the references that are enrolled.
+_ATTRIBUTES = "Attributes of all the images, NAME=VALUE each, by which searches are filtered, such as site=berlin."
+_ATTRIBUTE_COLUMNS = (
+    "Columns of the manifest that hold further attributes of each image, by their names; empty cells give none."
+)
 
 
 class GalleryBuild(Section):
@@ -51,6 +60,8 @@ class GalleryBuild(Section):
     max_refused: Share = field(0.05, "Share of images of enrolled classes that may be called unknown.")
     rule: LabelRule = field("nearest", "Rule that labels an image.")
     half: bool = field(False, "Store vectors in half precision.")
+    attributes: Pairs = field(None, _ATTRIBUTES, schema=PAIRS_SCHEMA)
+    attribute_columns: Names | None = field(None, _ATTRIBUTE_COLUMNS, schema=LIST_SCHEMA)
     runtime: Runtime = field("auto", "Runtime of the network.")
     precision: EnginePrecision = field("auto", "Number format of the network.")
 
@@ -67,6 +78,8 @@ class GalleryAdd(Section):
         mandatory=True, takes=IMAGES,
     )  # fmt: skip
     label: ClassName = field(None, "Class of all the images; unset, each folder is a class.", form=CLASS_FORM)
+    attributes: Pairs = field(None, _ATTRIBUTES, schema=PAIRS_SCHEMA)
+    attribute_columns: Names | None = field(None, _ATTRIBUTE_COLUMNS, schema=LIST_SCHEMA)
     model: Text = field(None, "Network: a .onnx or .pth model; unset, the gallery's own.", takes=MODEL)
     runtime: Runtime = field("auto", "Runtime of the network.")
     precision: EnginePrecision = field("auto", "Number format of the network.")
@@ -167,6 +180,12 @@ class Identify(Section):
     images: Paths = field(None, "Images, or folders of images.", mandatory=True, schema=PATHS_SCHEMA, takes=IMAGES)
     k: int = field(3, "Neighbors to list for each image.", ge=1)
     rule: LabelRule | None = field(None, "Rule that labels an image; unset, that of the calibration.")
+    where: Pairs = field(
+        None,
+        "Compare with references that have these attributes alone, exactly: NAME=VALUE each; several values of one name are "
+        "alternatives.",
+        schema=PAIRS_SCHEMA,
+    )
     approximate: bool = field(False, "Search through an index: faiss (extra ann), or pgvector's HNSW in PostgreSQL.")
     model: Text = field(None, "Network: a .onnx or .pth model; unset, the gallery's own.", takes=MODEL)
     runtime: Runtime = field("auto", "Runtime of the network.")

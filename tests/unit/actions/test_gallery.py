@@ -296,3 +296,52 @@ def test_a_class_that_looks_like_another_is_said(place, capsys):
     assert code == 0 and "look alike stay separate" in err and "gallery merge" in err
     code, _, err = told(capsys, "gallery", "add", path, place / "refs" / label, "--label", label)
     assert code == 0 and "look alike" not in err
+
+
+def test_attributes_of_references_filter_what_an_image_is_compared_with(place, tmp_path, capsys):
+    """Of a manifest's columns, of a whole call, and of a class; the spec takes them as a mapping."""
+    path, refs = place / "sites.gallery", place / "refs"
+    rows = [f"{refs / f'colour {n:02d} ü' / '0.png'},c{n},{('berlin', 'lyon', '')[n % 3]},{n % 2}" for n in range(6)]
+    table = tmp_path / "refs.csv"
+    table.write_text("\n".join(["path,label,Site,line", *rows]) + "\n", encoding="utf-8")
+    model = ("-m", place / "model.onnx")
+    code, built, _ = told(capsys, "gallery", "build", path, table, *model, "--no-calibration", "--attributes", "site,line",
+                          "--attribute", "season=ss26", "--json")  # fmt: skip
+    assert code == 0
+    assert built["attributes"] == {"line": {"0": 3, "1": 3}, "season": {"ss26": 6}, "site": {"berlin": 2, "lyon": 2}}
+    image = refs / "colour 00 ü" / "0.png"
+    code, added, _ = told(
+        capsys, "gallery", "add", path, image, "--label", "twin", "--attribute", "site=paris", "--json"
+    )
+    assert code == 0 and added["attributes"]["site"] == {"berlin": 2, "lyon": 2, "paris": 1}
+    run_command(["gallery", "list", str(path)])
+    assert "site: berlin (2), lyon (2), paris (1)\n" in capsys.readouterr().out
+
+    def nearest(*where):
+        words = [word for pair in where for word in ("--where", pair)]
+        code, answers, err = told(capsys, "identify", path, image, "-k", "9", "--json", *words)
+        assert code == 0, err
+        return sorted({neighbor["label"] for neighbor in answers["answers"][0]["neighbours"]}), answers["answers"][0]
+
+    assert nearest("site=paris")[0] == ["twin"] and nearest("site=berlin")[1]["label"] == "c0"
+    assert nearest("site=berlin", "site=lyon", "line=1")[0] == ["c1", "c3"]
+    assert nearest("site=rome")[1]["note"] == "no reference passes the filter site=rome"
+    run_command(["identify", str(path), str(image), "--where", "site=rome"])
+    out, err = capsys.readouterr()
+    assert out.endswith("0.png: unknown (no reference passes the filter site=rome)\n") and "gallery add" not in err
+    spec = tmp_path / "identify.yaml"
+    spec.write_text(
+        f"identify:\n  where: {{site: [berlin, lyon], line: 1}}\n  gallery: {path}\n  images: ['{image}']\n"
+    )
+    code, answers, _ = told(capsys, "identify", "-e", spec, "--json")
+    assert code == 0 and {n["label"] for n in answers["answers"][0]["neighbours"]} == {"c1", "c3"}
+    for words, message in (
+        (("identify", path, image, "--where", "sight=x"), "no reference has an attribute 'sight'"),
+        (("identify", path, image, "--where", "site"), "NAME=VALUE"),
+        (("gallery", "add", path, refs, "--attribute", "Site=x"), "'Site'"),
+        (("gallery", "add", path, refs, "--attribute", "site=x", "--attribute", "site=y"), "twice"),
+        (("gallery", "add", path, refs, "--attributes", "site"), "asked for the columns site; expected a manifest"),
+        (("gallery", "add", path, table, "--attributes", "sites"), "no column 'sites'"),
+    ):
+        code, _, err = told(capsys, *words)
+        assert code == 1 and message in err, (words, err)

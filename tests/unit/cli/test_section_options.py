@@ -141,6 +141,16 @@ LINES: dict[str, dict[str, Any]] = {
     "gallery add g a.png --label 'red mug' --runtime openvino --precision fp32 --json -q": {
         "gallery": "g", "source": "a.png", "label": "red mug", "runtime": "openvino", "precision": "fp32",
     },
+    "gallery add g new.csv --attribute site=berlin --attribute 'line=a, b' --attributes season,shift": {
+        "gallery": "g", "source": "new.csv", "attributes": ["site=berlin", "line=a, b"],
+        "attribute_columns": ["season", "shift"],
+    },
+    "gallery build g refs.csv -m m.onnx --attributes site --attribute line=1": {
+        "gallery": "g", "source": "refs.csv", "model": "m.onnx", "attribute_columns": ["site"], "attributes": ["line=1"],
+    },
+    "identify g a.png --where site=berlin --where season=ss26 --where season=fw26": {
+        "gallery": "g", "images": ["a.png"], "where": ["site=berlin", "season=ss26", "season=fw26"],
+    },
     "gallery remove g oak 'red, mug' x.y=z": {"gallery": "g", "labels": ["oak", "red, mug", "x.y=z"]},
     "gallery remove g --image 'a, b.png' --image c.png": {"gallery": "g", "names": ["a, b.png", "c.png"]},
     "gallery remove g gallery_remove.labels=[oak]": {"gallery": "g", "labels": ["oak"]},

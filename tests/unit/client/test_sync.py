@@ -43,6 +43,16 @@ def test_identify_gives_identifications_in_order() -> None:
     assert b'name="k"\r\n' in body and b"\r\n2\r\n" in body and b"vote" in body
 
 
+def test_a_filter_is_sent_as_json_and_checked_before() -> None:
+    service = Service(label_all)
+    service.client().identify(b"a", where={"site": "berlin"})
+    list(service.client().identify_many([b"a"], where={"site": "lyon"}))
+    assert b'{"site": ["berlin"]}' in service.requests[0].read() and b'{"site": ["lyon"]}' in service.requests[1].read()
+    with pytest.raises(DataError, match="site is"):
+        service.client().identify(b"a", where={"site": []})
+    assert len(service.requests) == 2
+
+
 def test_a_gallery_is_named_in_the_path_as_it_is() -> None:
     service = Service(label_all)
     service.client().identify(b"a", gallery="a/b c")

@@ -24,11 +24,11 @@ def table(tmp_path):
         (tmp_path / "images").mkdir(exist_ok=True)
         with (tmp_path / name).open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(["path", "label", "split"])
-            for number, (label, split) in enumerate(rows):
+            writer.writerow(["path", "label", "split", "group"])
+            for number, (label, split, *group) in enumerate(rows):
                 path = tmp_path / "images" / f"{name}-{number}.png"
                 Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(path)
-                writer.writerow([str(path), label, split])
+                writer.writerow([str(path), label, split, *(group or [""])])
         return tmp_path / name
 
     return write
@@ -99,6 +99,17 @@ def test_without_a_second_image_training_goes_on_without_validation(table, capsy
 def test_few_classes_that_can_teach_are_validated_by_image(table):
     sets = sets_of(table([*rows("ab", ""), *[(c, "") for c in "cdefgh"]]))
     assert sets.query is not None and len(sets.train) + len(sets.query) == 12 and not sets.unseen
+
+
+def test_groups_are_kept_whole_where_validation_is_not_by_group(table, capsys):
+    series = [(c, "", f"{c}{number}") for c in "abcdefgh" for number in (0, 1) for _ in range(3)]
+    sets = sets_of(table(series))
+    assert sets.unseen and not set(sets.reference.groups) & set(sets.query.groups)
+    few = sets_of(table(series[:12], "few.csv"))
+    assert few.query is not None and not set(few.train.groups) & set(few.query.groups)
+    assert "groups have images" not in capsys.readouterr().err
+    sets_of(table(series, "by image.csv"), validation={"by": "image"})
+    assert "groups have images among the queries and among what is trained on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("by", ["class", "image", "none"])

@@ -137,3 +137,14 @@ def test_a_label_in_a_column_y_is_no_box(folder: Path) -> None:
     path = write(folder, "path,x,y,width,height", "a.png,1,k,30,40")
     images = load_images(path, columns={"label": "y"}, notices=Notices())
     assert images.classes == ("k",) and images.paths == (folder / "a.png",)
+
+
+def test_further_columns_are_read_where_they_are_asked_for(folder: Path) -> None:
+    path = write(folder, "path,label,Site,line", "a.png,k,x,1", "a.png,k,x,1", "none.png,k,z,3", "b.png,k,,2")
+    images = load_images(path, notices=Notices(), further=["site", "line"])
+    assert images.cells == (("x", "1"), ("", "2")) and images.select([1]).cells == (("", "2"),)
+    assert load_images(path, notices=Notices()).cells is None
+    with pytest.raises(DataError, match="no column 'sight' among path, label, Site"):
+        load_images(path, notices=Notices(), further=["sight"])
+    with pytest.raises(DataError, match="asked for the columns site"):
+        load_images(folder, labeled=False, notices=Notices(), further=["site"])

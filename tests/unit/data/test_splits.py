@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -121,13 +122,31 @@ def test_too_small_to_divide() -> None:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_reference_and_query(seed: int) -> None:
-    whole = many(seed)
+    whole = replace(many(seed), groups=None)
     reference, query = split_reference_query(whole, seed)
     together(reference, query, whole)
     counts = whole.counts()
     assert (reference.counts() >= 1).all() and (query.counts()[counts >= 2] >= 1).all()
     assert (query.counts() == counts // 2).all()
     assert split_reference_query(whole, seed)[1].paths == query.paths
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_no_group_of_a_class_is_reference_and_query(seed: int) -> None:
+    whole = many(seed)
+    reference, query = split_reference_query(whole, seed)
+    together(reference, query, whole)
+    sides = [set(zip(side.groups or (), side.labels_N.tolist(), strict=True)) for side in (reference, query)]
+    assert not {(group, label) for group, label in sides[0] & sides[1] if group}
+    for label, count in enumerate(whole.counts().tolist()):
+        names = [name or str(i) for i, name in enumerate(whole.groups or ()) if whole.labels_N[i] == label]
+        asked = int(query.counts()[label])
+        smallest = min(map(names.count, names))
+        assert asked <= max(count // 2, smallest) and (asked > 0) == (len(set(names)) > 1)
+
+
+def test_where_every_class_lies_in_one_group_images_are_divided() -> None:
+    assert split_reference_query(made_up([3, 2], ["a"] * 3 + ["b"] * 2))[1].counts().tolist() == [1, 1]
 
 
 def test_reference_and_query_of_classes_with_gaps() -> None:

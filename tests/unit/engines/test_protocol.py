@@ -155,3 +155,11 @@ def test_bf16_stays_near_fp32():
         vectors = OpenVinoEngine(networks.exported_bytes(), precision="bf16")(images)
         cosine = (vectors * exact).sum(1) / np.linalg.norm(vectors, axis=1) / np.linalg.norm(exact, axis=1)
         assert cosine.min() > 0.999
+
+
+@pytest.mark.parametrize(("mean", "std"), [
+    ([123.7, 116.3, 103.5], [0.2] * 3), ([0.5] * 3, [58.4, 57.1, 57.4]), ("0.5", [0.2] * 3), ([], []), (0.5, 0.2),
+])  # fmt: skip
+def test_mean_and_std_of_a_foreign_network_are_on_the_scale_of_one(mean, std):
+    with pytest.raises(ModelError, match=r"expected one number a channel, on the scale 0\.\.1"):
+        read_facts(None, "a network", mean, std)

@@ -60,6 +60,23 @@ def test_fields_of_the_user_replace_those_in_the_file(tmp_path: Path, small: Emb
     assert (view["height"], view["width"]) == (96, 64)
 
 
+@pytest.mark.parametrize(("section", "field", "value"), [
+    ("dataset", "pixel_mean", [103.5, 116.3, 123.7]), ("dataset", "pixel_mean", [0.5, 0.5]), ("dataset", "pixel_mean", "[0.4]"),
+    ("dataset", "pixel_std", [0, 0, 0]), ("model", "input_width", 64.5),
+])  # fmt: skip
+def test_fields_in_the_file_are_checked_as_those_of_a_spec(tmp_path, small, section, field, value) -> None:
+    spec = {**SPEC, section: {**SPEC[section], field: value}}
+    file = write_tao_checkpoint(tmp_path / "tao.pth", small, spec)
+    with pytest.raises(WeightsError, match=f"the spec in it .*{section}.{field}"):
+        load_embedder(file)
+    assert is_same(load_embedder(file, load_spec("evaluate", {section: {field: SPEC[section][field]}}))[0], small)
+
+
+def test_a_field_that_is_not_set_in_the_file_is_known_by_the_tensors(tmp_path: Path, small: Embedder) -> None:
+    file = write_tao_checkpoint(tmp_path / "tao.pth", small, {**SPEC, "model": {**MODEL, "feat_dim": "???"}})
+    assert is_same(load_embedder(file)[0], small)
+
+
 def test_a_network_of_tao_is_known_by_its_tensors(tmp_path: Path) -> None:
     torch.manual_seed(1)
     fan = create_embedder(EmbedderConfig("fan_tiny", 192, 3, (64, 64)))

@@ -15,6 +15,8 @@ from unalike.recognition.attributes import (
     check_where,
     describe_where,
     join_attributes,
+    parse_attributes,
+    parse_where,
     read_reference_attributes,
 )
 from unalike.recognition.gallery import Gallery
@@ -99,3 +101,12 @@ def test_what_a_file_may_not_hold() -> None:
     ):
         with pytest.raises((ValueError, DataError)):
             read_reference_attributes(sets, codes, 2)
+
+
+def test_texts_of_a_command_line_are_read() -> None:
+    assert parse_where(["site=a", "line=1", "site=b=c"]) == {"site": ("a", "b=c"), "line": ("1",)}
+    assert parse_where([]) is None and parse_where(None) is None
+    assert parse_attributes(["site=x", "line= 2 "]) == {"line": "2", "site": "x"} and parse_attributes(None) == {}
+    for texts in (["site"], ["site=x", "site=y"], ["=x"], ["site="]):
+        with pytest.raises(DataError):
+            parse_attributes(texts)

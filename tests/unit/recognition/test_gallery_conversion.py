@@ -150,7 +150,7 @@ def test_changes_meanwhile_are_taken_over_and_later_ones_of_the_old_network_refu
         path, recognizers[1], read, change_once, on_replace=lambda former: replaced.append(len(former))
     )
     after = load(path)
-    names = [name for _, _, name in facts(after)]
+    names = [fact[2] for fact in facts(after)]
     assert "5-5" in names and "1-1" not in names and len(after) == 8 == len(before) and replaced == [8]
     with pytest.raises(ModelError), other.change() as gallery:
         gallery.remove(names=["5-5"])

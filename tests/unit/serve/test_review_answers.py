@@ -120,7 +120,7 @@ async def fill(it: SimpleNamespace) -> tuple[list[int], int]:
         vectors = np.concatenate([center + 0.1 * rng.normal(size=(8, 3)) for center in centers])
         vectors[7] = centers[1] + 0.1 * rng.normal(size=3)
         ids = gallery.enrol(vectors, [f"c{row // 8}" for row in range(24)], [f"{row}.png" for row in range(24)])
-        (copy,) = gallery.enrol(vectors[20:21], ["c2"], ["copy.png"])
+        (copy,) = gallery.enrol(vectors[20:21], ["c2"], ["copy.png"], {"site": "x"})
     it.service.resources.gallery().refresh()
     return ids, copy
 
@@ -171,6 +171,9 @@ def test_one_of_two_near_duplicates_is_removed_and_comes_back_without_a_picture(
             )
             (restored,) = (await undo(it, document))["references"]
             assert restored["name"] == name and restored["label"] == "c2" and counts(it)["c2"] == 9
+            assert restored["attributes"] == ({} if older else {"site": "x"}) and gallery.attributes() == {
+                "site": {"x": 1}
+            }
             assert np.allclose(gallery.view().vectors([restored["id"]]), vector, atol=1e-6)
             assert len(of_kind(await review(it), "duplicate")) == 1
 

@@ -352,6 +352,7 @@ def test_encryption_key_is_said_once_and_not_used(capsys: pytest.CaptureFixture[
         ("train.optim.steps=[40,40]", "rising"), ("train.optim.steps=[-1]", "rising"),
         ("train.gpu_ids=[]", "as many as train.num_gpus, 1"), ("train.gpu_ids=[-1]", "different indices"),
         ("evaluate.gpu_ids=[]", "as many as evaluate.num_gpus, 1"), ("dataset.pixel_mean=[0.5]", "3 numbers"),
+        ("dataset.pixel_mean=[123.7,116.3,103.5]", "scale 0 to 1"), ("dataset.pixel_std=[58,57,57]", "divide those of the scale"),
         ("model.input_channels=1", "3 (gray images are read as RGB)"),
         ("export.batch_size=0", "-1 (open)"), ("gen_trt_engine.batch_size=0", "-1 (open)"),
         ("train.checkpointer.save_top_k=0", "-1 (all)"), ("dataset.manifest_columns.label=path", "different columns"),

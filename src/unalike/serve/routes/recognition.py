@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from unalike.errors import UnreadableImage
+from unalike.recognition.attributes import check_where
 from unalike.recognition.decision import RULES
 from unalike.recognition.identification import Identification
 from unalike.serve.batching import EmbedFinish
@@ -40,6 +41,22 @@ _RULE = {
     "description": "Rule that labels an image; unset, that of the calibration.",
 }
 
+WHERE: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": {
+        "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
+    },
+    "description": "Takes references with these attributes alone: names with a value, or with several of which one must hold; as JSON.",
+}
+# A filter that was checked, in a form that can be compared and hashed.
+Filter = tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def read_filter(parameters: Parameters) -> Filter | None:
+    """The parameter ``where``. Raises Problem and DataError (422)."""
+    where = check_where(parameters.mapping("where"))
+    return None if where is None else tuple(sorted(where.items()))
+
 
 def plain_identification(answer: Identification) -> dict[str, Any]:
     """What ``Identification.to_dict`` gives, without its copies."""
@@ -56,17 +73,19 @@ class IdentifyFinish:
     log: DecisionLog
     metrics: Metrics
     vectors: VectorCache
+    where: Filter | None = None
 
     def __call__(
         self, vectors_ND: np.ndarray, contexts: Sequence[tuple[Upload, RequestContext]]
     ) -> list[dict[str, Any]]:
         """One answer for each embedding; the decisions are committed."""
-        identifications = self.resource.recognizer.identify_vectors(vectors_ND, self.k, self.rule)
+        where = None if self.where is None else dict(self.where)
+        identifications = self.resource.recognizer.identify_vectors(vectors_ND, self.k, self.rule, where)
         answers, records = [], []
         for (upload, context), answer, vector_D in zip(contexts, identifications, vectors_ND, strict=True):
             if upload.sha is not None:  # it is kept: a review need not compute its embedding again
                 self.vectors.put(self.resource, upload.sha, vector_D)
-            plain = plain_identification(answer)
+            plain = plain_identification(answer) | ({} if where is None else {"where": where})
             record = DecisionRecord(
                 "identify", self.resource.name, answer.decision, answer.label, answer.nearest, answer.score,
                 answer.threshold, answer.margin, answer.calibrated, answer.stale, self.resource.network.key, upload.sha,
@@ -124,9 +143,10 @@ class Recognition:
         form = await service.read_images(request, resource.network)
         parameters = Parameters(form.values)
         k, rule = parameters.integer("k", 3, 1, MAX_NEIGHBORS), parameters.choice("rule", RULES)
+        where = read_filter(parameters)
         parameters.finish()
         uploads = require_images(form)
-        finish = IdentifyFinish(resource, k, rule, service.decision_log, service.metrics, service.vectors)
+        finish = IdentifyFinish(resource, k, rule, service.decision_log, service.metrics, service.vectors, where)
         contexts = [(upload, context_of(request)) for upload in uploads]
         results = await service.embed(
             request, uploads, resource.network, resource.view, finish, contexts, keep=service.settings.keep_images
@@ -136,7 +156,7 @@ class Recognition:
             "gallery": resource.name, "engine": resource.network.description, "index": resource.index_description,
             "answers": answers, "unreadable": unreadable,
         })  # fmt: skip
-        if service.shadows.has_shadow(resource.name):
+        if where is None and service.shadows.has_shadow(resource.name):  # a shadow answers from all references
             images = [SampledImage(answer["id"], uploads[answer["index"]].content, rule) for answer in answers]
             response.background = BackgroundTask(service.shadows.offer, resource, images)  # after it is sent
         return response
@@ -173,7 +193,7 @@ def recognition_router(service: Service) -> APIRouter:
     router, recognition = APIRouter(), Recognition(service)
     images = {"image": "One or several images."}
     add_scoped(router, "POST", "galleries", "/identify", recognition.identify, answer=IdentifyModel, summary="Label images by a gallery.",
-               extra=image_body(images, {"k": _K, "rule": _RULE}))  # fmt: skip
+               extra=image_body(images, {"k": _K, "rule": _RULE, "where": WHERE}))  # fmt: skip
     add_scoped(router, "POST", "galleries", "/embed", recognition.embed, answer=EmbedModel, summary="Compute the vectors of images.",
                extra=image_body(images))  # fmt: skip
     return router

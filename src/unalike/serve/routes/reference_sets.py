@@ -120,14 +120,15 @@ def move_references(gallery: GalleryBackend, change: Change, ids: Sequence[int],
         if missing:
             raise no_reference(missing[0])
         vectors_MD = view.vectors(ids)
-    names = []
+    names, attributes = [], []
     for number, entry in enumerate(entries):
         assert entry is not None
+        attributes.append(entry.attributes)
         sha = hash_of_reference(entry.name)
         names.append(entry.name if sha is None else reference_name(sha, change.token(number)))
-    new_ids = gallery.enrol(vectors_MD, [label] * len(ids), names)
+    new_ids = gallery.enrol(vectors_MD, [label] * len(ids), names, attributes)
     gallery.remove(ids=ids)
-    return [Entry(id, label, name) for id, name in zip(new_ids, names, strict=True)]
+    return [Entry(id, label, name, own) for id, name, own in zip(new_ids, names, attributes, strict=True)]
 
 
 def find_moved(gallery: GalleryBackend, change: Change, count: int, label: str) -> list[Entry]:

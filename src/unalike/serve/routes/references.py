@@ -20,6 +20,7 @@ from starlette.responses import Response
 from unalike.data.class_names import normalize_class_name
 from unalike.data.decode import IMAGE_SUFFIXES, open_image
 from unalike.errors import NoSuchImage, UnreadableImage
+from unalike.recognition.attributes import NO_ATTRIBUTES, Attributes, check_attributes
 from unalike.recognition.backends.protocol import Entry, GalleryBackend, pages
 from unalike.serve.batching import EmbedFinish
 from unalike.serve.changes import Change, apply, bounded, carry_out, request_digest
@@ -35,7 +36,7 @@ from unalike.serve.routes.classes import (
     require_classes,
 )
 from unalike.serve.routes.decisions import decision_upload, image_response, stored_image
-from unalike.serve.routes.recognition import require_images
+from unalike.serve.routes.recognition import WHERE, read_filter, require_images
 from unalike.serve.service import Service, json_response
 from unalike.serve.store.images import SIDES, check_sha
 from unalike.serve.store.references import hash_of_reference, reference_name
@@ -50,6 +51,7 @@ class ReferenceModel(BaseModel):
     id: int = Field(description="Number of the reference, never used again.")
     label: str
     name: str = Field(description="What it was enrolled as: sha256:HASH/TOKEN, or a path.")
+    attributes: dict[str, str] = Field(description="Such as its site or season, by which searches are filtered.")
     image: str | None = Field(description="Address of its picture; null where the service has none.")
 
 
@@ -77,7 +79,8 @@ def plain_reference(resource: GalleryResource, entry: Entry) -> dict[str, Any]:
     """A reference as JSON."""
     has_picture = hash_of_reference(entry.name) is not None or _is_image_path(entry.name)
     image = f"/v1/galleries/{resource.name}/references/{entry.id}/image" if has_picture else None
-    return {"id": entry.id, "label": entry.label, "name": entry.name, "image": image}
+    attributes = dict(entry.attributes)
+    return {"id": entry.id, "label": entry.label, "name": entry.name, "attributes": attributes, "image": image}
 
 
 def _is_image_path(name: str) -> bool:
@@ -95,11 +98,11 @@ def reference_router(service: Service) -> APIRouter:
 
 def _add_list(service: Service, router: APIRouter) -> None:
     async def references(request: Request, name: str | None) -> Response:
-        """List references by id, those of one class with ``label``."""
+        """List references by id, those of one class with ``label``, those with attributes by ``where``."""
         resource = service.gallery(request, name)
         parameters = Parameters(dict(request.query_params))
         after, limit = parameters.integer("after", -1, -1, MAX_ID), parameters.integer("limit", 100, 1, MAX_PAGE)
-        label = parameters.text("label", most=MAX_LABEL)
+        label, where = parameters.text("label", most=MAX_LABEL), read_filter(parameters)
         parameters.finish()
 
         def find() -> list[Entry]:
@@ -107,7 +110,7 @@ def _add_list(service: Service, router: APIRouter) -> None:
                 counts = view.counts() if label is not None else {}
                 if label is not None and normalize_class_name(label) not in counts:
                     raise no_class(label, list(counts))
-                return list(view.entries(label, after, limit + 1))
+                return list(view.entries(label, after, limit + 1, None if where is None else dict(where)))
 
         entries = await asyncio.to_thread(find)
         page = entries[:limit]
@@ -117,7 +120,7 @@ def _add_list(service: Service, router: APIRouter) -> None:
         })  # fmt: skip
 
     add_scoped(router, "GET", "galleries", "/references", references, answer=ReferencePage, summary="List references.",
-               extra=query_parameters(label=_LABEL, **{**PAGE_PARAMETERS, "after": {"type": "integer", "minimum": -1}}))  # fmt: skip
+               extra=query_parameters(label=_LABEL, where={"type": "string", "description": WHERE["description"]}, **{**PAGE_PARAMETERS, "after": {"type": "integer", "minimum": -1}}))  # fmt: skip
 
 
 def _add_enrollment(service: Service, router: APIRouter) -> None:
@@ -132,12 +135,14 @@ def _add_enrollment(service: Service, router: APIRouter) -> None:
         parameters = Parameters(form.values)
         await _add_own_images(service, request, parameters, form)
         labels = _labels(parameters, form)
+        attributes = check_attributes(parameters.mapping("attributes") or NO_ATTRIBUTES)
         must_exist, skip_known = parameters.boolean("require_class"), parameters.boolean("skip_known")
         parameters.finish()
         await check_new_classes(resource, labels)
         uploads = require_images(form)
         required = sorted(set(labels)) if must_exist else []
         values = {"label": labels, "require_class": must_exist, "skip_known": skip_known}
+        values |= {"attributes": attributes} if attributes else {}
 
         async def perform(change: Change) -> tuple[int, Any]:
             if change.claim is None or not change.claim.is_retry:  # before any work; it is looked at again below
@@ -145,7 +150,7 @@ def _add_enrollment(service: Service, router: APIRouter) -> None:
             vectors_ND = await embed_references(service, request, resource, uploads)
             hashes = await _keep_all(service, uploads)
             names = [reference_name(sha, change.token(number)) for number, sha in enumerate(hashes)]
-            batch = _Batch(vectors_ND, labels, names, required, skip_known)
+            batch = _Batch(vectors_ND, labels, names, required, skip_known, attributes)
             return await asyncio.to_thread(_enroll, service, resource, change, batch)
 
         return await carry_out(service, request, request_digest(request, values, uploads), perform)
@@ -155,10 +160,12 @@ def _add_enrollment(service: Service, router: APIRouter) -> None:
         "decision": {"type": "string", "description": "Id of a decision whose image is enrolled, in place of images."},
         "pictures": {"type": "array", "items": {"type": "string"}, "description": "Content hashes of pictures that the service "
                      "keeps, in place of images."},
+        "attributes": {"type": "object", "additionalProperties": {"type": "string"}, "description": "Attributes of all images, as JSON, "
+                       "by which searches are filtered, such as {\"site\": \"berlin\"}."},
         "require_class": {"type": "boolean", "default": False, "description": "Refuse with 404 where there is no such class, such "
                           "as one that somebody renamed in the meantime; otherwise its first image makes it."},
         "skip_known": {"type": "boolean", "default": False, "description": "Leave out images that are references of their class "
-                       "already, by content; the answer counts them. An import that was broken off goes on with it."},
+                       "with these attributes already, by content; the answer counts them. An import that was broken off goes on with it."},
     }  # fmt: skip
     add_scoped(router, "POST", "galleries", "/references", enroll, answer=Enrollment, status=201, statuses=[409],
                summary="Enroll images as references of a class.", extra=image_body({"image": "Images of the class."}, parameters, required=()))  # fmt: skip
@@ -172,7 +179,8 @@ class _Batch:
         vectors_ND: embeddings.
         labels, names: of each image.
         required: classes that the gallery must have.
-        skip_known: whether images that are references of their class are left out.
+        skip_known: whether images that are references of their class with these attributes are left out.
+        attributes: of all images.
     """
 
     vectors_ND: np.ndarray
@@ -180,6 +188,7 @@ class _Batch:
     names: Sequence[str]
     required: Sequence[str]
     skip_known: bool
+    attributes: Attributes
 
     def put(self, gallery: GalleryBackend, is_retry: bool) -> list[Entry]:
         """Put the images into a gallery, those of a repeated request once. Raises Problem (404)."""
@@ -192,14 +201,18 @@ class _Batch:
         if not numbers_to_add:
             return []
         labels, names = ([values[number] for number in numbers_to_add] for values in (self.labels, self.names))
-        return self._entries(numbers_to_add, gallery.enrol(self.vectors_ND[numbers_to_add], labels, names))
+        return self._entries(
+            numbers_to_add, gallery.enrol(self.vectors_ND[numbers_to_add], labels, names, self.attributes)
+        )
 
     def _unknown(self, gallery: GalleryBackend) -> list[int]:
         """Numbers of the images that are no references of their class, each content once."""
         with gallery.view() as view:
             counts = view.counts()
             entries = [entry for label in set(self.labels) if label in counts for entry in pages(view, label)]
-        references = {(entry.label, hash_of_reference(entry.name)) for entry in entries}
+        references = {
+            (entry.label, hash_of_reference(entry.name)) for entry in entries if entry.attributes == self.attributes
+        }
         numbers_to_add = []
         for number, image in enumerate(zip(self.labels, map(hash_of_reference, self.names), strict=True)):
             if image not in references:
@@ -208,7 +221,10 @@ class _Batch:
         return numbers_to_add
 
     def _entries(self, numbers: Sequence[int], ids: Sequence[int]) -> list[Entry]:
-        return [Entry(id, self.labels[number], self.names[number]) for number, id in zip(numbers, ids, strict=True)]
+        return [
+            Entry(id, self.labels[number], self.names[number], self.attributes)
+            for number, id in zip(numbers, ids, strict=True)
+        ]
 
 
 def _enroll(service: Service, resource: GalleryResource, change: Change, batch: _Batch) -> tuple[int, Any]:
@@ -231,6 +247,8 @@ def _enroll(service: Service, resource: GalleryResource, change: Change, batch: 
         }
 
     details = {"labels": bounded(sorted(set(batch.labels))), "images": len(batch.labels)}
+    if batch.attributes:
+        details["attributes"] = dict(batch.attributes)
     if batch.skip_known:
         details["skip_known"] = True
     return apply(service, resource, change, "references.add", details, function, answer)

@@ -130,6 +130,8 @@ class Reviews:
         )
         is_open = sa.and_(columns.kind == "identify", columns.resource == resource, columns.verdict.is_(None))
         is_open = sa.and_(is_open, sa.or_(columns.image.is_(None), columns.image.not_in(_answered_images(resource))))
+        # Where no reference passed a filter, the image was compared with nothing.
+        is_open = sa.and_(is_open, columns.nearest.is_distinct_from(""))
         if model is not None:
             is_open = sa.and_(is_open, columns.model == model)
         is_near = sa.or_(columns.score - columns.threshold < near, columns.margin < margin + near)

@@ -24,17 +24,20 @@ from unalike.training.automatic.holdout import (
     MIN_CLASSES_TO_HOLD_OUT,
     Holdout,
     Split,
+    TooFewImages,
+    cross_validation_splits,
     draw_holdout,
     holdout_splits,
     pooled_splits,
     same_series_splits,
+    splits_that_count,
 )
 from unalike.training.automatic.holdout_result import KIND_MEANINGS, KIND_NAMES, pool_results
-from unalike.training.automatic.scenes import assign_scenes, find_series
+from unalike.training.automatic.scenes import assign_scenes, find_series, has_several_scenes, scenes_of_images
 from unalike.training.automatic.starting_weights import GivenNetwork
 from unalike.training.heads.config import HeadConfig
 from unalike.training.heads.features import TrunkFeatures
-from unalike.training.heads.head_search import MAX_SEARCH_IMAGES, HeadSearchSpace
+from unalike.training.heads.head_search import MAX_SEARCH_IMAGES, HeadSearchSpace, sample_classes
 
 REPEATS, REPEATS_SHARE = 5, 0.05  # of cross-validation, at most; share of the time budget that they may take
 
@@ -84,22 +87,60 @@ class EvaluationData:
             features: their features; images without are left out.
             goal: a key of ``holdout.GOALS``.
             seed: seed of all draws.
-            tunes: whether a network will be fine-tuned, so that images must be held out before.
+            tunes: whether a network is to be fine-tuned, so that images must be held out before; where too few would be left,
+                none are, and ``holdout`` is None.
 
         Raises:
-            DataError: nothing can be held out.
+            TooFewImages: nothing can be held out.
         """
         images = images.select(features.kept_N)
         scene_N = assign_scenes(features.vectors_NF, images.labels_N, groups=images.groups, seed=seed)
-        rows_N = np.arange(len(images))
-        data = cls(images, features, scene_N, _series(images, features), rows_N, [], seed)
-        if not tunes and (data_pooled := data.pooled(goal)) is not None:
-            return data_pooled
-        holdout = draw_holdout(images.labels_N, scene_N, goal, seed=seed)
-        splits = holdout_splits(images.labels_N, scene_N, holdout, search_all=True)
-        if not data.grouped:
-            splits += same_series_splits(splits, rows_N)
-        return replace(data, fit_N=holdout.fit_N, splits=splits, holdout=holdout)
+        data = cls(images, features, scene_N, _series(images, features), np.arange(len(images)), [], seed)
+        error: TooFewImages | None = None
+        for divide in (data.held_out, data.pooled) if tunes else (data.pooled, data.held_out):
+            try:
+                divided = divide(goal)
+                if divided is not None:
+                    divided.search_splits(goal)  # what is left must suffice to compare heads
+                    return divided
+            except TooFewImages as failure:
+                error = failure
+        assert error is not None  # held_out divides, or raises
+        raise error
+
+    def held_out(self, goal: str) -> EvaluationData:
+        """Return the same images with some held out.
+
+        Args:
+            goal: a key of ``holdout.GOALS``.
+
+        Raises:
+            TooFewImages: nothing can be held out.
+        """
+        holdout = draw_holdout(self.labels_N, self.scene_N, goal, seed=self.seed)
+        splits = holdout_splits(self.labels_N, self.scene_N, holdout, search_all=True)
+        if not self.grouped:
+            splits += same_series_splits(splits, np.arange(len(self.images)))
+        return replace(self, fit_N=holdout.fit_N, splits=splits, holdout=holdout)
+
+    def search_splits(self, goal: str) -> tuple[np.ndarray, list[Split]]:
+        """Divide the images that may be fitted to for the search of heads.
+
+        Args:
+            goal: a key of ``holdout.GOALS``.
+
+        Returns:
+            A sample of their rows, and the splits that count for the goal, of these rows.
+
+        Raises:
+            TooFewImages: they cannot be divided.
+        """
+        rows = self.fit_N[sample_classes(self.labels_N[self.fit_N], self.seed)]
+        labels_N, scene_N = self.labels_N[rows], self.scene_N[rows]
+        if not self.grouped and not has_several_scenes(labels_N, scene_N).any():
+            scene_N = scenes_of_images(labels_N)  # what is left of each class is one series
+        splits = cross_validation_splits(labels_N, scene_N, goal, seed=self.seed)
+        return rows, list(splits_that_count(splits, goal))
 
     def pooled(self, goal: str) -> EvaluationData | None:
         """Return the same images for cross-validation; None where they are too many, or cannot be divided.

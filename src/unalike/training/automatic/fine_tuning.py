@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from unalike.spec import Experiment
 
 TOO_SHORT = "stage two: the time that is left is too short to fine-tune; more --minutes would allow it"
+TOO_FEW = (
+    "stage two: nothing is fine-tuned, since too few images would be left if some were held out for its evaluation"
+)
 # Share of the budget kept for writing results, and how often all images are embedded after fine-tuning, to evaluate it.
 RESERVED_SHARE, EVALUATION_PASSES = 0.03, 2.5
 EPOCH_MARGIN = 0.05  # by how much later epochs may be slower than the one that was timed

@@ -25,6 +25,11 @@ HOLDOUT_CLASS_SHARE, HELD_OUT_CLASSES, MIN_CLASSES_TO_HOLD_OUT = 0.15, 4, 20
 HOLDOUT_SCENE_SHARE, MIN_QUERIES = 0.4, 200
 # Cross-validation holds each class out entirely once, in CLASS_FOLDS parts, if there are at least MIN_CLASSES_TO_DIVIDE.
 CLASS_FOLDS, MIN_CLASSES_TO_DIVIDE = 4, 8
+MAX_CLASS_SPLITS = 12  # of cross-validation, where scenes of single classes are held out
+
+
+class TooFewImages(DataError):
+    """The images cannot be divided into some to fit to and some to ask with."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ def cross_validation_splits(labels_N: np.ndarray, scene_N: np.ndarray, goal: str
         seed: seed of the draws of classes.
 
     Raises:
-        DataError: the classes are too small for any split.
+        TooFewImages: the classes are too small for any split.
     """
     if goal not in GOALS:
         raise KeyError(goal)
@@ -84,8 +89,9 @@ def cross_validation_splits(labels_N: np.ndarray, scene_N: np.ndarray, goal: str
     splits = [s for s in splits if len(s.query_N) and len(s.reference_N) and len(np.unique(labels_N[s.fit_N])) > 1]
     # A split whose classes have one image each to fit to tells nothing of fitted heads.
     splits = [s for s in splits if len(np.unique(labels_N[s.fit_N])) < len(s.fit_N)] or splits
+    splits = splits or _splits_by_class(labels_N, scene_N)
     if not splits:
-        raise DataError(f"{len(classes)} classes of {len(labels_N)} images cannot be split for validation", expected="at least "
+        raise TooFewImages(f"{len(classes)} classes of {len(labels_N)} images cannot be split for validation", expected="at least "
                         "two classes, one of them with two different images (in two groups, where there are groups)", remedy="add images, or train with automl_policy=off")  # fmt: skip
     return splits
 
@@ -99,6 +105,24 @@ def _splits_by_scene(labels_N: np.ndarray, scene_N: np.ndarray) -> list[Split]:
         fit_N = ~(query_N | _in_scenes_of_all_classes(scene_N, query_N))
         query_N &= np.isin(labels_N, labels_N[fit_N])
         splits.append(Split("known", np.flatnonzero(fit_N), np.flatnonzero(fit_N), np.flatnonzero(query_N)))
+    return splits
+
+
+def _splits_by_class(labels_N: np.ndarray, scene_N: np.ndarray) -> list[Split]:
+    """One split of kind ``known`` per scene of a class, for few images: scenes of several classes would leave nothing to fit to.
+
+    At most ``MAX_CLASS_SPLITS``, each of which leaves two classes, one of them with two images.
+    """
+    several_N = has_several_scenes(labels_N, scene_N)
+    splits: list[Split] = []
+    for label, number in np.unique(np.stack([labels_N, scene_N])[:, several_N], axis=1).T.tolist():
+        query_N = (labels_N == label) & (scene_N == number)
+        fit_N = ~(query_N | _in_scenes_of_all_classes(scene_N, query_N))
+        split = Split("known", np.flatnonzero(fit_N), np.flatnonzero(fit_N), np.flatnonzero(query_N))
+        if label in labels_N[fit_N] and _can_be_fitted(split, labels_N):
+            splits.append(split)
+        if len(splits) == MAX_CLASS_SPLITS:
+            break
     return splits
 
 
@@ -121,6 +145,7 @@ def pooled_splits(
     """
     scene_N = assign_scenes(features_ND, labels_N, groups=groups, seed=seed)
     splits = [s for s in _splits_by_scene(labels_N, scene_N) if len(s.query_N) and _can_be_fitted(s, labels_N)]
+    splits = splits or _splits_by_class(labels_N, scene_N)
     if groups is None or not any(groups):
         splits += same_series_splits(splits, np.arange(len(labels_N)))
     classes = np.unique(labels_N[has_several_scenes(labels_N, scene_N)])
@@ -130,7 +155,7 @@ def pooled_splits(
             held_out = Holdout(np.isin(labels_N, order[fold::CLASS_FOLDS]), np.zeros(len(labels_N), bool))
             try:
                 new = holdout_splits(labels_N, scene_N, held_out, search_all=True)
-            except DataError:  # every scene of these classes is fitted to in another class
+            except TooFewImages:  # every scene of these classes is fitted to in another class
                 continue
             splits += [s for s in new if _can_be_fitted(s, labels_N)]
     return splits
@@ -203,8 +228,8 @@ def draw_holdout(labels_N: np.ndarray, scene_N: np.ndarray, goal: str, *, seed: 
 
     Only classes of two scenes or more are held out, since only these can be evaluated. Where there are fewer than
     ``MIN_CLASSES_TO_HOLD_OUT`` of them, none is held out entirely. Scenes are held out of ``HOLDOUT_SCENE_SHARE`` of the other
-    classes, and of more until they are ``MIN_QUERIES`` images. Scenes that span classes (groups) are held out in all classes
-    or in none.
+    classes, and of more until they are ``MIN_QUERIES`` images; of the classes that keep one image of two, at most half, so that
+    the others have pairs to learn from. Scenes that span classes (groups) are held out in all classes or in none.
 
     Args:
         labels_N: an integer label per image.
@@ -213,7 +238,7 @@ def draw_holdout(labels_N: np.ndarray, scene_N: np.ndarray, goal: str, *, seed: 
         seed: seed of the draw.
 
     Raises:
-        DataError: nothing can be held out.
+        TooFewImages: nothing can be held out.
     """
     rng = np.random.default_rng([seed, 19])
     several_N = has_several_scenes(labels_N, scene_N)
@@ -224,6 +249,7 @@ def draw_holdout(labels_N: np.ndarray, scene_N: np.ndarray, goal: str, *, seed: 
     class_mask_N = np.isin(labels_N, held_out)
     scene_mask_N = np.zeros(len(labels_N), bool)
     rest = classes[len(held_out) :]
+    pairs_left = max(1, int(np.isin(rest, _classes_of_two(labels_N)).sum()) // 2)
     for number, label in enumerate(rest):
         if number >= HOLDOUT_SCENE_SHARE * len(rest) and scene_mask_N.sum() >= MIN_QUERIES:
             break
@@ -231,17 +257,25 @@ def draw_holdout(labels_N: np.ndarray, scene_N: np.ndarray, goal: str, *, seed: 
         if len(np.unique(scene_N[labels_N == label])) > 1 and rows_N.any():
             sizes = np.bincount(scene_N[rows_N], minlength=MAX_SCENES)
             smallest = int(np.argmin(np.where(sizes > 0, sizes, len(labels_N) + 1)))
-            if 2 * sizes[smallest] <= (labels_N == label).sum():
+            count = (labels_N == label).sum()
+            if 2 * sizes[smallest] <= count and (count > 2 or pairs_left):
                 scene_mask_N |= rows_N & (scene_N == smallest)
+                pairs_left -= int(count == 2)
     spanning_N = scene_N >= MAX_SCENES
     if (spanning_N & several_N).any():
         numbers, sizes = np.unique(scene_N[spanning_N & several_N], return_counts=True)
         scene_mask_N |= (scene_N == numbers[int(np.argmin(sizes))]) & ~class_mask_N
     if not class_mask_N.any() and not scene_mask_N.any():
-        raise DataError(f"{len(classes)} classes of {len(labels_N)} images: nothing can be held out for the final comparison",
+        raise TooFewImages(f"{len(classes)} classes of {len(labels_N)} images: nothing can be held out for the final comparison",
                         expected="two classes, one of them with two different images (in two groups, where there are groups)",
                         remedy="add images, or train with automl_policy=off")  # fmt: skip
     return Holdout(class_mask_N, scene_mask_N)
+
+
+def _classes_of_two(labels_N: np.ndarray) -> np.ndarray:
+    classes, counts = np.unique(labels_N, return_counts=True)
+    pairs: np.ndarray = classes[counts == 2]
+    return pairs
 
 
 def holdout_splits(labels_N: np.ndarray, scene_N: np.ndarray, holdout: Holdout, *, search_all: bool) -> list[Split]:
@@ -259,7 +293,7 @@ def holdout_splits(labels_N: np.ndarray, scene_N: np.ndarray, holdout: Holdout, 
             False where other groups may be of the same class.
 
     Raises:
-        DataError: every held-out class has one scene only.
+        TooFewImages: every held-out class has one scene only.
     """
     fit_N = holdout.fit_N
     splits = []
@@ -278,6 +312,6 @@ def holdout_splits(labels_N: np.ndarray, scene_N: np.ndarray, holdout: Holdout, 
             reference_rows = np.union1d(reference_rows, fit_N) if search_all else reference_rows
             splits.append(Split("new", fit_N, reference_rows, np.flatnonzero(query_N)))
     if not splits:
-        raise DataError("every held-out class is one series of similar pictures", expected="classes seen more than once "
+        raise TooFewImages("every held-out class is one series of similar pictures", expected="classes seen more than once "
                         "in different scenes", remedy="train with automl_policy=off")  # fmt: skip
     return splits

@@ -54,10 +54,9 @@ from unalike.training.automatic.evaluation_data import (
     with_series,
 )
 from unalike.training.automatic.final_choice import Candidate, evaluate_networks
-from unalike.training.automatic.fine_tuning import TOO_SHORT, InitialHead, can_fine_tune, fine_tune
-from unalike.training.automatic.holdout import cross_validation_splits, splits_that_count
+from unalike.training.automatic.fine_tuning import TOO_FEW, TOO_SHORT, InitialHead, can_fine_tune, fine_tune
+from unalike.training.automatic.holdout import TooFewImages
 from unalike.training.automatic.sampling import HEADS_SHARE, MIN_IMAGES, READING_SHARE, ImageSample, reserve_evaluation
-from unalike.training.automatic.scenes import has_several_scenes, scenes_of_images
 from unalike.training.automatic.single_images import (
     NOT_MEASURABLE,
     add_augmented_views,
@@ -80,7 +79,6 @@ from unalike.training.heads.head_search import (
     HeadTrial,
     TooSlow,
     best_closed_form,
-    sample_classes,
     search_heads,
     search_trained_heads,
 )
@@ -175,15 +173,18 @@ def train_automatically(spec: Experiment, run: Run, *, budget: TimeBudget) -> Au
     selector = TrunkSelector(spec, sets.train, notices, *_limits(run, budget, sets.train))
     if not has_second_images(sets.train.labels_N, sets.train.groups, sets.train.source):
         return _train_on_single_images(spec, run, sets, selector, budget, seed, notices, start_network, weights)
-    trunks = selector.compare_trunks(budget.until(STAGE_ONE_SHARE))
-    reserve_evaluation(budget, trunks[0].features, sets.reference, sets.query)
-    tunes = can_fine_tune(spec, trunks, len(sets.train), budget)
-    features = _choose_features(selector, trunks, budget, tunes)
+    try:
+        trunks = selector.compare_trunks(budget.until(STAGE_ONE_SHARE))
+        reserve_evaluation(budget, trunks[0].features, sets.reference, sets.query)
+        has_time = can_fine_tune(spec, trunks, len(sets.train), budget)
+        features = _choose_features(selector, trunks, budget, has_time)
+        data = EvaluationData.create(selector.images, features, goal, seed, tunes=has_time)
+    except TooFewImages:  # groups, or images that are equal
+        return _train_on_single_images(spec, run, sets, selector, budget, seed, notices, start_network, weights)
     sample = _settle_sample(run, selector, budget)
-    data = EvaluationData.create(selector.images, features, goal, seed, tunes=tunes)
-    images, features = data.images, data.features
+    images, features, tunes = data.images, data.features, has_time and data.holdout is not None
     space = HeadSearchSpace.from_spec(spec, classes=len(np.unique(data.labels_N[data.fit_N])))
-    trials, trained, closed_form = _search_heads(spec, data, space, seed, budget, tunes)
+    trials, trained, closed_form = _search_heads(spec, data, space, budget, tunes)
     configs = candidates_to_evaluate(trials, trained, space.fixed_training, goal)
     if len(configs) == 1 and closed_form is not None:  # no other could be compared in the time
         configs.append(replace(closed_form, training=space.fixed_training))
@@ -202,7 +203,7 @@ def train_automatically(spec: Experiment, run: Run, *, budget: TimeBudget) -> Au
             start=_fit_initial_head(spec, data, initial_head) if selector.is_sampled else None,
         )  # fmt: skip
     else:
-        say(TOO_SHORT)
+        say(TOO_FEW if has_time else TOO_SHORT)
     if tuning is not None:
         networks = evaluate_networks(*tuning, initial_head, images, data.fit_N, data.splits, goal, notices)
         candidates += [with_series(c, data) for c in networks]
@@ -295,7 +296,7 @@ def _train_on_single_images(
     spec: Experiment, run: Run, sets: TrainingSets, selector: TrunkSelector, budget: TimeBudget, seed: int, notices: Notices,
     start_network: GivenNetwork | None, weights: Mapping[str, Any] | None,
 ) -> AutomaticResult:  # fmt: skip
-    """Deliver the frozen trunk with or without a head where no class has a second image; nothing is measured.
+    """Deliver the frozen trunk with or without a head where too few classes have a second image; nothing is measured.
 
     Nothing is fine-tuned: views of the same augmentation would favor a network that was trained on it.
     """
@@ -337,7 +338,7 @@ def _load_all_images(spec: Experiment, notices: Notices, budget: TimeBudget) -> 
 
 
 def _search_heads(
-    spec: Experiment, data: EvaluationData, space: HeadSearchSpace, seed: int, budget: TimeBudget, tunes: bool
+    spec: Experiment, data: EvaluationData, space: HeadSearchSpace, budget: TimeBudget, tunes: bool
 ) -> tuple[list[HeadTrial], list[HeadTrial], HeadConfig | None]:
     """Search for a head on the images that may be fitted to.
 
@@ -350,12 +351,8 @@ def _search_heads(
     """
     goal = spec.automl.goal
     begin_step("comparing heads")
-    rows = data.fit_N[sample_classes(data.labels_N[data.fit_N], seed)]
+    rows, splits = data.search_splits(goal)
     features_NF, labels_N = data.features.vectors_NF[rows], data.labels_N[rows]
-    scene_N = data.scene_N[rows]
-    if not data.grouped and not has_several_scenes(labels_N, scene_N).any():
-        scene_N = scenes_of_images(labels_N)  # what is left of each class is one series
-    splits = splits_that_count(cross_validation_splits(labels_N, scene_N, goal, seed=seed), goal)
     start = time.monotonic()
     try:
         trials = search_heads(features_NF, labels_N, splits, goal, seconds=HEAD_SEARCH_SHARE * budget.seconds, space=space,

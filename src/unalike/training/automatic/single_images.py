@@ -29,13 +29,16 @@ if TYPE_CHECKING:
     from unalike.spec import Experiment
 
 NOT_MEASURABLE = (
-    "not measurable: no class has a second image. Candidates were fitted to and ranked by augmented views, which say nothing of "
-    "new photographs"
+    "not measurable: too few classes have a second image that differs (in another group, where there are groups). Candidates were "
+    "fitted to and ranked by augmented views, which say nothing of new photographs"
 )
 
 
 def has_second_images(labels_N: np.ndarray, groups: Sequence[str] | None, source: str) -> bool:
-    """Return whether any class has a second image, by labels and groups alone.
+    """Return whether anything can be measured, by labels and groups alone.
+
+    That is where a query can be held out and a class with two images is left to fit to: two classes with a second image, or one
+    with a third.
 
     Args:
         labels_N: an integer label per image.
@@ -49,7 +52,7 @@ def has_second_images(labels_N: np.ndarray, groups: Sequence[str] | None, source
     if len(classes) < 2:
         raise DataError(f"{source}: {len(classes)} class", expected="two classes or more",
                         remedy="one folder a class, or --no-labels")  # fmt: skip
-    if counts.max() < 2:
+    if (counts - 1).sum() < 2:
         return False
     if groups is not None:
         name_N = np.array([name or f"\0{i}" for i, name in enumerate(groups)])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.support.serving import COLORS, StandInEngine, files, picture, run, running, until
@@ -181,5 +183,55 @@ def test_embed_gives_the_networks_vectors(tmp_path: Path) -> None:
             assert [entry["vector"] for entry in response["vectors"]] == expected.tolist() and response["dim"] == 3
             assert [entry["path"] for entry in response["vectors"]] == ["0.png", "2.png"]
             assert response["unreadable"][0]["path"] == "1.png"
+
+    run(scenario())
+
+
+def test_a_filter_takes_references_with_some_attributes(tmp_path: Path) -> None:
+    """A form, JSON and the list of references take it; requests with other filters share a batch; a decision keeps it."""
+
+    async def scenario() -> None:
+        async with running(tmp_path, StandInEngine(closed=True)) as it:
+            with it.service.resources.gallery().gallery.change() as gallery:
+                gallery.enrol(
+                    np.eye(3), ["x", "y", "z"], list("xyz"), [{"site": "berlin"}, {"site": "lyon", "line": "2"}, {}]
+                )
+            it.service.resources.gallery().refresh()
+            image = picture("red")
+            filters = [None, {"site": ["lyon", "rome"]}, {"site": "rome"}, {"sight": "rome"}]
+            data = [{} if where is None else {"where": json.dumps(where)} for where in filters]
+            requests = [
+                asyncio.create_task(it.client.post("/v1/identify", files=files(image), data=each)) for each in data
+            ]
+            it.engine.release(len(filters))
+            plain, lyon, rome, wrong = await asyncio.gather(*requests)
+            (answer,) = lyon.json()["answers"]
+            assert plain.json()["answers"][0]["label"] == "red" and "where" not in plain.json()["answers"][0]
+            assert [entry["label"] for entry in answer["neighbours"]] == ["y"]
+            assert answer["where"] == {"site": ["lyon", "rome"]}
+            (answer,) = rome.json()["answers"]
+            assert (answer["decision"], answer["nearest"], answer["score"], answer["neighbours"]) == (
+                "unknown",
+                "",
+                -1.0,
+                [],
+            )
+            assert answer["note"] == "no reference passes the filter site=rome"
+            assert wrong.status_code == 422 and "no reference has an attribute 'sight'" in wrong.json()["detail"]
+            decisions = (await it.client.get("/v1/decisions")).json()["decisions"]
+            assert [each["result"].get("where") for each in decisions if each["id"] == answer["id"]] == [
+                {"site": ["rome"]}
+            ]
+            it.engine.release()
+            body = {"image": base64.b64encode(image).decode(), "where": {"line": "2"}}
+            assert (await it.client.post("/v1/identify", json=body)).json()["answers"][0]["nearest"] == "y"
+            for bad in ("site=rome", "[]", '{"site": 1}', '{"site": []}'):
+                response = await it.client.post("/v1/identify", files=files(image), data={"where": bad})
+                assert response.status_code == 422, bad
+            listing = await it.client.get("/v1/references", params={"where": json.dumps({"site": ["berlin", "lyon"]})})
+            assert [(entry["label"], entry["attributes"]) for entry in listing.json()["references"]] == [
+                ("x", {"site": "berlin"}), ("y", {"line": "2", "site": "lyon"}),
+            ]  # fmt: skip
+            assert (await it.client.get("/v1/references", params={"where": '{"sight": "x"}'})).status_code == 422
 
     run(scenario())

@@ -18,7 +18,8 @@ SHADES = [(200, 180, number) for number in (10, 20, 30)]
 
 
 async def enroll(it: SimpleNamespace, label: str = "gold") -> list[dict[str, Any]]:
-    response = await it.client.post("/v1/references", files=files(*map(picture, SHADES)), data={"label": label})
+    data = {"label": label, "attributes": '{"site": "x"}'}
+    response = await it.client.post("/v1/references", files=files(*map(picture, SHADES)), data=data)
     return list(response.json()["references"])
 
 
@@ -39,6 +40,8 @@ def test_references_move_with_vectors_and_pictures_and_back(tmp_path: Path) -> N
             body = {"ids": [references[2]["id"], references[0]["id"]], "label": "brass"}
             answer = (await it.client.post("/v1/references/move", json=body)).json()
             assert answer["images"] == 6 and [entry["label"] for entry in answer["references"]] == ["brass"] * 2
+            gallery = it.service.resources.gallery().gallery
+            assert gallery.attributes() == {"site": {"x": 3}} and answer["references"][0]["attributes"] == {"site": "x"}
             np.testing.assert_allclose(vectors_of(it, "brass"), before[[2, 0]], atol=1e-6)
             assert (await it.client.get(answer["references"][0]["image"])).content == picture(SHADES[2])
             counts = Gallery.load(it.service.resources.gallery().address).counts()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -231,5 +232,31 @@ def test_an_image_that_was_not_kept_cannot_be_enrolled_by_its_decision(tmp_path:
             decision = (await it.client.post("/v1/identify", files=files(picture(GOLD)))).json()["answers"][0]["id"]
             response = await it.client.post("/v1/references", json={"decision": decision, "label": "gold"})
             assert response.status_code == 404 and "not kept" in response.json()["detail"]
+
+    run(scenario())
+
+
+def test_references_are_enrolled_with_attributes(tmp_path: Path) -> None:
+    """The same picture at another site is another reference; a repeated request gets the same answer."""
+
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+
+            async def enroll(attributes: str, **values: str) -> dict[str, Any]:
+                data = {"label": "gold", "attributes": attributes, "skip_known": "true"}
+                response = await it.client.post("/v1/references", files=files(picture(GOLD)), data=data, headers=values)
+                return {"status": response.status_code, **response.json()}
+
+            first = await enroll('{"site": "berlin"}', **{"Idempotency-Key": "1"})
+            assert first["references"][0]["attributes"] == {"site": "berlin"}
+            assert await enroll('{"site": "berlin"}', **{"Idempotency-Key": "1"}) == first
+            assert (await enroll('{"site": "berlin"}'))["already_there"] == 1
+            assert len((await enroll('{"site": "lyon"}'))["references"]) == 1
+            for bad in ('{"Site": "x"}', '{"site": 1}', "x", "[]"):
+                assert (await enroll(bad))["status"] == 422
+            path = f"/v1/references/{first['references'][0]['id']}"
+            assert (await it.client.get(path)).json()["attributes"] == {"site": "berlin"}
+            gallery = Gallery.load(it.service.resources.gallery().address)
+            assert gallery.attributes() == {"site": {"berlin": 1, "lyon": 1}}
 
     run(scenario())

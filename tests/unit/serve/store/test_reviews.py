@@ -168,3 +168,10 @@ def test_candidates_are_those_of_one_network(store: Store) -> None:
     for model, expected in ((None, {old.id, new.id}), ("new.onnx", {new.id}), ("none.onnx", set())):
         unknown, _ = store.reviews.candidates("shop", near=0.05, margin=0.1, model=model)
         assert {one.id for one in unknown} == expected
+
+
+def test_an_image_that_was_compared_with_nothing_is_no_candidate(store: Store) -> None:
+    """Where no reference passed a filter, neither its class nor its score says anything."""
+    decide(store, "unknown", -1.0, nearest="")
+    other = decide(store, "unknown", 0.1, nearest="mug")
+    assert ids(store) == ([other.id], [])

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from tests.support.series import images_and_features
+from unalike.data.imageset import ImageSet
+from unalike.data.view import View
+from unalike.model.backbones import PretrainedConfig
 from unalike.training.automatic import evaluation_data
 from unalike.training.automatic.evaluation_data import EvaluationData, evaluate_frozen
+from unalike.training.automatic.holdout import TooFewImages
+from unalike.training.automatic.single_images import has_second_images
 from unalike.training.heads.config import HeadConfig
+from unalike.training.heads.features import TrunkFeatures
 from unalike.training.heads.head_search import HeadSearchSpace
 
 
@@ -49,3 +57,40 @@ def test_groups_of_the_user_are_the_series() -> None:
     images, features = images_and_features(3, groups=True)
     data = EvaluationData.create(images, features, "both", 0, tunes=False)
     assert {s.kind for s in data.splits} == {"known"} and len(np.unique(data.series_N)) == 4
+
+
+COUNTS = {"25x2": [2] * 25, "200x2": [2] * 200, "5x2": [2] * 5, "2x2": [2] * 2, "3+1": [3, 1], "9x1+2x2": [1] * 9 + [2] * 2,
+          "20x1+1x3": [1] * 20 + [3]}  # fmt: skip
+
+
+@pytest.mark.parametrize("tunes", [True, False])
+@pytest.mark.parametrize("name", COUNTS)
+def test_what_is_held_out_leaves_enough_to_compare_heads_whatever_the_seed(name: str, tunes: bool) -> None:
+    counts = COUNTS[name]
+    labels = np.repeat(np.arange(len(counts)), counts)
+    images = ImageSet(tuple(Path(f"{i}.jpg") for i in range(len(labels))), labels, tuple(map(str, range(len(counts)))))
+    assert has_second_images(labels, None, "x")
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        vectors = (rng.normal(size=(len(counts), 8))[labels] + 0.3 * rng.normal(size=(len(labels), 8))).astype(
+            np.float32
+        )
+        features = TrunkFeatures(
+            "a trunk", View(8, 8), PretrainedConfig.__new__(PretrainedConfig), vectors, np.arange(len(labels)), 10.0
+        )
+        data = EvaluationData.create(images, features, "new-classes", seed, tunes=tunes)
+        rows, splits = data.search_splits("new-classes")
+        assert np.isin(rows, data.fit_N).all() and all(len(s.query_N) and len(s.fit_N) for s in splits)
+        pairs_left = np.bincount(labels[data.fit_N]).max()
+        assert pairs_left > 1, "a class with two images is left to learn from"
+
+
+def test_groups_that_leave_too_little_are_an_error_of_their_own() -> None:
+    labels = np.array([0, 1, 1, 2, 2])
+    images = ImageSet(tuple(Path(f"{i}.jpg") for i in range(5)), labels, ("a", "b", "c"), ("x", "y", "x", "x", "y"))
+    vectors = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    features = TrunkFeatures(
+        "a trunk", View(8, 8), PretrainedConfig.__new__(PretrainedConfig), vectors, np.arange(5), 10.0
+    )
+    with pytest.raises(TooFewImages, match="cannot be split"):
+        EvaluationData.create(images, features, "both", 45, tunes=True)

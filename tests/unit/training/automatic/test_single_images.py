@@ -15,9 +15,10 @@ from unalike.training.heads.features import TrunkFeatures
 
 def test_labels_and_groups_alone_say_whether_anything_can_be_measured() -> None:
     assert not has_second_images(np.arange(9), None, "x")
-    assert has_second_images(np.array([0, 1, 1]), None, "x")
-    assert has_second_images(np.array([0, 1, 1]), ["a", "", ""], "x")
-    assert has_second_images(np.array([0, 1, 1]), ["a", "a", "b"], "x")
+    assert not has_second_images(np.array([0, 1, 1]), None, "x"), "with a query held out no class has two images"
+    assert has_second_images(np.array([0, 0, 1, 1]), None, "x")
+    assert has_second_images(np.array([0, 1, 1, 1]), ["a", "", "", ""], "x")
+    assert has_second_images(np.array([0, 1, 1, 1]), ["a", "a", "a", "b"], "x")
     with pytest.raises(DataError, match="every class lies in one group"):
         has_second_images(np.array([0, 0, 1, 1]), ["a", "a", "b", "b"], "x")
     with pytest.raises(DataError, match="1 class"):
