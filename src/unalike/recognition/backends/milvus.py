@@ -23,7 +23,14 @@ from unalike.recognition.backends.milvus_change import MilvusChange
 from unalike.recognition.backends.milvus_connection import CollectionGone, MilvusConnection
 from unalike.recognition.backends.milvus_lock import acquire, read_listing, read_register
 from unalike.recognition.backends.milvus_names import Listing, Register
-from unalike.recognition.backends.milvus_publication import delete, drop_others, drop_unless_known, fill, publish
+from unalike.recognition.backends.milvus_publication import (
+    choose_uid,
+    delete,
+    drop_others,
+    drop_unless_known,
+    fill,
+    publish,
+)
 from unalike.recognition.backends.milvus_state import ClassTable, MilvusState, read_classes, read_state
 from unalike.recognition.backends.milvus_view import MilvusView
 from unalike.recognition.backends.protocol import GalleryBackend, SearchIndex
@@ -99,12 +106,14 @@ class MilvusGallery(GalleryBackend):
             return True
 
         check(read_listing(connection).register)
-        filled = fill(connection, source.view(), key)
+        uid = choose_uid(connection, key)
         try:
-            state = publish(connection, filled, check)
-        except BaseException:
+            state = publish(connection, fill(connection, source.view(), uid), check)
+        except BaseException as error:
             if not key:
-                drop_unless_known(connection, filled.uid)
+                drop_unless_known(connection, uid)
+            if isinstance(error, CollectionGone):  # who makes a gallery drops what others began
+                check(read_listing(connection).register)
             raise
         assert state is not None
         return cls(connection, state)
@@ -136,17 +145,17 @@ class MilvusGallery(GalleryBackend):
         """
         connection = MilvusConnection(address)
         read_register(connection)
-        state = fill(connection, source.view())  # before others have to wait
+        uid, is_replaced = choose_uid(connection), False
 
         def check(register: Register | None) -> bool:
             return register is not None and before.is_of(register.uid, register.commit)
 
-        is_replaced = False
         try:
+            state = fill(connection, source.view(), uid)  # before others have to wait
             is_replaced = publish(connection, state, check, on_replace, keep_former=True) is not None
         finally:
             if not is_replaced:
-                drop_unless_known(connection, state.uid)
+                drop_unless_known(connection, uid)
             connection.close()
         return is_replaced
 

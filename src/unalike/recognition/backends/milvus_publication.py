@@ -43,13 +43,13 @@ BATCH = 4096  # references that are read at a time
 REGISTER_FIELDS = LOG_FIELDS[:1] + LOG_FIELDS[-1:]
 
 
-def fill(connection: MilvusConnection, view: SnapshotView, key: str = "") -> MilvusState:
+def fill(connection: MilvusConnection, view: SnapshotView, uid: str) -> MilvusState:
     """Write what a view holds into collections that nobody knows yet; ``publish`` makes them the gallery.
 
     Args:
         connection: to the server.
         view: what is kept.
-        key: hexadecimal digest of it, by which what an earlier call began is known again.
+        uid: number of the gallery (``choose_uid``).
 
     Returns:
         The state, whose document ``publish`` writes.
@@ -61,7 +61,7 @@ def fill(connection: MilvusConnection, view: SnapshotView, key: str = "") -> Mil
     fields = row_fields(view.dim)
     for label in counts:
         check_label(label)
-    uid, prefix = _uid(connection, key), prefix_of(connection.address.gallery)
+    prefix = prefix_of(connection.address.gallery)
     vectors, log = vectors_name(prefix, uid, 0), log_name(prefix, uid)
     listing = read_listing(connection)
     connection.create(log, LOG_FIELDS, LOG_INDEXES, is_there=uid in listing.logs)
@@ -84,8 +84,8 @@ def fill(connection: MilvusConnection, view: SnapshotView, key: str = "") -> Mil
     )  # fmt: skip
 
 
-def _uid(connection: MilvusConnection, key: str) -> str:
-    """A number for a gallery: of its digest, if no gallery that is read has that one."""
+def choose_uid(connection: MilvusConnection, key: str = "") -> str:
+    """A number for a gallery; with the hexadecimal digest of a copy the same one again, if no gallery that is read has it."""
     if not key:
         return new_uid()
     listing = read_listing(connection)
@@ -188,7 +188,8 @@ def publish(
         present = read_listing(connection).register
         if present is None or present.uid != uid:
             raise lost_lock(connection)
-    drop_others(connection, {uid, *state.formers})
+    with suppress(DataError):  # what stays there is dropped by the next one
+        drop_others(connection, {uid, *state.formers})
     return state
 
 

@@ -249,11 +249,15 @@ def test_wide_equal_and_many_neighbors(address: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(milvus_view, "MOST_ROWS", 40)
     memory = Gallery(DIM)
     equal_ND = np.repeat(random_vectors(1), 70, axis=0)
-    memory.enrol(np.concatenate([equal_ND, random_vectors(30, seed=4)]), [f"{row % 3}" for row in range(100)])
+    attributes = [{"site": "a"} if row % 2 else {} for row in range(100)]
+    vectors_ND = np.concatenate([equal_ND, random_vectors(30, seed=4)])
+    memory.enrol(vectors_ND, [f"{row % 3}" for row in range(100)], None, attributes)
     gallery = save_gallery(memory, address)
     with gallery.view() as view, memory.view() as other:
         for k in (1, 5, 39, 60, 100):
             result, reference = view.search(random_vectors(2), k), other.search(random_vectors(2), k)
             assert result.ids_QK[0].tolist() == reference.ids_QK[0].tolist()
             assert np.allclose(result.scores_QK, reference.scores_QK, atol=2e-6)
+            filtered, reference = (each.search(random_vectors(2), k, where={"site": "a"}) for each in (view, other))
+            assert filtered.entries_QK == reference.entries_QK and len(filtered.entries_QK[0]) == min(k, 50)
         assert view.search_others(random_vectors(1), "0").ids_QK.tolist() == [[1]]
