@@ -133,12 +133,12 @@ def _query_groups(group_N: np.ndarray, members: np.ndarray, fraction: float) -> 
     if len(names) < 2:
         return members[:0]
     limit = max(int(len(members) * fraction), int(sizes.min()))
-    chosen, count = [], 0
+    query_groups, count = [], 0
     for number in np.argsort(first):
         if count + sizes[number] <= limit:
-            chosen.append(names[number])
+            query_groups.append(names[number])
             count += int(sizes[number])
-    rows: np.ndarray = members[np.isin(group_N[members], chosen)]
+    rows: np.ndarray = members[np.isin(group_N[members], query_groups)]
     return rows
 
 
