@@ -99,10 +99,10 @@ class EvaluationData:
         error: TooFewImages | None = None
         for divide in (data.held_out, data.pooled) if tunes else (data.pooled, data.held_out):
             try:
-                divided = divide(goal)
-                if divided is not None:
-                    divided.search_splits(goal)  # what is left must suffice to compare heads
-                    return divided
+                division = divide(goal)
+                if division is not None:
+                    division.search_splits(goal)  # what is left must suffice to compare heads
+                    return division
             except TooFewImages as failure:
                 error = failure
         assert error is not None  # held_out divides, or raises
