@@ -24,7 +24,7 @@ test: $(VENV)/.installed-test
 
 test-browser: $(VENV)/.installed-test
 	chromium="$$($(BIN)/python -m tests.support.chromium)" && CHROMIUM="$$chromium" BROWSER_TESTS=required \
-	    OMP_NUM_THREADS=1 $(BIN)/python -m pytest -x -q -n 2 --dist loadfile -m browser tests/browser
+	    OMP_NUM_THREADS=1 $(BIN)/python -m pytest -x -q -n 3 --dist loadfile --no-loadscope-reorder -m browser tests/browser
 
 screenshots: $(VENV)/.installed-test
 	$(BIN)/python docs/generate_screenshots.py

@@ -14,8 +14,18 @@ from tests.support.chromium import find_chromium
 FLAGS = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 
 
+# Files that take longest begin first, so that no process waits for one of them in the end.
+LONGEST = [
+    "test_workbench_train.py",
+    "test_workbench_review.py",
+    "test_workbench_classes.py",
+    "test_workbench_recognize.py",
+]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Every test of this folder has the marker."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.browser)

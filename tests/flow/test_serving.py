@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -63,6 +64,22 @@ def serving(*arguments: object, cwd: Path) -> Iterator[tuple[subprocess.Popen[st
         server.stdout.close()
 
 
+def inherited_listeners(pid: int, port: int) -> list[str]:
+    """Descriptors of a process that listen on a port and would go along to processes that it starts."""
+    lines = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    listening = {
+        f"socket:[{line[9]}]" for line in lines if line[3] == "0A" and int(line[1].rpartition(":")[2], 16) == port
+    }
+    assert listening
+    inherited = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            flags = int(re.search(r"flags:\s*(\d+)", Path(f"/proc/{pid}/fdinfo/{entry.name}").read_text())[1], 8)
+            if os.readlink(entry) in listening and not flags & os.O_CLOEXEC:
+                inherited.append(entry.name)
+    return inherited
+
+
 def test_it_answers_as_the_command_line_and_ends_with_0_after_sigterm(gallery: Path, tmp_path: Path) -> None:
     photo = gallery.parent / "1.png"
     expected = json.loads(
@@ -78,6 +95,8 @@ def test_it_answers_as_the_command_line_and_ends_with_0_after_sigterm(gallery: P
                 lambda _: client.post(f"{address}/v1/identify", files={"image": photo.read_bytes()}), range(32)
             )
             assert {response.status_code for response in codes} == {200}
+        if sys.platform == "linux":  # a task that outlives a killed service would keep its port
+            assert not inherited_listeners(server.pid, int(address.rpartition(":")[2]))
         server.send_signal(signal.SIGTERM)
         assert server.wait(PATIENCE_S) == 0
     assert "Traceback" not in (tmp_path / "log.txt").read_text()
@@ -168,6 +187,11 @@ def test_several_processes_share_the_address(gallery: Path, tmp_path: Path) -> N
                 files = {"image": (gallery.parent / "2.png").read_bytes()}
                 assert client.post(f"{address}/v1/identify", files=files).json()["answers"][0]["label"] == "c"
         assert "unalike_requests_total" in httpx.get(f"{address}/metrics", timeout=PATIENCE_S).text
+        workers = [child for child in psutil.Process(server.pid).children() if child.net_connections("tcp")]
+        assert len(workers) == 2
+        if sys.platform == "linux":
+            for worker in workers:
+                assert not inherited_listeners(worker.pid, int(address.rpartition(":")[2]))
         server.send_signal(signal.SIGTERM)
         assert server.wait(PATIENCE_S) == 0
 

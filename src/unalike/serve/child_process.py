@@ -123,8 +123,7 @@ def tell_progress() -> None:
 def _program(module: str) -> str:
     """What the child runs; before anything else it gives back what it inherited.
 
-    uvloop closes nothing, and the socket of the service is inheritable for its workers, so that a child would keep the port of a
-    service that was killed.
+    uvloop closes nothing, and a worker of several has inherited descriptors of those that started it.
     """
     return f"import os; os.closerange(3, {MAX_DESCRIPTORS}); from {module} import main; main()"
 

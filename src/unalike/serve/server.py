@@ -169,6 +169,7 @@ def _no_collection() -> Generator[None, None, None]:
 def make_worker_app(settings: Serve, verbosity: int) -> StartUp:
     """As ``make_app``, in a process of several; an error is one line there too, and ends the others."""
     progress.set_verbosity(verbosity)
+    _keep_descriptors()
 
     def end(error: Exception) -> None:
         if isinstance(error, UnalikeError):
@@ -178,6 +179,14 @@ def make_worker_app(settings: Serve, verbosity: int) -> StartUp:
         os._exit(STARTUP_FAILURE)
 
     return make_app(settings, lambda: None, end)
+
+
+def _keep_descriptors() -> None:
+    """Give no descriptor of this process to those that it starts: a task that outlives a killed worker would keep the port."""
+    for name in os.listdir("/dev/fd") if os.path.isdir("/dev/fd") else ():
+        with contextlib.suppress(OSError):  # that of the list itself is closed
+            if int(name) > 2:
+                os.set_inheritable(int(name), False)
 
 
 def _config(settings: Serve, app: Any, files: tuple[Path, Path] | None) -> uvicorn.Config:
@@ -222,7 +231,6 @@ def open_socket(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise RunError(f"cannot listen on {host} port {port}: {error.strerror or error}",
                        remedy="choose another --port (0: any free one) or --host") from error  # fmt: skip
-    listener.set_inheritable(True)
     return listener
 
 
