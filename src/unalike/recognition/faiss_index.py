@@ -276,8 +276,8 @@ def build_index(gallery: Gallery, kind: str | None = None, *, recall: float = RE
 def _build(snapshot: GallerySnapshot, kind: str, recall: float, seed: int) -> FaissIndex:
     if not len(snapshot):
         raise DataError("the gallery is empty", remedy="enrol reference images first")
-    faiss_index, rng = _new_index(snapshot, kind), np.random.default_rng(seed)
-    cells = _cells(len(snapshot), kind)
+    cells, rng = _cells(len(snapshot), kind), np.random.default_rng(seed)
+    faiss_index = _new_index(snapshot.dim, kind, cells)
     rows_M = np.sort(rng.choice(len(snapshot), min(len(snapshot), TRAINING_VECTORS * cells), replace=False))
     faiss_index.train(snapshot.vectors(rows_M))
     _add(faiss_index, snapshot, 0)
@@ -286,9 +286,8 @@ def _build(snapshot: GallerySnapshot, kind: str, recall: float, seed: int) -> Fa
     return _with_effort(index, snapshot, recall)
 
 
-def _new_index(snapshot: GallerySnapshot, kind: str) -> Any:
-    """An empty index of faiss, for so many vectors."""
-    dim, cells = snapshot.dim, _cells(len(snapshot), kind)
+def _new_index(dim: int, kind: str, cells: int) -> Any:
+    """An empty index of faiss."""
     codes = next(number for number in range(max(1, dim // CODE_DIMENSIONS), 0, -1) if dim % number == 0)
     faiss = _import_faiss()
     return faiss.index_factory(dim, KINDS[kind].format(cells=cells, codes=codes), faiss.METRIC_INNER_PRODUCT)
