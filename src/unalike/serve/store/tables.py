@@ -81,6 +81,17 @@ class UtcTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+class Word(TypeDecorator[str]):
+    """A text of at most so many characters that the service writes; what a client looks for is escaped (``plain_text``)."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Any) -> str | None:
+        """The text as any database holds it."""
+        return None if value is None else plain_text(value)
+
+
 class PlainText(TypeDecorator[str]):
     """A text of any length (``plain_text``)."""
 
@@ -129,14 +140,14 @@ class Finite(TypeDecorator[float]):
         return None if value is None or not math.isfinite(value) else float(value)
 
 
-ID = String(36)
+ID = Word(36)
 metadata = MetaData()
 
 decisions = Table(
     "decisions", metadata,
     Column("id", ID, primary_key=True),
     Column("time", UtcTime, nullable=False),
-    Column("kind", String(16), nullable=False),
+    Column("kind", Word(16), nullable=False),
     Column("resource", Name, nullable=False),
     Column("decision", Name, nullable=False),
     Column("label", Name),
@@ -147,12 +158,12 @@ decisions = Table(
     Column("calibrated", Boolean),
     Column("stale", Boolean),
     Column("model", Name, nullable=False),
-    Column("image", String(64)),
+    Column("image", Word(64)),
     Column("file", Name),  # as the client calls it, without a folder
     Column("request_id", Name, nullable=False),
     Column("actor", Name, nullable=False),
     Column("result", Json, nullable=False),
-    Column("verdict", String(16)),  # of the latest feedback, with its class: they are searched for
+    Column("verdict", Word(16)),  # of the latest feedback, with its class: they are searched for
     Column("right_label", Name),
     Index("decisions_by_time", "time"),
     Index("decisions_by_label", "label", "id"),
@@ -164,7 +175,7 @@ feedback = Table(
     Column("id", ID, primary_key=True),
     Column("decision_id", ID, ForeignKey("decisions.id", ondelete="CASCADE"), nullable=False),
     Column("time", UtcTime, nullable=False),
-    Column("verdict", String(16), nullable=False),
+    Column("verdict", Word(16), nullable=False),
     Column("label", PlainText),
     Column("note", PlainText, nullable=False),
     Column("actor", Name, nullable=False),
@@ -173,11 +184,11 @@ feedback = Table(
 
 keys = Table(
     "keys", metadata,
-    Column("id", String(8), primary_key=True),
+    Column("id", Word(8), primary_key=True),
     Column("name", Name, nullable=False),
-    Column("role", String(16), nullable=False),
+    Column("role", Word(16), nullable=False),
     Column("gallery", Name),
-    Column("digest", String(64), nullable=False),
+    Column("digest", Word(64), nullable=False),
     Column("created", UtcTime, nullable=False),
     Column("last_used", UtcTime),
     Column("revoked", UtcTime),
@@ -190,8 +201,8 @@ idempotency = Table(
     "idempotency", metadata,
     Column("key", Name, primary_key=True),
     Column("actor", Name, primary_key=True),
-    Column("digest", String(64), nullable=False),
-    Column("token", String(32), nullable=False),
+    Column("digest", Word(64), nullable=False),
+    Column("token", Word(32), nullable=False),
     Column("created", UtcTime, nullable=False),
     Column("lease_end", UtcTime, nullable=False),
     Column("status", Integer),  # NULL until the request is answered
@@ -208,7 +219,7 @@ audit = Table(
     Column("resource", Name, nullable=False),
     Column("details", Json, nullable=False),
     Column("request_id", Name, nullable=False),
-    Column("outcome", String(16), nullable=False),
+    Column("outcome", Word(16), nullable=False),
     Column("error", PlainText, nullable=False),
     Column("finished", UtcTime),
     Index("audit_by_resource", "resource", "id"),
@@ -224,8 +235,8 @@ galleries = Table(
 
 sessions = Table(
     "sessions", metadata,
-    Column("digest", String(64), primary_key=True),  # of the token in the cookie
-    Column("key_id", String(8), ForeignKey("keys.id", ondelete="CASCADE"), nullable=False),
+    Column("digest", Word(64), primary_key=True),  # of the token in the cookie
+    Column("key_id", Word(8), ForeignKey("keys.id", ondelete="CASCADE"), nullable=False),
     Column("created", UtcTime, nullable=False),
     Column("expires", UtcTime, nullable=False),
     Index("sessions_by_expires", "expires"),
@@ -234,7 +245,7 @@ sessions = Table(
 # What is set for a thing that is served, or kept under a name: one row a thing.
 settings = Table(
     "settings", metadata,
-    Column("kind", String(16), primary_key=True),
+    Column("kind", Word(16), primary_key=True),
     Column("name", Name, primary_key=True),
     Column("content", Json, nullable=False),
     Column("actor", Name, nullable=False),
@@ -244,16 +255,16 @@ settings = Table(
 tasks = Table(
     "tasks", metadata,
     Column("id", ID, primary_key=True),
-    Column("kind", String(32), nullable=False),
+    Column("kind", Word(32), nullable=False),
     Column("resource", Name, nullable=False),
     Column("options", Json, nullable=False),
     Column("actor", Name, nullable=False),
     Column("request_id", Name, nullable=False),
     Column("created", UtcTime, nullable=False),
-    Column("state", String(16), nullable=False),
+    Column("state", Word(16), nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("max_attempts", Integer, nullable=False),
-    Column("token", String(32), nullable=False),  # of the process that does it
+    Column("token", Word(32), nullable=False),  # of the process that does it
     Column("lease_end", UtcTime),
     Column("step", PlainText, nullable=False),
     Column("count", Integer, nullable=False),
@@ -270,8 +281,8 @@ reviews = Table(
     Column("id", ID, primary_key=True),
     Column("time", UtcTime, nullable=False),
     Column("resource", Name, nullable=False),
-    Column("kind", String(16), nullable=False),
-    Column("action", String(16), nullable=False),
+    Column("kind", Word(16), nullable=False),
+    Column("action", Word(16), nullable=False),
     Column("label", Name),
     Column("actor", Name, nullable=False),
     Column("undo", Json, nullable=False),  # what takes it back; null where it can no longer be taken back
@@ -282,7 +293,7 @@ reviews = Table(
 review_items = Table(
     "review_items", metadata,
     Column("resource", Name, primary_key=True),
-    Column("item", String(120), primary_key=True),
+    Column("item", Word(120), primary_key=True),
     Column("review_id", ID, ForeignKey("reviews.id", ondelete="CASCADE"), nullable=False),
     Index("review_items_by_review", "review_id"),
 )  # fmt: skip
@@ -302,7 +313,7 @@ models = Table(
     Column("gallery", Name, nullable=False),  # the name of the gallery that it is a candidate for
     Column("name", Name, nullable=False),
     Column("file", PlainText, nullable=False),  # below the folder of the service
-    Column("sha256", String(64), nullable=False),
+    Column("sha256", Word(64), nullable=False),
     Column("network", Name, nullable=False),
     Column("task", ID),  # the training that made it
     Column("facts", Json, nullable=False),
@@ -323,7 +334,7 @@ promotions = Table(
     "promotions", metadata,
     Column("id", ID, primary_key=True),
     Column("time", UtcTime, nullable=False),
-    Column("kind", String(16), nullable=False),
+    Column("kind", Word(16), nullable=False),
     Column("gallery", Name, nullable=False),
     Column("model", ID),  # NULL: a model that the service was started with
     Column("file", PlainText, nullable=False),  # the model now in service
@@ -342,7 +353,7 @@ shadows = Table(
     Column("share", Finite, nullable=False),
     Column("former", Name, nullable=False),  # key of the network in service
     Column("actor", Name, nullable=False),
-    Column("state", String(16), nullable=False),
+    Column("state", Word(16), nullable=False),
     Column("message", PlainText, nullable=False),
     Column("reference_count", Integer),
     Column("left_out", Integer, nullable=False),
@@ -359,7 +370,7 @@ shadow_answers = Table(
     Column("shadow_id", ID, ForeignKey("shadows.id", ondelete="CASCADE"), primary_key=True),
     Column("decision_id", ID, ForeignKey("decisions.id", ondelete="CASCADE"), primary_key=True),
     Column("time", UtcTime, nullable=False),
-    Column("decision", String(16), nullable=False),
+    Column("decision", Word(16), nullable=False),
     Column("label", Name),
     Column("nearest", Name, nullable=False),
     Column("score", Finite),

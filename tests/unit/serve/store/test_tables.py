@@ -7,9 +7,19 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
 from unalike.serve.store import DecisionFilter, DecisionRecord, Store
-from unalike.serve.store.tables import NAME_CHARACTERS, json_text, plain_text, short_name
+from unalike.serve.store.tables import (
+    NAME_CHARACTERS,
+    Name,
+    PlainText,
+    Word,
+    json_text,
+    metadata,
+    plain_text,
+    short_name,
+)
 
 
 @pytest.mark.parametrize("label", ["Äpfel", "a\0b", "caf\udce9", "😀" * 400, "x" * 5000, "%_'\";--", "", "a\nb"])
@@ -47,3 +57,17 @@ def test_times_are_in_utc_with_microseconds(store: Store) -> None:
     store.decisions.add(records)
     times = [entry.time for entry in (store.decisions.get(record.id) for record in records) if entry]
     assert times == [moment, moment.replace(tzinfo=UTC)] and all(time.tzinfo is UTC for time in times)
+
+
+TEXTS = (sa.String, Word, Name, PlainText)
+
+
+@pytest.mark.parametrize("text", ["half \ud800", "a\0b", "x" * 5000])
+def test_every_column_of_texts_can_be_searched_for_any_text(store: Store, text: str) -> None:
+    columns = [
+        column for table in metadata.tables.values() for column in table.columns if isinstance(column.type, TEXTS)
+    ]
+    assert len(columns) > 60
+    with store.database.reading() as connection:
+        for column in columns:
+            assert connection.execute(sa.select(column).where(column == text)).all() == [], column
