@@ -148,6 +148,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
         [f"recognition.backends.{name}" for name in ("milvus_view", "milvus_publication")],
         ("unit/recognition/backends/test_milvus.py",),
     ),
+    "recognition.backends.database_gallery": ("unit/recognition/backends/test_pgvector.py", "unit/recognition/backends/test_milvus.py"),
     "recognition.backends.neighbor_rows": ("unit/recognition/backends/test_pgvector.py", "unit/recognition/backends/test_milvus.py"),
     **dict.fromkeys(
         [f"runs.{name}" for name in ("environment", "failures", "folder", "lock")], ("unit/runs/test_run.py",)

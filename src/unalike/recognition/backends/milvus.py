@@ -10,14 +10,13 @@ Shape letters: M enrolled vectors, D width.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from unalike.errors import DataError, ModelError
+from unalike.recognition.backends.database_gallery import DatabaseGallery
 from unalike.recognition.backends.milvus_address import MilvusAddress
 from unalike.recognition.backends.milvus_change import MilvusChange
 from unalike.recognition.backends.milvus_connection import CollectionGone, MilvusConnection
@@ -33,10 +32,7 @@ from unalike.recognition.backends.milvus_publication import (
 )
 from unalike.recognition.backends.milvus_state import ClassTable, MilvusState, read_classes, read_state
 from unalike.recognition.backends.milvus_view import MilvusView
-from unalike.recognition.backends.protocol import GalleryBackend, SearchIndex
-from unalike.recognition.decision import GalleryCalibration
-from unalike.recognition.gallery_change import checked_enrollment
-from unalike.recognition.model_identity import ModelIdentity
+from unalike.recognition.backends.protocol import SearchIndex
 from unalike.recognition.snapshot import GallerySnapshot
 from unalike.storage.process_lock import ProcessLock
 
@@ -46,7 +42,7 @@ if TYPE_CHECKING:
 TRIES = 5  # to read a gallery that is replaced again and again
 
 
-class MilvusGallery(GalleryBackend):
+class MilvusGallery(DatabaseGallery):
     """A gallery in Milvus. ``open`` and ``create`` make one.
 
     Args:
@@ -55,13 +51,13 @@ class MilvusGallery(GalleryBackend):
     """
 
     def __init__(self, connection: MilvusConnection, state: MilvusState) -> None:
+        super().__init__(state)
         self._connection, self._state = connection, state
-        self._identity = state.model_identity  # what is written with the next change
         self._lock = ProcessLock()
         self._latest = state  # of the commit that was read last
         self._table: tuple[str, ClassTable] | None = None  # of a gallery's number
         self._vectors_in_memory: tuple[str, int, GallerySnapshot] | None = None  # of a gallery's number and revision
-        self._change: MilvusChange | None = None  # in the object that ``change`` yields
+        self._change: MilvusChange | None = None
 
     @classmethod
     def open(cls, address: MilvusAddress, *, verify: bool = False) -> MilvusGallery:
@@ -182,45 +178,10 @@ class MilvusGallery(GalleryBackend):
         """The address without secrets."""
         return self._connection.address.shown
 
-    def __repr__(self) -> str:
-        return f"MilvusGallery({self.address!r})"
-
     @property
-    def dim(self) -> int:
-        """Width D of the vectors."""
-        return self._state.dim
-
-    @property
-    def half(self) -> bool:
-        """Whether vectors are rounded to half precision; Milvus keeps them in single precision all the same."""
-        return self._state.half
-
-    @property
-    def classes(self) -> list[str]:
-        """Class names in the order of their first vector."""
-        return list(self.counts())
-
-    @property
-    def calibration(self) -> GalleryCalibration | None:
-        """Threshold and margin of decisions, or None; what is assigned is durable at once."""
-        with self.view() as view:
-            return view.calibration
-
-    @calibration.setter
-    def calibration(self, calibration: GalleryCalibration | None) -> None:
-        with self._changing() as change:
-            change.set_calibration(calibration)
-
-    @property
-    def model_identity(self) -> ModelIdentity:
-        """The network that the vectors come from; what is assigned is written with the next change."""
-        return self._identity
-
-    @model_identity.setter
-    def model_identity(self, identity: ModelIdentity) -> None:
-        self._identity = identity
-        if self._change is not None:
-            self._change.set_identity(identity)
+    def state(self) -> MilvusState:
+        """The gallery as it was read last. Vectors of half precision are kept in single precision all the same."""
+        return self._state
 
     def _accept(self, state: MilvusState) -> None:
         """Take over a state of the gallery, which may have been replaced. Raises ModelError for another network."""
@@ -332,7 +293,7 @@ class MilvusGallery(GalleryBackend):
             change = MilvusChange(
                 self._connection, lock, state, self._classes(state, log), listing.vectors[state.uid], log
             )
-            self._complete_identity(change, state)
+            self._complete_identity(change, state.model_identity)
             yield change
             if change.is_changed:
                 after = change.commit()
@@ -349,12 +310,6 @@ class MilvusGallery(GalleryBackend):
         if is_current:
             self._state, self._identity = after, after.model_identity
 
-    def _complete_identity(self, change: MilvusChange, state: MilvusState) -> None:
-        if not self._identity.equals(state.model_identity):
-            state.model_identity.check_compatible(self._identity)
-            completed = state.model_identity.decoding.completed(self._identity.decoding)
-            change.set_identity(state.model_identity.with_decoding(completed))
-
     @contextmanager
     def change(self) -> Iterator[MilvusGallery]:
         """Make several changes one, while others who change the gallery wait.
@@ -367,35 +322,6 @@ class MilvusGallery(GalleryBackend):
             draft._change = change
             yield draft
 
-    def enrol(
-        self, vectors_MD: np.ndarray, labels: Sequence[str], names: Sequence[str] | None = None, attributes: Any = None
-    ) -> list[int]:
-        """Add references; durable when this returns."""
-        dtype = np.dtype(np.float16 if self.half else np.float32)
-        enrollment = checked_enrollment(vectors_MD, labels, names, self.dim, dtype, attributes)
-        if not enrollment.labels:
-            return []
-        with self._changing() as change:
-            return change.enrol(enrollment.vectors_MD, enrollment.labels, enrollment.names, enrollment.attributes)
-
-    def remove(self, labels: Sequence[str] = (), names: Sequence[str] = (), ids: Sequence[int] = ()) -> int:
-        """Remove whole classes, and single references by name or id; the number of vectors removed."""
-        with self._changing() as change:
-            return change.remove(labels, names, ids)
-
-    def rename(self, label: str, new: str) -> None:
-        """Rename a class."""
-        with self._changing() as change:
-            change.rename(label, new)
-
-    def merge(self, labels: Sequence[str], into: str) -> int:
-        """Merge several classes into ``into``; the number of vectors whose class changed."""
-        with self._changing() as change:
-            return change.merge(labels, into)
-
-    def save(self) -> None:
-        """Nothing: every change is durable when it ends."""
-
     def close(self) -> None:
         """Close the connection; a later call opens another."""
         self._connection.close()
@@ -407,8 +333,7 @@ class MilvusGallery(GalleryBackend):
                         remedy="search exactly, or copy the gallery into a file or into PostgreSQL")  # fmt: skip
 
     def __getstate__(self) -> dict[str, Any]:
-        if self._change is not None:
-            raise DataError("a gallery in the middle of a change cannot be sent to another process")
+        self._require_no_change()
         return {"address": self._connection.address, "state": self._state, "identity": self._identity}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

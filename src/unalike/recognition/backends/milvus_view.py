@@ -17,10 +17,9 @@ import numpy as np
 
 from unalike.data.class_names import normalize_class_name
 from unalike.errors import DataError, closest
-from unalike.numerics.arguments import check_count
 from unalike.numerics.nearest_neighbors import EXCLUDED
-from unalike.numerics.normalization import l2_normalize
 from unalike.recognition.attributes import AttributeSets, ReferenceAttributes, Where, count_values
+from unalike.recognition.backends.database_gallery import DatabaseView
 from unalike.recognition.backends.milvus_connection import MOST_ROWS, CollectionGone, MilvusConnection
 from unalike.recognition.backends.milvus_lock import read_listing
 from unalike.recognition.backends.milvus_rows import (
@@ -37,17 +36,10 @@ from unalike.recognition.backends.neighbor_rows import NeighborRows
 from unalike.recognition.backends.postgres_tables import encode_text
 from unalike.recognition.backends.protocol import (
     Entry,
-    GalleryView,
-    NearestReferences,
     RankedClasses,
     check_limit,
-    no_classes,
-    no_neighbors,
 )
-from unalike.recognition.decision import GalleryCalibration, check_rule
 from unalike.recognition.filtered_snapshot import FilteredSnapshot
-from unalike.recognition.model_identity import ModelIdentity
-from unalike.recognition.ranking import DEPTH, VOTERS, ClassRanking, check_vectors, rank_by_nearest, rank_by_vote
 from unalike.recognition.snapshot import EnrolledNames, GallerySnapshot
 from unalike.recognition.snapshot_view import SnapshotView
 
@@ -58,7 +50,7 @@ MORE = 16  # candidates beyond the neighbors that are asked for, at first
 ROUNDING = 2e-5
 
 
-class MilvusView(GalleryView):
+class MilvusView(DatabaseView):
     """A gallery at one commit. It costs the server nothing; after an hour it is refused, since what it reads may be gone.
 
     Args:
@@ -68,6 +60,8 @@ class MilvusView(GalleryView):
         classes: returns the table of classes of the state.
         snapshot: returns all vectors, which are kept from an earlier view of the same state perhaps.
     """
+
+    state: MilvusState
 
     def __init__(
         self,
@@ -81,31 +75,6 @@ class MilvusView(GalleryView):
         self._read_classes, self._snapshot = classes, snapshot or MilvusView.read_snapshot
         self._table: ClassTable | None = None
         self._made = time.monotonic(), time.time()
-
-    @property
-    def dim(self) -> int:
-        """Width D of the vectors."""
-        return self.state.dim
-
-    @property
-    def revision(self) -> int:
-        """Number of changes of vectors and of their classes."""
-        return self.state.revision
-
-    @property
-    def calibration(self) -> GalleryCalibration | None:
-        """Threshold and margin, or None."""
-        return self.state.calibration
-
-    @property
-    def model_identity(self) -> ModelIdentity:
-        """The network that the vectors come from."""
-        return self.state.model_identity
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Number of vectors, and of classes."""
-        return self.state.vectors, self.state.classes
 
     def continues(self, earlier: MilvusView) -> bool:
         """Whether this is a later state of the same gallery, or the same one."""
@@ -230,41 +199,15 @@ class MilvusView(GalleryView):
 
     # ---- search ----
 
-    def search_others(self, vectors_QD: np.ndarray, label: str) -> NearestReferences:
-        """Find for every query the nearest reference of all classes but one."""
-        vectors_QD = self._unit(vectors_QD)
-        return self._search(vectors_QD, 1, np.full(len(vectors_QD), self.class_number(label), np.int64)).first(1)
+    def passing_sets(self, where: Where | None) -> list[int] | None:
+        """Numbers of the sets of attributes that a filter lets pass; None without a filter."""
+        return self.table().passing_sets(where)
 
-    def search(
-        self, vectors_QD: np.ndarray, k: int = 1, index: Any = None, where: Where | None = None
-    ) -> NearestReferences:
-        """Find the nearest references of every query by cosine."""
-        vectors_QD, k, sets = self._unit(vectors_QD), check_count("k", k), self._passing(where)
-        return no_neighbors(len(vectors_QD)) if sets == [] else self._search(vectors_QD, k, None, sets).first(k)
-
-    def _passing(self, where: Where | None) -> list[int] | None:
-        """Numbers of the sets of attributes that a filter lets pass; None for no filter, and for an empty gallery."""
-        return self.table().passing_sets(where) if self.state.vectors else None
-
-    def _unit(self, vectors_QD: np.ndarray) -> np.ndarray:
-        return l2_normalize(check_vectors(vectors_QD, self.dim), name="query vectors")
-
-    def _search(
-        self, vectors_QD: np.ndarray, k: int, other_than_Q: np.ndarray | None = None, sets: Sequence[int] | None = None
-    ) -> NeighborRows:
-        """Search unit-length queries.
-
-        Args:
-            vectors_QD: the queries.
-            k: number of neighbors.
-            other_than_Q: numbers of the classes that are left out.
-            sets: numbers of sets of attributes, of which references must have one.
-        """
-        if not self.state.vectors:
-            raise DataError("the gallery is empty", remedy="enrol reference images first")
-        if k < 1:
-            raise DataError(f"k is {k}", expected="at least 1 neighbor")
-        k = min(k, self.state.vectors)
+    def find(
+        self, vectors_QD: np.ndarray, k: int, index: Any = None, other_than_Q: np.ndarray | None = None,
+        sets: Sequence[int] | None = None,
+    ) -> NeighborRows:  # fmt: skip
+        """Search unit-length queries; there is no index."""
         neighbors: list[list[tuple[Row, float]]] = [[] for _ in vectors_QD]
         if other_than_Q is None:
             neighbors = self._nearest(vectors_QD, k, None, sets)
@@ -350,43 +293,12 @@ class MilvusView(GalleryView):
             entries_QK.append(tuple(entries))
         return NeighborRows(scores_QK, ids_QK, classes_QK, tuple(entries_QK), labels)
 
-    def rank(
-        self, vectors_QD: np.ndarray, rule: str = "nearest", voters: int = VOTERS, *, k: int = 1, second: bool = True,
-        index: Any = None, where: Where | None = None,
-    ) -> RankedClasses:  # fmt: skip
-        """Rank the classes for every query, and find its nearest references; ``prototype`` reads all vectors once a state."""
-        check_rule(rule)
-        k, voters, vectors_QD = check_count("k", k), check_count("voters", voters), self._unit(vectors_QD)
-        if rule == "prototype":
-            if not self.state.vectors:
-                raise DataError("the gallery is empty", remedy="enrol reference images first")
-            in_memory = SnapshotView(self.snapshot(), self.calibration, self.model_identity)
-            return in_memory.rank(vectors_QD, rule, voters, k=k, second=second, where=where)
-        sets = self._passing(where)
-        if sets == []:
-            return no_classes(len(vectors_QD))
-        nearest = self._search(vectors_QD, max(k, voters if rule == "vote" else DEPTH), None, sets)
-        if rule == "vote":
-            ranking = rank_by_vote(nearest.classes_QK, nearest.scores_QK, nearest.ids_QK, voters)
-        else:
-            ranking = self._rank_by_nearest(vectors_QD, nearest, second, sets)
-        labels = nearest.labels
-        return RankedClasses(
-            tuple(labels[code] for code in ranking.code_Q.tolist()),
-            tuple(labels[code] if code >= 0 else None for code in ranking.second_Q.tolist()),
-            ranking.score_Q, ranking.margin_Q, nearest.first(k),
-        )  # fmt: skip
-
-    def _rank_by_nearest(
-        self, vectors_QD: np.ndarray, nearest: NeighborRows, second: bool, sets: Sequence[int] | None
-    ) -> ClassRanking:
-        def find_second(rows_U: np.ndarray, best_U: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            others = self._search(vectors_QD[rows_U], 1, best_U, sets)
-            return others.scores_QK[:, 0], others.classes_QK[:, 0]
-
-        is_complete = nearest.scores_QK.shape[1] >= self.state.vectors or self.state.classes < 2
-        search = find_second if second and not is_complete else None
-        return rank_by_nearest(nearest.classes_QK, nearest.scores_QK, nearest.ids_QK, search)
+    def rank_by_prototypes(
+        self, vectors_QD: np.ndarray, k: int, index: Any, sets: Sequence[int] | None, where: Where | None
+    ) -> RankedClasses:
+        """Rank the classes by the means of their vectors, which are read once a state."""
+        in_memory = SnapshotView(self.snapshot(), self.calibration, self.model_identity)
+        return in_memory.rank(vectors_QD, "prototype", k=k, where=where)
 
     def snapshot(self) -> GallerySnapshot:
         """All vectors, in memory."""

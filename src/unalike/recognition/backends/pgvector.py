@@ -8,15 +8,14 @@ Shape letters: M enrolled vectors, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from unalike.errors import DataError, ModelError
 from unalike.recognition.backends.database_address import DatabaseAddress
+from unalike.recognition.backends.database_gallery import DatabaseGallery
 from unalike.recognition.backends.hnsw_index import HnswIndex, check_indexable, index_statement, measure
 from unalike.recognition.backends.postgres_attributes import write_attributes
 from unalike.recognition.backends.postgres_change import PostgresChange
@@ -41,10 +40,6 @@ from unalike.recognition.backends.postgres_tables import (
     write_row,
 )
 from unalike.recognition.backends.postgres_view import PostgresView, Prototypes
-from unalike.recognition.backends.protocol import GalleryBackend
-from unalike.recognition.decision import GalleryCalibration
-from unalike.recognition.gallery_change import checked_enrollment
-from unalike.recognition.model_identity import ModelIdentity
 
 if TYPE_CHECKING:
     import psycopg
@@ -54,7 +49,7 @@ if TYPE_CHECKING:
 TRIES = 5  # to read a gallery that is replaced again and again
 
 
-class PostgresGallery(GalleryBackend):
+class PostgresGallery(DatabaseGallery):
     """A gallery in PostgreSQL. ``open`` and ``create`` make one.
 
     Args:
@@ -63,10 +58,10 @@ class PostgresGallery(GalleryBackend):
     """
 
     def __init__(self, connections: Connections, row: GalleryRow) -> None:
+        super().__init__(row)
         self._connections, self._row = connections, row
-        self._identity = row.model_identity  # what is written with the next change
         self._kept_prototypes: tuple[int, int, Prototypes] | None = None  # of a gallery's number and revision
-        self._change: PostgresChange | None = None  # in the object that ``change`` yields
+        self._change: PostgresChange | None = None
 
     @classmethod
     def open(cls, address: DatabaseAddress, *, verify: bool = False) -> PostgresGallery:
@@ -202,45 +197,10 @@ class PostgresGallery(GalleryBackend):
         """The address without secrets."""
         return self._connections.address.shown
 
-    def __repr__(self) -> str:
-        return f"PostgresGallery({self.address!r})"
-
     @property
-    def dim(self) -> int:
-        """Width D of the vectors."""
-        return self._row.dim
-
-    @property
-    def half(self) -> bool:
-        """Whether vectors are kept in half precision."""
-        return self._row.half
-
-    @property
-    def classes(self) -> list[str]:
-        """Class names in the order of their first vector."""
-        return list(self.counts())
-
-    @property
-    def calibration(self) -> GalleryCalibration | None:
-        """Threshold and margin of decisions, or None; what is assigned is durable at once."""
-        with self.view() as view:
-            return view.calibration
-
-    @calibration.setter
-    def calibration(self, calibration: GalleryCalibration | None) -> None:
-        with self._changing() as change:
-            change.set_calibration(calibration)
-
-    @property
-    def model_identity(self) -> ModelIdentity:
-        """The network that the vectors come from; what is assigned is written with the next change."""
-        return self._identity
-
-    @model_identity.setter
-    def model_identity(self, identity: ModelIdentity) -> None:
-        self._identity = identity
-        if self._change is not None:
-            self._change.set_identity(identity)
+    def state(self) -> GalleryRow:
+        """The row of the gallery as it was read last."""
+        return self._row
 
     def _accept(self, row: GalleryRow) -> None:
         """Take over the row of the gallery, which may have been replaced. Raises ModelError for another network."""
@@ -341,10 +301,7 @@ class PostgresGallery(GalleryBackend):
             if row.id != self._row.id:
                 self._accept(row)
             change = PostgresChange(connection, row, self.address)
-            if not self._identity.equals(row.model_identity):
-                row.model_identity.check_compatible(self._identity)
-                completed = row.model_identity.decoding.completed(self._identity.decoding)
-                change.set_identity(row.model_identity.with_decoding(completed))
+            self._complete_identity(change, row.model_identity)
             yield change
             if change.row is not row:
                 write_row(connection, change.row)
@@ -363,35 +320,6 @@ class PostgresGallery(GalleryBackend):
             draft = PostgresGallery(self._connections, change.row)
             draft._change = change
             yield draft
-
-    def enrol(
-        self, vectors_MD: np.ndarray, labels: Sequence[str], names: Sequence[str] | None = None, attributes: Any = None
-    ) -> list[int]:
-        """Add references; durable when this returns."""
-        dtype = np.dtype(np.float16 if self.half else np.float32)
-        enrollment = checked_enrollment(vectors_MD, labels, names, self.dim, dtype, attributes)
-        if not enrollment.labels:
-            return []
-        with self._changing() as change:
-            return change.enrol(enrollment.vectors_MD, enrollment.labels, enrollment.names, enrollment.attributes)
-
-    def remove(self, labels: Sequence[str] = (), names: Sequence[str] = (), ids: Sequence[int] = ()) -> int:
-        """Remove whole classes, and single references by name or id; the number of vectors removed."""
-        with self._changing() as change:
-            return change.remove(labels, names, ids)
-
-    def rename(self, label: str, new: str) -> None:
-        """Rename a class."""
-        with self._changing() as change:
-            change.rename(label, new)
-
-    def merge(self, labels: Sequence[str], into: str) -> int:
-        """Merge several classes into ``into``; the number of vectors whose class changed."""
-        with self._changing() as change:
-            return change.merge(labels, into)
-
-    def save(self) -> None:
-        """Nothing: every change is durable when it ends."""
 
     def close(self) -> None:
         """Close the connections that nobody uses."""
@@ -413,8 +341,7 @@ class PostgresGallery(GalleryBackend):
         return index
 
     def __getstate__(self) -> dict[str, Any]:
-        if self._change is not None:
-            raise DataError("a gallery in the middle of a change cannot be sent to another process")
+        self._require_no_change()
         return {"address": self._connections.address, "row": self._row, "identity": self._identity}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -17,10 +17,10 @@ import numpy as np
 
 from unalike.data.class_names import normalize_class_name
 from unalike.errors import DataError, closest
-from unalike.numerics.arguments import check_count
 from unalike.numerics.nearest_neighbors import EXCLUDED
 from unalike.numerics.normalization import l2_normalize
 from unalike.recognition.attributes import Where
+from unalike.recognition.backends.database_gallery import DatabaseView, named_classes
 from unalike.recognition.backends.neighbor_rows import NeighborRows
 from unalike.recognition.backends.postgres_attributes import (
     attribute_columns,
@@ -34,23 +34,11 @@ from unalike.recognition.backends.postgres_connections import database_errors
 from unalike.recognition.backends.postgres_tables import GalleryRow, decode_text, encode_text
 from unalike.recognition.backends.protocol import (
     Entry,
-    GalleryView,
-    NearestReferences,
     RankedClasses,
     check_limit,
-    no_classes,
-    no_neighbors,
 )
-from unalike.recognition.decision import GalleryCalibration, check_rule
-from unalike.recognition.model_identity import ModelIdentity
 from unalike.recognition.ranking import (
-    DEPTH,
-    VOTERS,
-    ClassRanking,
-    check_vectors,
-    rank_by_nearest,
     rank_by_prototype,
-    rank_by_vote,
 )
 from unalike.recognition.snapshot import EnrolledNames, GallerySnapshot
 
@@ -77,7 +65,7 @@ class Prototypes:
     vectors_CD: np.ndarray
 
 
-class PostgresView(GalleryView):
+class PostgresView(DatabaseView):
     """A gallery as one transaction sees it, for one thread.
 
     Args:
@@ -96,33 +84,9 @@ class PostgresView(GalleryView):
         prototypes: Callable[[PostgresView], Prototypes] | None = None,
         close: Callable[[], None] = lambda: None,
     ) -> None:
-        self.connection, self.row, self._shown = connection, row, display
+        self.state = self.row = row
+        self.connection, self._shown = connection, display
         self._prototypes, self._close = prototypes or PostgresView.read_prototypes, close
-
-    @property
-    def dim(self) -> int:
-        """Width D of the vectors."""
-        return self.row.dim
-
-    @property
-    def revision(self) -> int:
-        """Number of changes of vectors and of their classes."""
-        return self.row.revision
-
-    @property
-    def calibration(self) -> GalleryCalibration | None:
-        """Threshold and margin, or None."""
-        return self.row.calibration
-
-    @property
-    def model_identity(self) -> ModelIdentity:
-        """The network that the vectors come from."""
-        return self.row.model_identity
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Number of vectors, and of classes."""
-        return self.row.vectors, self.row.classes
 
     def close(self) -> None:
         """End the transaction."""
@@ -233,46 +197,15 @@ class PostgresView(GalleryView):
 
     # ---- search ----
 
-    def search_others(self, vectors_QD: np.ndarray, label: str) -> NearestReferences:
-        """Find for every query the nearest reference of all classes but one."""
-        vectors_QD = self._unit(vectors_QD)
-        return self._search(vectors_QD, 1, None, np.full(len(vectors_QD), self.class_number(label), np.int64)).first(1)
+    def passing_sets(self, where: Where | None) -> list[int] | None:
+        """Numbers of the sets of attributes that a filter lets pass; None without a filter."""
+        return passing_sets(self, where)
 
-    def search(
-        self, vectors_QD: np.ndarray, k: int = 1, index: HnswIndex | None = None, where: Where | None = None
-    ) -> NearestReferences:
-        """Find the nearest references of every query by cosine."""
-        vectors_QD, k, sets = self._unit(vectors_QD), check_count("k", k), self._passing(where)
-        if sets == []:
-            return no_neighbors(len(vectors_QD))
-        return self._search(vectors_QD, k, index, sets=sets).first(k)
-
-    def _passing(self, where: Where | None) -> list[int] | None:
-        """Numbers of the sets of attributes that a filter lets pass; None for no filter, and in an empty gallery."""
-        return passing_sets(self, where) if self.row.vectors else None
-
-    def _unit(self, vectors_QD: np.ndarray) -> np.ndarray:
-        return l2_normalize(check_vectors(vectors_QD, self.dim), name="query vectors")
-
-    def _search(
+    def find(
         self, vectors_QD: np.ndarray, k: int, index: HnswIndex | None = None, other_than_Q: np.ndarray | None = None,
         sets: Sequence[int] | None = None,
     ) -> NeighborRows:  # fmt: skip
-        """Search unit-length queries.
-
-        Args:
-            vectors_QD: the queries.
-            k: number of neighbors.
-            index: not used with ``sets``: of the nearest of all references few may have them.
-            other_than_Q: numbers of the classes that are left out.
-            sets: numbers of sets of attributes, of which references must have one.
-        """
-        if not self.row.vectors:
-            raise DataError("the gallery is empty", remedy="enrol reference images first")
-        if k < 1:
-            raise DataError(f"k is {k}", expected="at least 1 neighbor")
-        k = min(k, self.row.vectors)
-        index = index if sets is None else None
+        """Search unit-length queries."""
         conditions = [] if other_than_Q is None else ["class <> %(other_than)s"]
         conditions += [] if sets is None else [passing_condition(self.row)]
         statement = self._statement(index if index is not None and k <= index.most else None, conditions)
@@ -307,56 +240,19 @@ class PostgresView(GalleryView):
             f"JOIN {row.classes_table} c ON c.id = n.class {joins} ORDER BY n.score DESC, n.id"
         )
 
-    def rank(
-        self, vectors_QD: np.ndarray, rule: str = "nearest", voters: int = VOTERS, *, k: int = 1, second: bool = True,
-        index: HnswIndex | None = None, where: Where | None = None,
-    ) -> RankedClasses:  # fmt: skip
-        """Rank the classes for every query, and find its nearest references."""
-        check_rule(rule)
-        k, voters, vectors_QD = check_count("k", k), check_count("voters", voters), self._unit(vectors_QD)
-        sets = self._passing(where)
-        if sets == []:
-            return no_classes(len(vectors_QD))
-        depth = k if rule == "prototype" else max(k, voters if rule == "vote" else DEPTH)
-        nearest = self._search(vectors_QD, depth, index, sets=sets)
-        labels = dict(nearest.labels)
-        if rule == "prototype":
-            prototypes = self._prototypes(self) if sets is None else self.read_prototypes(sets)
-            ranking = rank_by_prototype(vectors_QD, prototypes.vectors_CD)
-            labels = dict(enumerate(prototypes.labels_C))
-        elif rule == "vote":
-            ranking = rank_by_vote(nearest.classes_QK, nearest.scores_QK, nearest.ids_QK, voters)
-        else:
-            ranking = self._rank_by_nearest(vectors_QD, nearest, labels, second, sets)
-        return RankedClasses(
-            tuple(labels[code] for code in ranking.code_Q.tolist()),
-            tuple(labels[code] if code >= 0 else None for code in ranking.second_Q.tolist()),
-            ranking.score_Q, ranking.margin_Q, nearest.first(k),
-        )  # fmt: skip
-
-    def _rank_by_nearest(
-        self,
-        vectors_QD: np.ndarray,
-        nearest: NeighborRows,
-        labels: dict[int, str],
-        second: bool,
-        sets: Sequence[int] | None,
-    ) -> ClassRanking:
-        def find_second(rows_U: np.ndarray, best_U: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            others = self._search(vectors_QD[rows_U], 1, None, best_U, sets)
-            labels.update(others.labels)
-            return others.scores_QK[:, 0], others.classes_QK[:, 0]
-
-        is_complete = nearest.scores_QK.shape[1] >= self.row.vectors or self.row.classes < 2
-        search = find_second if second and not is_complete else None
-        return rank_by_nearest(nearest.classes_QK, nearest.scores_QK, nearest.ids_QK, search)
+    def rank_by_prototypes(
+        self, vectors_QD: np.ndarray, k: int, index: Any, sets: Sequence[int] | None, where: Where | None
+    ) -> RankedClasses:
+        """Rank the classes by the means of their vectors, which the server computes."""
+        nearest = self._search(vectors_QD, k, index, sets=sets)
+        prototypes = self._prototypes(self) if sets is None else self.read_prototypes(sets)
+        ranking = rank_by_prototype(vectors_QD, prototypes.vectors_CD)
+        return named_classes(ranking, dict(enumerate(prototypes.labels_C)), nearest.first(k))
 
     def read_prototypes(self, sets: Sequence[int] | None = None) -> Prototypes:
         """Compute the means of the classes on the server; with ``sets``, of references with one of these sets of attributes."""
         row = self.row
         condition, parameters = ("", []) if sets is None else (f"WHERE {passing_condition(row, '%s')} ", [list(sets)])
-        if not row.vectors:
-            raise DataError("the gallery is empty", remedy="enrol reference images first")
         rows = self.fetch(
             f"SELECT c.id, c.label, m.mean FROM (SELECT class, avg(vector::vector({row.dim})) AS mean FROM {row.vectors_table} "
             f"{condition}GROUP BY class) m JOIN {row.classes_table} c ON c.id = m.class ORDER BY c.id",
