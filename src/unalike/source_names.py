@@ -26,6 +26,16 @@ def register_archive(folder: str | os.PathLike[str], archive: str) -> None:
     _prefixes[os.path.join(folder, "")] = archive + _MEMBER
 
 
+def register_shard(path: str, address: str) -> None:
+    """Register a tar file of a store whose images are read where they are.
+
+    Args:
+        path: as paths of its images begin.
+        address: the user's, without passwords.
+    """
+    _prefixes[path + _MEMBER] = address + _MEMBER
+
+
 def register_folder(folder: str | os.PathLike[str], address: str) -> None:
     """Register the folder that a remote folder is fetched into; ``address`` is the user's, without passwords."""
     _prefixes[os.path.join(folder, "")] = address.rstrip("/") + "/"

@@ -16,10 +16,13 @@ import stat
 import tarfile
 import tempfile
 import time
+import weakref
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tarfile import ReadError
 from typing import Any
 
 from unalike.data.zip_names import ZipNames
@@ -45,6 +48,10 @@ STALE_SECONDS = 24 * 3600
 _COPY_BYTES = 1 << 20
 _MEMBER_NAME = re.compile(r"(.+?(?:\.tar|\.tar\.gz|\.tgz|\.zip))!(.+)", re.DOTALL | re.IGNORECASE)
 _NAME_ERRORS = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
+_InvalidHeader: type[Exception] = tarfile.InvalidHeaderError  # type: ignore[attr-defined]
+_TruncatedHeader: type[Exception] = tarfile.TruncatedHeaderError  # type: ignore[attr-defined]
+_EmptyHeader: type[Exception] = tarfile.EmptyHeaderError  # type: ignore[attr-defined]
+_endless: weakref.WeakSet[tarfile.TarFile] = weakref.WeakSet()
 _ENCRYPTED = 1 << 0  # a flag of a member of a zip archive
 _LONG_NUMBER = re.compile(rb"\d{256}")  # longer than a file's name
 
@@ -109,7 +116,7 @@ def open_archive(path: str | Path, cache_dir: Path | None = None) -> Path:
         partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=archives))
     try:
         say(f"unpacking {path} into {target}")
-        with cache_failures(cache), file_lock(partial), open_file(path) as file, _reader_errors(path):
+        with cache_failures(cache), file_lock(partial), open_file(path) as file, archive_errors(path):
             (_unpack_zip if path.name.lower().endswith(".zip") else _unpack_tar)(path, file, partial)
         with cache_failures(cache):
             partial.chmod(0o755)
@@ -149,7 +156,7 @@ def _remove_stale(archives: Path) -> None:
 
 
 @contextmanager
-def _reader_errors(path: Path) -> Iterator[None]:
+def archive_errors(path: str | Path) -> Iterator[None]:
     """While inside, turn whatever a reader of archives raises into a DataError; failures of the disk pass."""
     with reader_errors(
         f"{path}: damaged or truncated",
@@ -219,11 +226,36 @@ class _Stream:
 
 
 class CheckedMember(tarfile.TarInfo):
-    """A member of a tar file, whose pax records are checked before tarfile reads them.
+    """A member of a tar file. Damaged headers are errors, and pax records are checked before tarfile reads them.
 
-    tarfile searches them with patterns that take quadratic time on long runs of digits (CVE-2024-6232, mended in Python
+    tarfile takes a damaged header in the middle of a file for its end, and what stands behind it is lost without a word.
+
+    tarfile searches pax records with patterns that take quadratic time on long runs of digits (CVE-2024-6232, mended in Python
     3.11.10) and on records of wrong length. Where a later Python has no ``_proc_pax``, the check does not happen.
+
+    Attributes:
+        header_crc: CRC-32 of the block of 512 bytes before the member's content.
     """
+
+    header_crc = 0
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> CheckedMember:
+        """As ``TarInfo.frombuf``."""
+        member = super().frombuf(buf, encoding, errors)
+        member.header_crc = zlib.crc32(buf)
+        return member
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> CheckedMember:
+        """As ``TarInfo.fromtarfile``, but a damaged header is a ReadError wherever it is."""
+        try:
+            return super().fromtarfile(tarfile)
+        except (_InvalidHeader, _TruncatedHeader) as error:
+            raise ReadError(f"at byte {tarfile.offset}: {error}") from error
+        except _EmptyHeader:
+            _endless.add(tarfile)
+            raise
 
     def _proc_pax(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         source: Any = archive.fileobj
@@ -235,6 +267,16 @@ class CheckedMember(tarfile.TarInfo):
         finally:
             archive.fileobj = source
         return member
+
+
+def has_end(archive: tarfile.TarFile) -> bool:
+    """Whether a tar file that was read to its end ends with the block of zeros that every complete one has."""
+    return archive not in _endless
+
+
+def cut_off_line(name: str | Path, last: str) -> str:
+    """What to say of a tar file without its end."""
+    return f"{name}: its last block is missing: if it was cut off, files after {last!r} are lost; copy or download it again"
 
 
 class _Replay:
@@ -274,9 +316,9 @@ def _unpack_tar(path: Path, file: io.BufferedReader, folder: Path) -> None:
     with tarfile.open(fileobj=stream, mode="r|", tarinfo=CheckedMember) as tar:  # type: ignore[call-overload]
         for member in tar:
             if member.issym() or member.islnk():
-                raise _link_error(path, member)
+                raise link_error(path, member)
             if member.name.startswith("/"):  # else its first folder becomes a class
-                raise _outside_error(path, member.name)
+                raise outside_error(path, member.name)
             members.count(member.size)
             if not member.isdir():
                 duplicates.count(folder / member.name, member.name)
@@ -284,6 +326,8 @@ def _unpack_tar(path: Path, file: io.BufferedReader, folder: Path) -> None:
             with _named_failures(path, member.name):
                 tar.extract(member, folder, set_attrs=False, filter="data")
             tar.members = []  # else a list of all headers grows in memory
+        if not has_end(tar):
+            say(cut_off_line(path, member.name))
     stream.allowed = content.limit
     while stream.read(_COPY_BYTES):  # the checksum comes at the very end
         pass
@@ -297,13 +341,13 @@ def _unpack_zip(path: Path, file: io.BufferedReader, folder: Path) -> None:
             # some programs on Windows write backslashes, which the standard forbids
             name = names.name_of(info).replace("\\", "/")
             if stat.S_ISLNK(info.external_attr >> 16):
-                raise _link_error(path, name)
+                raise link_error(path, name)
             if info.flag_bits & _ENCRYPTED:
                 raise DataError(f"{path}: member {name!r} is encrypted", expected="a zip archive without a password",
                                 remedy="unpack it with its password, and give the folder")  # fmt: skip
             parts = [part for part in name.split("/") if part not in ("", ".")]
             if name.startswith("/") or ".." in parts or (parts and parts[0].endswith(":")):
-                raise _outside_error(path, name)
+                raise outside_error(path, name)
             limit.count(info.file_size)
             target = folder.joinpath(*parts)
             with _named_failures(path, name):
@@ -352,14 +396,16 @@ def _named_failures(path: Path, name: str) -> Iterator[None]:
         ) from error
 
 
-def _outside_error(path: Path, name: str) -> DataError:
+def outside_error(path: str | Path, name: str) -> DataError:
+    """The error for a member whose name leads out of the archive."""
     return DataError(
         f"{path}: member {name!r} would be written outside its folder",
         remedy="pack the images again, with plain relative names (tar -C FOLDER -cf images.tar .)",
     )
 
 
-def _link_error(path: Path, member: str | tarfile.TarInfo) -> DataError:
+def link_error(path: str | Path, member: str | tarfile.TarInfo) -> DataError:
+    """The error for a link in an archive."""
     name = member if isinstance(member, str) else member.name
     is_hard = isinstance(member, tarfile.TarInfo) and member.islnk()
     option = "--hard-dereference" if is_hard else "-h"

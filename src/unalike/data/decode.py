@@ -23,6 +23,7 @@ from PIL import Image
 from unalike.data import pillow
 from unalike.data.decoding import Decoding
 from unalike.data.deep_pixels import is_deep
+from unalike.data.member_files import file_size
 from unalike.data.pixel_conversion import to_rgb, to_rgba
 from unalike.data.regions import clip_box, crop_region, split_region
 from unalike.errors import DataError, UnreadableImage
@@ -303,7 +304,7 @@ class ErrorsNamed:
 def _is_empty(image: ImageInput) -> bool:
     if isinstance(image, str | Path):
         with contextlib.suppress(OSError):
-            return os.path.getsize(image) == 0
+            return file_size(image) == 0
     return isinstance(image, _CONTENT) and not image
 
 

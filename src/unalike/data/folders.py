@@ -36,8 +36,8 @@ def list_folder(root: Path, notices: Notices) -> FolderListing:
     """List every image below ``root``; links are followed, other files go to ``notices``."""
     listing = FolderListing()
     _walk(root, (), {_identity(root)}, listing, notices)
-    listing.images.sort(key=_sort_key)
-    listing.folders.sort(key=_sort_key)
+    listing.images.sort(key=sort_key)
+    listing.folders.sort(key=sort_key)
     return listing
 
 
@@ -58,7 +58,7 @@ def skip_wrapper_folders(root: Path, notices: Notices) -> Path:
         notices.add("wrapper", root.name)
 
 
-def _sort_key(parts: PathParts) -> tuple[PathParts, PathParts]:
+def sort_key(parts: PathParts) -> tuple[PathParts, PathParts]:
     return tuple(normalize_class_name(part) for part in parts), parts
 
 

@@ -74,6 +74,7 @@ def load_from_spec(
         columns=dataset.manifest_columns.model_dump(),
         split=split,
         for_training=source == dataset.train_dataset,
+        in_place=True,
     )
 
 

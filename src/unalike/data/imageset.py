@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,11 +20,13 @@ import numpy as np
 from unalike.data.archives import ARCHIVE_SUFFIXES, is_archive, split_member, unpack_source
 from unalike.data.class_names import find_similar_names, normalize_class_name
 from unalike.data.decode import IMAGE_SUFFIXES
-from unalike.data.folders import ClassMap, PathParts, is_image, list_folder, skip_wrapper_folders
+from unalike.data.folders import ClassMap, FolderListing, PathParts, is_image, list_folder, skip_wrapper_folders
 from unalike.data.manifests import MANIFEST_SUFFIXES, plain_split, read_manifest, select_distinct_rows
+from unalike.data.member_files import file_size, is_image_file
 from unalike.data.notices import Notices
 from unalike.data.regions import image_file
 from unalike.data.split_folders import notice_split_folders
+from unalike.data.tar_sets import MemberPaths, TarSource, find_tars, list_tars
 from unalike.errors import DataError, SpecError, closest
 from unalike.sanitize import redact
 from unalike.storage.fetch import local_path, uri_of
@@ -67,7 +69,7 @@ class ImageSet:
     """Paths of images and their class labels.
 
     Attributes:
-        paths: One path an image.
+        paths: One path an image: a tuple, or ``MemberPaths`` of tar files that are read where they are.
         labels_N: int64, indices into ``classes``; -1 for an unlabeled image.
         classes: Class names, sorted.
         groups: Group of each image (a scene, a day, a part number), from a manifest with such a column; else None.
@@ -76,7 +78,7 @@ class ImageSet:
         source: Where the set was loaded from, for messages.
     """
 
-    paths: tuple[Path, ...]
+    paths: Sequence[Path]
     labels_N: np.ndarray
     classes: tuple[str, ...] = ()
     groups: tuple[str, ...] | None = None
@@ -101,7 +103,7 @@ class ImageSet:
         groups, splits = self.groups, self.splits
         return replace(
             self,
-            paths=tuple(self.paths[i] for i in rows),
+            paths=_take(self.paths, rows),
             labels_N=self.labels_N[rows],
             groups=None if groups is None else tuple(groups[i] for i in rows),
             splits=None if splits is None else tuple(splits[i] for i in rows),
@@ -130,20 +132,29 @@ class ImageSet:
 
         Pixels are not read: two sets that differ only in file contents of equal length have the same fingerprint.
         """
-        texts = [os.path.abspath(path) for path in self.paths]
+        texts, sizes = _absolute_paths(self.paths)
         root = os.path.commonpath({os.path.dirname(text) for text in texts}) if texts else ""
         lines = []
-        for text, name in zip(texts, self.label_names(), strict=True):
+        for text, size, name in zip(texts, sizes, self.label_names(), strict=True):
             inner = text[len(root) :].replace(os.sep, "/").lstrip("/")
-            try:
-                size = os.stat(image_file(text)).st_size
-            except OSError:
-                size = -1
             lines.append(f"{inner}\0{size}\0{name}\n".encode("utf-8", "surrogateescape"))
         digest = hashlib.sha256()
         for line in sorted(lines):
             digest.update(line)
         return digest.hexdigest()
+
+
+def _take(paths: Sequence[Path], rows: np.ndarray) -> Sequence[Path]:
+    return paths.take(rows) if isinstance(paths, MemberPaths) else tuple(paths[i] for i in rows.tolist())
+
+
+def _absolute_paths(paths: Sequence[Path]) -> tuple[Sequence[str], Iterable[int]]:
+    """Absolute paths and sizes of files; of images in tar files as if all were unpacked into one folder."""
+    if isinstance(paths, MemberPaths):
+        names, sizes = zip(*paths.names_and_sizes(), strict=True) if len(paths) else ((), ())
+        return [f"/{name}" for name in names], sizes
+    texts = [os.path.abspath(path) for path in paths]
+    return texts, (file_size(image_file(text)) for text in texts)
 
 
 def load_images(
@@ -158,6 +169,7 @@ def load_images(
     cache_dir: Path | None = None,
     for_training: bool = False,
     further: Sequence[str] = (),
+    in_place: bool = False,
 ) -> ImageSet:
     """List the images of a folder, an archive, a manifest (CSV, Parquet), a single file, or a URI of one of these.
 
@@ -173,6 +185,7 @@ def load_images(
         cache_dir: Where archives and remote files are kept.
         for_training: Whether the images are trained on, for the remedy of a notice.
         further: Names of further columns of a manifest, whose ``cells`` the set gets.
+        in_place: Whether tar files that are not compressed are read where they are (``data.tar_sets``); else they are unpacked.
 
     Returns:
         The images, sorted by path; those of a manifest in its order.
@@ -187,18 +200,22 @@ def load_images(
         )
     own_notices = Notices() if notices is None else notices
     class_map = local_path(class_map, cache_dir) if class_map else None
-    path, source = resolve_source(source, cache_dir), uri_of(source) or source
+    tars = find_tars(source, cache_dir) if in_place else None
+    path, source = Path(source) if tars is not None else resolve_source(source, cache_dir), uri_of(source) or source
     name = redact(str(source))
     suffix = path.suffix.lower()
     if split is not None and suffix not in MANIFEST_SUFFIXES:
         raise DataError(f"{name}: asked for split {split!r}", expected="a manifest (CSV, Parquet) with a split column")
     if further and suffix not in MANIFEST_SUFFIXES:
         raise DataError(f"{name}: asked for the columns {', '.join(further)}", expected="a manifest (CSV, Parquet)")
-    if path.is_dir() or is_archive(path):
+    if tars is not None:
+        images = _from_tars(tars, name, class_from, class_map, labeled, own_notices, for_training)
+    elif path.is_dir() or is_archive(path):
         root = path if path.is_dir() else unpack_source(source, cache_dir, local_file=path)
         images = _from_folder(root, name, class_from, class_map, labeled, own_notices, for_training)
     elif suffix in MANIFEST_SUFFIXES:
-        images = _from_manifest(path, str(source), class_map, labeled, own_notices, columns, split, cache_dir, further)
+        images = _from_manifest(path, str(source), class_map, labeled, own_notices, columns, split, cache_dir, further,
+                                in_place)  # fmt: skip
     elif is_image(image_file(path)):
         if labeled:
             raise DataError(f"{name}: one image, which has no class", expected="class folders or a manifest")
@@ -269,23 +286,40 @@ def _from_folder(
     if labeled:
         root = skip_wrapper_folders(root, notices)
     listing = list_folder(root, notices)
+    inside = root.relative_to(top).as_posix()
+    paths = tuple(root.joinpath(*parts) for parts in listing.images)
+    return _from_listing(listing, paths, inside, source, class_from, class_map, labeled, notices, for_training)
+
+
+def _from_tars(
+    tars: TarSource, source: str, class_from: str, class_map: str | Path | None, labeled: bool, notices: Notices,
+    for_training: bool,
+) -> ImageSet:  # fmt: skip
+    content = list_tars(tars, notices, labeled=labeled)
+    return _from_listing(content.listing, content.paths, content.wrapper or ".", source, class_from, class_map, labeled, notices,
+                         for_training)  # fmt: skip
+
+
+def _from_listing(
+    listing: FolderListing, every_path: Sequence[Path], inside: str, source: str, class_from: str, class_map: str | Path | None,
+    labeled: bool, notices: Notices, for_training: bool,
+) -> ImageSet:  # fmt: skip
+    """The set of a listing whose images have these paths; ``inside`` is the folder of the source that was listed."""
     if not labeled:
         if not listing.images:
             raise _empty_error(source, "images", notices)
-        return ImageSet(
-            tuple(root.joinpath(*parts) for parts in listing.images), np.full(len(listing.images), -1), source=source
-        )
-    paths, folders = [], []
-    for parts in listing.images:
+        return ImageSet(every_path, np.full(len(listing.images), -1), source=source)
+    rows, folders = [], []
+    for row, parts in enumerate(listing.images):
         if len(parts) == 1:
             notices.add("root-image", parts[0])
         else:
-            paths.append(root.joinpath(*parts))
+            rows.append(row)
             folders.append(normalize_class_name(_class_folder(parts, class_from)))
-    if not paths:
+    if not rows:
         raise _empty_error(source, "class folders with images", notices)
+    paths = _take(every_path, np.array(rows))
     if class_from == "top" and not class_map:
-        inside = root.relative_to(top).as_posix()
         notice_split_folders(f"{source.rstrip('/')}/{inside}" if inside != "." else source, listing.images, notices,
                              for_training=for_training)  # fmt: skip
     all_folders = sorted(
@@ -319,6 +353,7 @@ def _from_manifest(
     split: str | None,
     cache_dir: Path | None,
     further: Sequence[str],
+    in_place: bool,
 ) -> ImageSet:
     rows = read_manifest(
         path,
@@ -328,10 +363,11 @@ def _from_manifest(
         cache_dir=cache_dir,
         notices=notices,
         further=further,
+        in_place=in_place,
     )
     rows = select_distinct_rows(rows if labeled else replace(rows, labels=("",) * len(rows.paths)), notices)
     source = redact(source)
-    exists_N = np.array([os.path.isfile(image_file(p)) for p in rows.paths], bool)
+    exists_N = np.array([is_image_file(image_file(p)) for p in rows.paths], bool)
     for number, i in enumerate(np.flatnonzero(~exists_N)):
         reason = missing_reason(image_file(rows.paths[i])) if number < MAX_LOOKED_FOR else ""
         notices.add("missing", rows.paths[i], reason)
@@ -375,7 +411,7 @@ def _foreign_path_remedy(path: str) -> str:
 def _labelled(paths: Sequence[Path], names: Sequence[str], source: str) -> ImageSet:
     classes = tuple(sorted(set(names)))
     index_of = {name: i for i, name in enumerate(classes)}
-    return ImageSet(tuple(paths), np.array([index_of[name] for name in names], np.int64), classes, source=source)
+    return ImageSet(paths, np.array([index_of[name] for name in names], np.int64), classes, source=source)
 
 
 def _empty_error(source: str, expectation: str, notices: Notices) -> DataError:

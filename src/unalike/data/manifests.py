@@ -18,9 +18,11 @@ from unalike.data.decode import IMAGE_SUFFIXES
 from unalike.data.notices import Notices
 from unalike.data.regions import image_file, parse_box, region_name
 from unalike.data.tables import Table, read_table
+from unalike.data.tar_members import open_tar
+from unalike.data.tar_sets import is_read_in_place
 from unalike.errors import DataError, closest
 from unalike.sanitize import redact
-from unalike.source_names import absolute_source_name
+from unalike.source_names import absolute_source_name, register_shard
 from unalike.storage.csv_file import write_csv
 from unalike.storage.fetch import fetch_files, uri_of
 from unalike.storage.filesystems import split_address
@@ -70,6 +72,7 @@ def read_manifest(
     cache_dir: Path | None = None,
     notices: Notices | None = None,
     further: Sequence[str] = (),
+    in_place: bool = False,
 ) -> ManifestRows:
     """Read a manifest.
 
@@ -82,6 +85,7 @@ def read_manifest(
         cache_dir: Where fetched files are kept.
         notices: Receives columns of boxes that are read by other names, or not at all.
         further: Names of further columns, which must exist.
+        in_place: Whether tar files that are not compressed are read where they are; else they are unpacked.
 
     Raises:
         DataError: A missing column, an empty cell, no rows; rows are counted from 1 below the header.
@@ -121,7 +125,7 @@ def read_manifest(
     if not cells:
         raise DataError(f"{path}: no rows", expected="one row an image, or one an object with the columns "
                         + ", ".join(BOX))  # fmt: skip
-    paths = _local_paths(path, cells, uri, cache_dir)
+    paths = _local_paths(path, cells, uri, cache_dir, in_place)
     splits, groups = table.columns.get(names["split"]), table.columns.get(names["group"])
     if splits is not None:
         splits = [plain_split(name) for name in splits]
@@ -268,8 +272,13 @@ def _check_labels(path: Path, column: str, labels: Sequence[str]) -> None:
                             remedy="correct that label") from error  # fmt: skip
 
 
-def _local_paths(path: Path, values: Sequence[str], uri: str, cache_dir: Path | None) -> tuple[Path, ...]:
-    """The local path of each row's file; remote files are fetched together, archives of ``archive!member`` unpacked."""
+def _local_paths(
+    path: Path, values: Sequence[str], uri: str, cache_dir: Path | None, in_place: bool
+) -> tuple[Path, ...]:
+    """The local path of each row's file; remote files are fetched together, archives of ``archive!member`` unpacked.
+
+    With ``in_place`` tar files that are not compressed are read where they are.
+    """
     base = split_address(uri)
     addresses, members = [], []
     for number, value in enumerate(values, 1):
@@ -287,9 +296,22 @@ def _local_paths(path: Path, values: Sequence[str], uri: str, cache_dir: Path | 
     remote = [address for address in addresses if address]
     local_files = fetch_files(remote, redact(uri) or str(path), cache_dir) if remote else {}
     archives = dict.fromkeys(member[0] for member in members if member)
-    folders = {a: unpack_source(a if uri_of(a) else find_file(path.parent, a), cache_dir) for a in archives}
+    folders = {}
+    for name in archives:
+        archive = name if uri_of(name) else find_file(path.parent, name)
+        if in_place and is_read_in_place(str(archive)):
+            open_tar(archive, cache_dir)
+            if uri_of(name):
+                register_shard(str(Path(name)), redact(name))
+            folders[name] = f"{archive}!"
+        else:
+            folders[name] = os.path.join(unpack_source(archive, cache_dir), "")
     return tuple(
-        folders[member[0]] / member[1] if member else local_files[address] if address else find_file(path.parent, value)
+        Path(folders[member[0]] + member[1])
+        if member
+        else local_files[address]
+        if address
+        else find_file(path.parent, value)
         for address, member, value in zip(addresses, members, values, strict=True)
     )
 

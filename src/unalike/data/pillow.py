@@ -25,6 +25,7 @@ from unalike.data.completeness import check_complete, is_checked
 from unalike.data.foreign_files import PREFIX, describe
 from unalike.data.jpeg import START as JPEG_START
 from unalike.data.jpeg import load_complete
+from unalike.data.member_files import member_content
 from unalike.errors import UnreadableImage, missing_extra
 from unalike.storage.outside_files import require_file
 
@@ -47,7 +48,7 @@ def open_file(source: Source) -> Image.Image:
     """Open an image file by its header, whatever its name; pixels are not read, and no number of them is refused.
 
     Args:
-        source: A path, the file's content, or a binary stream that can be rewound.
+        source: A path (also of a member of a tar file that is not unpacked), the file's content, or a binary stream that can be rewound.
 
     Raises:
         UnidentifiedImageError: Not an image of a known format, or a damaged header.
@@ -59,6 +60,9 @@ def open_file(source: Source) -> Image.Image:
     if not isinstance(source, str | Path):
         source.seek(0)
         return _open_stream(source, "", is_own=False)
+    content = member_content(source)
+    if content is not None:
+        return _open_stream(io.BytesIO(content), os.fspath(source), is_own=True)
     require_file(source, error=UnreadableImage)
     return _open_stream(open(source, "rb"), os.fspath(source), is_own=True)
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from unalike.data.member_files import open_image_file
 from unalike.errors import DataError, UnreadableImage
-from unalike.storage.outside_files import open_file
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -93,7 +93,7 @@ class ContentDigests:
 def _digest_file(file: str) -> hashlib.blake2b | None:
     digest = hashlib.blake2b(digest_size=16)
     try:
-        with open_file(file) as stream:
+        with open_image_file(file) as stream:
             hashlib.file_digest(stream, lambda: digest)
     except (OSError, DataError):
         return None

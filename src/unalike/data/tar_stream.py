@@ -1,30 +1,34 @@
 """Images of tar files read in one pass, without unpacking: samples of WebDataset, or any tar of images.
 
 A WebDataset holds the files of one sample one after the other, under one name with different endings: ``0017.jpg`` and
-``0017.cls``. The text of ``.cls`` is the class of the sample's images; without it the first folder of the name is.
+``0017.cls``. The text of ``.cls`` is the class of the sample's images, or ``label``, ``class`` or ``cls`` of ``.json``; without
+both the first folder of the name is.
 """
 
 from __future__ import annotations
 
 import gzip
+import json
 import posixpath
 import re
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any, BinaryIO
 
-from unalike.data.archives import CheckedMember
+from unalike.data.archives import CheckedMember, has_end
 from unalike.data.class_names import normalize_class_name
 from unalike.data.folders import is_image
 from unalike.errors import DataError
 from unalike.storage.filesystems import is_hidden
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
-CLASS_SUFFIX = "cls"
-MAX_CLASS_BYTES = 4096
+CLASS_SUFFIX, JSON_SUFFIX = ".cls", ".json"
+JSON_KEYS = ("label", "class", "cls")
+MAX_CLASS_BYTES, MAX_JSON_BYTES = 4096, 1 << 16
 # One member is held in memory: a photograph has some megabytes.
 MAX_IMAGE_BYTES = 1 << 30
 MAX_RANGE = 10_000_000
@@ -85,8 +89,10 @@ def read_tar(stream: BinaryIO, name: str) -> Iterator[TarImage]:
     """
     try:
         with tarfile.open(fileobj=_decompressed(stream), mode="r|", tarinfo=CheckedMember) as tar:
-            for _, members in groupby(_members(tar), lambda member: _sample_key(member.name)):
+            for _, members in groupby(_members(tar), lambda member: sample_key(member.name)):
                 yield from _sample_images(tar, members)
+            if not has_end(tar):
+                yield TarImage("", "", b"", f"{name}: its last block is missing, it may be cut off")
     except (tarfile.TarError, EOFError, ValueError, zlib.error, gzip.BadGzipFile) as error:
         yield TarImage("", "", b"", f"{name}: damaged or truncated ({str(error) or type(error).__name__})")
 
@@ -117,10 +123,33 @@ def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
             yield member
 
 
-def _sample_key(name: str) -> str:
+def sample_key(name: str) -> str:
     """The path up to the first dot of its last part, by which WebDataset groups files into samples."""
     folder, base = posixpath.split(name)
     return posixpath.join(folder, base.partition(".")[0])
+
+
+def sample_label(label: str, name: str, size: int, content: Callable[[], bytes]) -> str:
+    """The class of a sample after one more of its files: that of ``.cls``, else that of ``.json``.
+
+    Args:
+        label: The class so far; empty where no file named one.
+        name: The file's name.
+        size: Its bytes.
+        content: Reads it.
+    """
+    if name.endswith(CLASS_SUFFIX) and size <= MAX_CLASS_BYTES:
+        return content().decode("utf-8", "replace").strip() or label
+    if label or not name.endswith(JSON_SUFFIX) or size > MAX_JSON_BYTES:
+        return label
+    try:
+        facts = json.loads(content())
+    except (ValueError, RecursionError):  # captions and other facts, which nobody asked for
+        return ""
+    values = (facts.get(key) for key in JSON_KEYS) if isinstance(facts, dict) else ()
+    return next(
+        (str(value).strip() for value in values if isinstance(value, str | int) and not isinstance(value, bool)), ""
+    )
 
 
 def _sample_images(tar: tarfile.TarFile, members: Iterator[tarfile.TarInfo]) -> Iterator[TarImage]:
@@ -133,8 +162,8 @@ def _sample_images(tar: tarfile.TarFile, members: Iterator[tarfile.TarInfo]) -> 
             images.append(
                 (member.name, content, f"{member.size} bytes, more than {MAX_IMAGE_BYTES}" if too_large else "")
             )
-        elif member.name.endswith(f".{CLASS_SUFFIX}") and member.size <= MAX_CLASS_BYTES:
-            label = _content(tar, member).decode("utf-8", "replace").strip()
+        else:
+            label = sample_label(label, member.name, member.size, partial(_content, tar, member))
     for name, content, fault in images:
         parts = [part for part in name.split("/") if part not in ("", ".")]
         folder = parts[0] if len(parts) > 1 else ""

@@ -35,7 +35,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-KINDS = ("archives", "remote", "results")
+KINDS = ("archives", "remote", "results", "indexes")
 CACHE_VARIABLE = "UNALIKE_CACHE"
 LIMIT_VARIABLE = "UNALIKE_CACHE_LIMIT"
 # Share of the cache's disk that it may take where no limit is set.

@@ -446,3 +446,29 @@ def test_a_name_that_the_folder_cannot_hold_is_said(tmp_path: Path, suffix: str,
     path = packed_zip(tmp_path / "a.zip", content) if suffix == ".zip" else tar(tmp_path / "a.tar", content, "w")
     with pytest.raises(DataError, match=rf"member '{names[-1][:20]}.*; expected names that one folder can hold"):
         open_archive(path, tmp_path / "cache")
+
+
+def test_a_damaged_header_in_the_middle_of_a_tar_file_is_no_end_of_it(tmp_path: Path) -> None:
+    """tarfile takes it for one: what stood behind it was lost without a word."""
+    names = {f"a/{i}.png": bytes(1000) for i in range(6)}
+    whole = bytearray(tar(tmp_path / "a.tar", names, "w").read_bytes())
+    member = 512 + 1024
+    whole[3 * member + 5] ^= 0xFF
+    (tmp_path / "a.tar").write_bytes(whole)
+    with pytest.raises(DataError, match="damaged or truncated .at byte 4608: bad checksum"):
+        open_archive(tmp_path / "a.tar", tmp_path / "cache")
+    (tmp_path / "a.tar").write_bytes(whole[: 2 * member + 100])
+    with pytest.raises(DataError, match="damaged or truncated .at byte 3072: truncated header"):
+        open_archive(tmp_path / "a.tar", tmp_path / "cache")
+
+
+def test_a_tar_file_that_is_cut_off_between_two_members_is_said(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole = tar(tmp_path / "a.tar", {f"a/{i}.png": bytes(1000) for i in range(6)}, "w").read_bytes()
+    (tmp_path / "a.tar").write_bytes(whole[: 2 * (512 + 1024)])
+    assert len(list(open_archive(tmp_path / "a.tar", tmp_path / "cache").rglob("*.png"))) == 2
+    assert "its last block is missing: if it was cut off, files after 'a/1.png' are lost" in capfd.readouterr().err
+    (tmp_path / "a.tar").write_bytes(whole)
+    open_archive(tmp_path / "a.tar", tmp_path / "cache")
+    assert "missing" not in capfd.readouterr().err

@@ -163,8 +163,8 @@ def test_regions_of_one_file_are_grouped_wherever_they_stand() -> None:
 
 def test_digests_of_regions_read_their_file_once(picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
-    real = regions.open_file
-    monkeypatch.setattr(regions, "open_file", lambda file: (opened.append(file), real(file))[1])
+    real = regions.open_image_file
+    monkeypatch.setattr(regions, "open_image_file", lambda file: (opened.append(file), real(file))[1])
     digest_of = ContentDigests()
     assert len({digest_of(f"{picture}#0,0,{n},5") for n in range(1, 20)}) == 19 and opened == [str(picture)]
     assert digest_of(f"{picture}#0,0,1,5") == ContentDigests()(f"{picture}#0,0,1,5")

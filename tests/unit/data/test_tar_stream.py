@@ -108,3 +108,25 @@ def test_a_range_of_names() -> None:
     assert expand_range("plain.tar") == ["plain.tar"]
     with pytest.raises(DataError, match="count up"):
         expand_range("part-{5..1}.tar")
+
+
+def test_a_class_in_json_counts_where_there_is_no_cls(tmp_path: Path) -> None:
+    one = image_bytes(1)
+    members = {"0.jpg": one, "0.json": b'{"label": "cat"}', "1.json": b'{"class": 7}', "1.jpg": one, "1.cls": b"dog",
+               "2.jpg": one, "2.json": b'{"label": ["cat"], "cls": 3}', "3.jpg": one, "3.json": b"{", "3.txt": b"caption"}  # fmt: skip
+    found = images_of(write_tar(tmp_path / "a.tar", members))
+    assert [label for _, label, _, _ in found] == ["cat", "dog", "3", ""]
+
+
+def test_a_damaged_header_or_a_missing_end_is_told(tmp_path: Path) -> None:
+    whole = bytearray(write_tar(tmp_path / "a.tar", {f"a/{i}.png": bytes(1000) for i in range(4)}).read_bytes())
+    (tmp_path / "b.tar").write_bytes(whole[: 2 * 1536])
+    assert [(name, fault) for name, _, _, fault in images_of(tmp_path / "b.tar")] == [
+        ("a/0.png", ""), ("a/1.png", ""), ("", "b.tar: its last block is missing, it may be cut off"),
+    ]  # fmt: skip
+    whole[2 * 1536 + 5] ^= 0xFF
+    (tmp_path / "b.tar").write_bytes(whole)
+    assert [(name, fault) for name, _, _, fault in images_of(tmp_path / "b.tar")] == [
+        ("a/0.png", ""),  # more files of the sample a/1 may be behind the damage
+        ("", "b.tar: damaged or truncated (at byte 3072: bad checksum)"),
+    ]
