@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unalike.data.archives import split_member
+from unalike.data.tar_stream import expand_range, is_tar
 from unalike.errors import DataError, closest
 from unalike.jobs.database import Job
 from unalike.jobs.outputs import field_of
@@ -38,12 +39,18 @@ def refuse_missing_inputs(job: Job, workspace: Path) -> None:
             or split_member(value)
             or value.partition(":")[0] == _PRETRAINED
             or os.path.lexists(path)
+            or _names_existing_tars(str(path))
             or path.resolve().is_relative_to(workspace.resolve())
         ):
             continue
         siblings = os.listdir(path.parent) if path.parent.is_dir() else []
         raise DataError(f"{field}: {value}: no such file or folder", expected="inputs that exist when a job is created",
                         remedy=closest(path.name, siblings) or f"relative paths begin at {job.cwd}")  # fmt: skip
+
+
+def _names_existing_tars(pattern: str) -> bool:
+    """Whether a path is a pattern of tar files (``part-{000..127}.tar``) that all exist."""
+    return "{" in pattern and is_tar(pattern) and all(map(os.path.lexists, expand_range(pattern)))
 
 
 def _inputs(job: Job) -> Iterator[tuple[str, str]]:

@@ -47,3 +47,11 @@ def test_inputs_of_the_users_spec_count_too(place):
     job = Job("x", "train", cwd=str(place), spec={"dataset": {"train_dataset": "away"}})
     with pytest.raises(DataError, match="dataset.train_dataset: away: no such .*relative paths begin at"):
         refuse_missing_inputs(job, place / "workspace")
+
+
+def test_a_pattern_of_tar_files_exists_where_all_of_them_do(place):
+    for number in range(3):
+        (place / f"part-{number}.tar").touch()
+    refuse(place, "train", **{"dataset.train_dataset": "part-{0..2}.tar"})
+    with pytest.raises(DataError, match="no such file or folder"):
+        refuse(place, "train", **{"dataset.train_dataset": "part-{0..3}.tar"})
