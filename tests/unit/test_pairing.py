@@ -17,6 +17,7 @@ WHOLE_PACKAGE = {
     "test_benchmark_more_time",
     "test_benchmark_drawn_sets",
     "test_benchmark_suite_recognition",
+    "test_benchmark_gpu",
     "test_docs",
     "test_repository",
     "test_start_up",

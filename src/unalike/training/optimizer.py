@@ -6,7 +6,7 @@ step is the formula of ``schedule.LRSchedule`` and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +27,22 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "Adamax": torch.optim.Adamax,
     "SGD": torch.optim.SGD,
 }
+
+
+# Those whose update of all weights is one kernel on a GPU (``fused``).
+FUSED = ("Adam", "AdamW", "SGD")
+
+
+def is_fused(experiment: Experiment, parameters: Iterable[nn.Parameter]) -> bool:
+    """Return whether an optimizer's update runs as one kernel: on a GPU, unless gradients are scaled (fp16) and clipped.
+
+    On a CPU it gains little and gives other bits than before.
+    """
+    return (
+        experiment.train.optim.name in FUSED
+        and experiment.train.precision != "fp16"
+        and all(parameter.is_cuda and parameter.is_floating_point() for parameter in parameters)
+    )
 
 
 def _param_groups(name: str, module: nn.Module, rates: Group) -> list[dict[str, Any]]:
@@ -68,7 +84,8 @@ def build_optimizer(experiment: Experiment, embedder: Embedder, criterion: nn.Mo
         if optim.name != "SGD":
             group.pop("momentum")
         group["lr"] = group["base_lr"]
-    optimizer = OPTIMIZERS[optim.name](groups, lr=optim.embedder.base_lr)
+    fused = is_fused(experiment, (parameter for group in groups for parameter in group["params"]))
+    optimizer = OPTIMIZERS[optim.name](groups, lr=optim.embedder.base_lr, **({"fused": True} if fused else {}))
     for module in criterion.modules():
         if isinstance(module, SampledProxies):
             module.attach(optimizer)

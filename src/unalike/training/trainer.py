@@ -125,7 +125,7 @@ def train_embedder(
     experiment.set_value(
         "train.seed", seed
     )  # experiment.yaml, run.json and the model card hold it: it repeats this run
-    _set_cudnn(experiment)
+    _set_backends(experiment)
     notices, is_given = Notices(), sets is not None
     if sets is None:
         sets = load_training_sets(experiment, notices, manifest=run.dir / SPLIT_FILE if fabric.is_global_zero else None)
@@ -307,9 +307,12 @@ def _compile_frozen_stages(
     return compile_stages(embedder, stages, images, "bf16" if train.precision == "bf16" else "f32")
 
 
-def _set_cudnn(experiment: Experiment) -> None:
+def _set_backends(experiment: Experiment) -> None:
+    """Set cuDNN as the spec says, and TF32 for matrix products on GPUs where the vectors are of 16 bits anyway."""
     torch.backends.cudnn.benchmark = experiment.train.cudnn.benchmark
     torch.backends.cudnn.deterministic = experiment.train.cudnn.deterministic
+    if torch.cuda.is_available():
+        torch.backends.cuda.matmul.allow_tf32 = experiment.train.precision != "fp32"
 
 
 def _announce(setup: TrainingSetup) -> None:

@@ -1,6 +1,7 @@
 """The rate at every step is the formula (TAO D2: there it never left warmup_factor x base)."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from tests.support.tiny import TinyEmbedder, spec
 from unalike.errors import SpecError
 from unalike.training.losses import build_criterion
-from unalike.training.optimizer import OPTIMIZERS, build_optimizer, set_learning_rates
+from unalike.training.optimizer import FUSED, OPTIMIZERS, build_optimizer, is_fused, set_learning_rates
 from unalike.training.schedule import LRSchedule
 
 
@@ -69,6 +70,37 @@ def test_every_optimizer_takes_a_step(name):
     embedder(torch.randn(4, 3, 16, 16)).sum().backward()
     optimizer.step()
     assert not torch.equal(before, embedder.head.weight)
+
+
+def test_the_update_is_one_kernel_on_a_gpu_unless_gradients_are_scaled():
+    on_gpu = SimpleNamespace(is_cuda=True, is_floating_point=lambda: True)
+    on_cpu = SimpleNamespace(is_cuda=False, is_floating_point=lambda: True)
+    for name, precision, parameters, fused in [
+        ("Adam", "bf16", [on_gpu], True), ("AdamW", "fp32", [on_gpu], True), ("SGD", "bf16", [on_gpu], True),
+        ("Adamax", "bf16", [on_gpu], False), ("Adam", "fp16", [on_gpu], False), ("Adam", "bf16", [on_gpu, on_cpu], False),
+        ("Adam", "fp32", [on_cpu], False),
+    ]:  # fmt: skip
+        assert is_fused(spec(train__optim__name=name, train__precision=precision), parameters) is fused, (
+            name,
+            precision,
+        )
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_an_update_in_one_kernel_moves_the_weights_as_the_others_do(name, monkeypatch):
+    weights = []
+    for fused in (False, True):
+        monkeypatch.setattr("unalike.training.optimizer.is_fused", lambda *_, fused=fused: fused)
+        s = spec(train__optim__name=name)
+        embedder = TinyEmbedder()
+        optimizer = build_optimizer(s, embedder, build_criterion(s, classes=4, dim=8))
+        assert bool(optimizer.defaults.get("fused")) is fused
+        for _ in range(3):
+            embedder(torch.ones(4, 3, 16, 16)).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        weights.append(embedder.head.weight.detach())
+    torch.testing.assert_close(weights[0], weights[1])
 
 
 def test_nothing_left_to_train_is_an_error():
