@@ -6,6 +6,8 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+# The tests start some hundreds of processes: bytecode is written, whatever the environment says.
+export PYTHONDONTWRITEBYTECODE :=
 PIP := $(BIN)/python -m pip
 # What is installed, said before pip begins. Measured 2026-11-29 on two cores: see README.
 SIZE_DEMO := some 2 GB of Python packages in $(VENV): two to five minutes with a quick connection

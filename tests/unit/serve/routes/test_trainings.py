@@ -71,7 +71,7 @@ def test_a_training_is_followed_to_its_candidate(tmp_path: Path, monkeypatch: py
 
     async def scenario() -> None:
         async with serving(scene) as it:
-            body = {"minutes": 0.5, "goal": "known-classes", "name": MARKUP}
+            body = {"minutes": 0.2, "goal": "known-classes", "name": MARKUP}
             started = await it.client.post("/v1/trainings", json=body, headers={"Idempotency-Key": "one"})
             again = await it.client.post("/v1/trainings", json=body, headers={"Idempotency-Key": "one"})
             assert started.status_code == 202 and again.json() == started.json()
