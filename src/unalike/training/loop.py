@@ -7,7 +7,6 @@ Shape letters: B batch (all ranks' together after the gather), R ranks, C channe
 
 from __future__ import annotations
 
-import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,8 +27,18 @@ from unalike.training.cpu.batchnorm_folding import FoldablePairs, fold_batchnorm
 from unalike.training.cpu.openvino_stages import CompiledStages, use_compiled_stages
 from unalike.training.ema import ModelEma
 from unalike.training.freezing import Freezer
+from unalike.training.loss_reader import (
+    READ_LAG,
+    LossReader,
+    StepFigures,
+    not_finite_error,
+    skip_unless_finite,
+    skips_updates,
+)
 from unalike.training.losses import Criterion
 from unalike.training.optimizer import set_learning_rates
+from unalike.training.random_state import read_random_state, restore_random_state
+from unalike.training.resume import check_identity
 from unalike.training.schedule import LRSchedule
 
 if TYPE_CHECKING:
@@ -140,50 +149,66 @@ class TrainingLoop:
         # What a checkpoint must share with this run for "epoch 3, step 7" to mean the same images in both.
         self.identity = dict(identity or {}) | {"steps": self.steps, "world_size": fabric.world_size}
         self.epoch_loss, self.epoch_batches = 0.0, 0  # of the present epoch, for its mean
+        # On a GPU a step does not wait for its loss: an update of gradients that are not finite moves nothing there.
+        self.inner_optimizer = optimizer
+        self.reader = LossReader(READ_LAG if fabric.device.type == "cuda" and skips_updates(optimizer) else 0)
+        self.recent_losses: list[float] = []  # since the last logged step
+        self.latest_loss = float("nan")
         self.accumulated: list[Tensor] = []  # image indices of the batches since the last update
 
     # -- one step ------------------------------------------------------------------------------------------------
 
-    def train_step(self, batch: Batch, *, update: bool) -> float:
+    def train_step(self, batch: Batch, *, update: bool) -> None:
         """Run forward pass, loss and backward pass of one batch.
 
         Args:
             batch: this rank's batch.
             update: whether an optimizer step follows; otherwise gradients accumulate.
 
-        Returns:
-            The loss.
-
         Raises:
-            TrainingError: loss or gradients are not finite; the weights are unchanged.
+            TrainingError: loss or gradients are not finite, here or some steps before; such a step moves no weights.
         """
         self.accumulated.append(batch.indices_B)
         no_sync = self.fabric.world_size > 1 and not update
         with self.fabric.no_backward_sync(self.model, enabled=no_sync) if no_sync else nullcontext():
             vectors_BD = self.model(batch.images_BCHW)
             loss = self.criterion(*self._gather(vectors_BD, batch.labels_B))
-            value = float(loss.detach())
-            if not np.isfinite(value):
-                raise self._not_finite("loss", value, batch.indices_B)
+            if not self.reader.lag and not np.isfinite(float(loss.detach())):
+                raise self._not_finite("loss", self._figures(loss, loss, batch.indices_B))
             if loss.requires_grad:
                 self.fabric.backward(loss / self._accumulation_size())
-        if update:
-            self._update()
-        return value
+        indices = torch.cat(self.accumulated) if update else batch.indices_B
+        norm = self._update() if update else None
+        self.reader.put(loss, norm, epoch=self.position.epoch, step=self.position.step, indices=indices)
+        self._read_losses()
 
-    def _update(self) -> None:
-        """Run an optimizer step with the gradients accumulated so far."""
+    def _read_losses(self, *, every: bool = False) -> None:
+        """Note the losses that are known by now; with ``every`` wait for all. Raises TrainingError as ``train_step``."""
+        for figures in self.reader.take(every=every):
+            if not np.isfinite(figures.loss):
+                raise self._not_finite("loss", figures)
+            if self.reader.lag and not np.isfinite(figures.norm):
+                raise self._not_finite("gradient's norm", figures)
+            self.latest_loss = figures.loss
+            self.recent_losses.append(figures.loss)
+            self.epoch_loss, self.epoch_batches = self.epoch_loss + figures.loss, self.epoch_batches + 1
+
+    def _update(self) -> Tensor:
+        """Run an optimizer step with the gradients accumulated so far; return their norm."""
         if not self.options.max_gather and self.fabric.world_size > 1:
             self._average_criterion_gradients()
-        norm = float(self._clip_gradients())
+        norm = self._clip_gradients()
+        if self.reader.lag:
+            skip_unless_finite(self.inner_optimizer, norm)
         # fp16 overflows at times: its scaler skips such an update and lowers its factor.
-        if self.options.precision != "fp16" and not np.isfinite(norm):
-            raise self._not_finite("gradient's norm", norm, torch.cat(self.accumulated))
+        elif self.options.precision != "fp16" and not np.isfinite(float(norm)):
+            raise self._not_finite("gradient's norm", self._figures(norm, norm, torch.cat(self.accumulated)))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.accumulated.clear()
         if self.ema is not None:
             self.ema.update(self.embedder)
+        return norm
 
     def _gather(self, vectors_BD: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
         """Gather vectors and labels of all ranks, with gradient, so that a loss sees the negatives of all ranks.
@@ -218,13 +243,11 @@ class TrainingLoop:
             if parameter.grad is not None:
                 parameter.grad = cast(Tensor, self.fabric.all_reduce(parameter.grad, reduce_op="mean"))
 
-    def _not_finite(self, quantity: str, value: float, indices: Tensor) -> TrainingError:
-        return TrainingError(
-            f"the {quantity} is {value} in epoch {self.position.epoch + 1}, after {self.position.step} of its steps",
-            expected="a finite number; the weights were not moved",
-            remedy="lower the learning rates or set train.clip_grad_norm. Images of this batch: "
-            + ", ".join(self.image_names(indices.tolist())),
-        )
+    def _not_finite(self, quantity: str, figures: StepFigures) -> TrainingError:
+        return not_finite_error(quantity, figures, self.image_names(figures.indices.tolist()))
+
+    def _figures(self, loss: Tensor, norm: Tensor, indices: Tensor) -> StepFigures:
+        return StepFigures(float(loss.detach()), float(norm.detach()), self.position.epoch, self.position.step, indices)
 
     # -- epochs --------------------------------------------------------------------------------------------------
 
@@ -287,27 +310,28 @@ class TrainingLoop:
         """
         at, options, group_size = self.position, self.options, 0
         start, first_step = time.monotonic(), at.step
-        recent_losses: list[float] = []
+        self.recent_losses.clear()
         times = [start]
         for batch in self.loader.epoch(at.epoch, at.step):
             factor = self.schedule.factor(at.epoch, at.step)
             rates = set_learning_rates(self.optimizer, factor, train_trunk=not head_only)
             update = (at.step + 1) % options.accumulate == 0 or at.step + 1 == self.steps
             group_size = self._accumulation_size()
-            recent_losses.append(self.train_step(batch, update=update))
-            self.epoch_loss, self.epoch_batches = self.epoch_loss + recent_losses[-1], self.epoch_batches + 1
+            self.train_step(batch, update=update)
             at.step, at.global_step = at.step + 1, at.global_step + 1
-            advance(1, note=f"epoch {at.epoch + 1}/{self.epochs} loss {recent_losses[-1]:.4f}")
+            advance(1, note=f"epoch {at.epoch + 1}/{self.epochs} loss {self.latest_loss:.4f}")
             if at.step % options.log_every == 0 or at.step == self.steps:
                 seconds_per_step = (time.monotonic() - start) / max(at.step - first_step, 1)
-                self._log_step(float(np.mean(recent_losses)), rates, seconds_per_step)
-                recent_losses.clear()
+                self._read_losses(every=True)
+                self._log_step(float(np.mean(self.recent_losses)), rates, seconds_per_step)
+                self.recent_losses.clear()
             times.append(time.monotonic())
             self.recent_seconds.append(times[-1] - times[-2])
             if update and self._ends_early(advance):
                 break
             if update and at.step < self.steps:  # the last step of an epoch is saved after its validation
                 self._after_update(group_size)
+        self._read_losses(every=True)
         return group_size, self.steps * float(np.median(np.diff(times))) if len(times) > 1 else 0.0
 
     def _ends_early(self, advance: Callable[..., None]) -> bool:
@@ -389,6 +413,7 @@ class TrainingLoop:
     # -- state ---------------------------------------------------------------------------------------------------
 
     def _save(self, *, due: bool, last: bool, kpis: Mapping[str, float] | None, epoch: int) -> None:
+        self._read_losses(every=True)
         step = self.position.global_step
         if self.fabric.is_global_zero and (due or last or kpis is not None):
             payload = self.payload(self.weights(), self.epochs) | {"training": self.state_dict()}
@@ -404,7 +429,6 @@ class TrainingLoop:
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to continue bit for bit, as tensors and plain data."""
         at = self.position
-        numpy_state = cast(tuple[str, np.ndarray, int, int, float], np.random.get_state(legacy=True))
         return {
             "identity": dict(self.identity),
             "position": {"epoch": at.epoch, "step": at.step, "total": at.global_step},
@@ -415,12 +439,7 @@ class TrainingLoop:
             "average": None if self.ema is None else {
                 "updates": self.ema.updates, "raw": dict(self.embedder.state_dict())},
             "history": {"steps": list(self.history.steps), "validations": list(self.history.validations)},
-            "random": {
-                "torch": torch.get_rng_state(),
-                "cuda": list(torch.cuda.get_rng_state_all()) if torch.cuda.is_available() else [],
-                "numpy": [numpy_state[1].tolist(), int(numpy_state[2])],
-                "python": list(random.getstate()[1]),
-            },
+            "random": read_random_state(),
         }  # fmt: skip
 
     def load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
@@ -436,7 +455,7 @@ class TrainingLoop:
         if not state:
             raise WeightsError("the checkpoint holds weights alone, no state of training",
                                remedy="give it as model.pretrained_model_path instead")  # fmt: skip
-        self._check_identity(state.get("identity", {}))
+        check_identity(self.identity, state.get("identity", {}))
         weights = checkpoint["model"] if state["average"] is None else state["average"]["raw"]
         try:
             self.embedder.load_state_dict(weights)
@@ -458,7 +477,7 @@ class TrainingLoop:
         self.epoch_loss, self.epoch_batches = state.get("epoch_loss", (0.0, 0))
         self.history = History(list(state["history"]["steps"]), list(state["history"]["validations"]))
         self.checkpoint_manager.load_state(state["keeper"])
-        _set_random_state(state["random"])
+        restore_random_state(state["random"])
         say(f"resumed in epoch {self.position.epoch + 1}, after {self.position.step} of its steps")
 
     def _continue_from_weights(self, checkpoint: Mapping[str, Any]) -> None:
@@ -472,29 +491,3 @@ class TrainingLoop:
         say(
             f"resumed from a checkpoint of {checkpoint['origin']} in epoch {epoch + 1}; the optimizer's averages start anew"
         )
-
-    def _check_identity(self, identity: Mapping[str, Any]) -> None:
-        different = [key for key, value in self.identity.items() if key in identity and identity[key] != value]
-        if different:
-            raise WeightsError(
-                "the checkpoint is of another run: " + ", ".join(f"{k} {_brief(identity[k])}" for k in different),
-                expected=", ".join(f"{k} {_brief(self.identity[k])}" for k in different),
-                remedy="resume with what it was trained with, or start anew from its weights with "
-                "model.pretrained_model_path",
-            )
-
-
-def _set_random_state(state: Mapping[str, Any]) -> None:
-    """Restore the random generators of torch, numpy and Python from a checkpoint."""
-    torch.set_rng_state(state["torch"].cpu().to(torch.uint8))
-    if state["cuda"] and torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([t.cpu().to(torch.uint8) for t in state["cuda"]])
-    np.random.set_state(("MT19937", np.array(state["numpy"][0], np.uint32), state["numpy"][1], 0, 0.0))
-    random.setstate((3, tuple(state["python"]), None))
-
-
-def _brief(value: object) -> str:
-    """Shorten a value for a message: class lists and fingerprints are long."""
-    if isinstance(value, list | tuple):
-        return f"{len(value)} ({', '.join(map(str, value[:3]))}{', ...' if len(value) > 3 else ''})"
-    return str(value)[:16]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,3 +115,27 @@ def choose_seed(experiment: Experiment, checkpoint: ResumeCheckpoint, fabric: Fa
     if seed != own:
         say(f"seed: {seed} ({'that of the resumed run' if checkpoint else 'drawn, since train.seed is -1'})")
     return seed
+
+
+def check_identity(own: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+    """Raise WeightsError where a checkpoint is of another run.
+
+    Args:
+        own: facts of this run by which "epoch 3, step 7" means the same images.
+        other: those of the checkpoint; a fact that it lacks is not compared.
+    """
+    different = [key for key, value in own.items() if key in other and other[key] != value]
+    if different:
+        raise WeightsError(
+            "the checkpoint is of another run: " + ", ".join(f"{k} {_brief(other[k])}" for k in different),
+            expected=", ".join(f"{k} {_brief(own[k])}" for k in different),
+            remedy="resume with what it was trained with, or start anew from its weights with "
+            "model.pretrained_model_path",
+        )
+
+
+def _brief(value: object) -> str:
+    """Shorten a value for a message: class lists and fingerprints are long."""
+    if isinstance(value, list | tuple):
+        return f"{len(value)} ({', '.join(map(str, value[:3]))}{', ...' if len(value) > 3 else ''})"
+    return str(value)[:16]

@@ -11,7 +11,7 @@ from unalike.errors import WeightsError
 from unalike.model.checkpoint import write_checkpoint
 from unalike.runs.filenames import LATEST_CHECKPOINT
 from unalike.spec import load_spec
-from unalike.training.resume import choose_seed, find_resume_checkpoint
+from unalike.training.resume import check_identity, choose_seed, find_resume_checkpoint
 
 FABRIC = Fabric(accelerator="cpu", devices=1)
 
@@ -42,3 +42,13 @@ def test_a_checkpoint_that_is_damaged_or_missing_by_name_is_an_error(tmp_path: P
     named = load_spec("train", overrides=["train.resume_training_checkpoint_path=missing.pth"])
     with pytest.raises(WeightsError):
         find_resume_checkpoint(named, tmp_path, False, FABRIC)
+
+
+def test_a_checkpoint_of_another_run_is_told_by_what_differs() -> None:
+    own = {"data": "ab", "classes": ["a", "b", "c", "d"], "steps": 3}
+    check_identity(own, dict(own))
+    check_identity(own, {"data": "ab", "old": 1})
+    with pytest.raises(
+        WeightsError, match=r"classes 1 \(x\), steps 4; expected classes 4 \(a, b, c, \.\.\.\), steps 3"
+    ):
+        check_identity(own, {"data": "ab", "classes": ["x"], "steps": 4})
