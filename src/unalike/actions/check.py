@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unalike.actions.check_findings import Findings
+from unalike.actions.evaluation_sets import vector_fields
 from unalike.actions.export import export_device
 from unalike.actions.inference import input_images
 from unalike.actions.model_from_spec import refuse_contradictions
@@ -23,6 +24,7 @@ from unalike.data.readability import find_unreadable
 from unalike.errors import DataError, DeviceError, RunError, SpecError, WeightsError
 from unalike.inference.loaded_model import load_model
 from unalike.inference.model_files import PRETRAINED
+from unalike.inference.shards.vector_set import is_vector_folder, read_vector_set
 from unalike.installation import install_command
 from unalike.runs.folder import results_folder
 from unalike.runs.mlflow_tracking import tracking_uri
@@ -118,7 +120,10 @@ class ModelActionsCheck:
         for action in MODEL_ACTIONS:
             if action == "train" or not self.experiment.is_meant(action):
                 continue
+            vectors = action == "evaluate" and vector_fields(self.experiment)
             for field in missing_fields(action, lambda path: has_value(self.experiment, path)):
+                if vectors and field.startswith("evaluate."):
+                    continue  # they were embedded before
                 if trains and field.startswith(f"{action}.") and "input_path" not in field:
                     continue  # its model is what the training of this spec writes
                 with self.findings.collect(action):
@@ -153,6 +158,8 @@ class ModelActionsCheck:
                 yield "onnxruntime", "onnx", f"{name}.onnx_file"
             if section.trt_engine:
                 yield "tensorrt", "tensorrt", f"{name}.trt_engine"
+        if experiment.evaluate.cluster == "ray":
+            yield "ray", "cluster", "evaluate.cluster"
         if experiment.gen_trt_engine.onnx_file:
             yield "tensorrt", "tensorrt", "gen_trt_engine"
         for path in DATA_FIELDS:
@@ -183,7 +190,7 @@ class ModelActionsCheck:
                     else:
                         sets = load_training_sets(experiment, notices)
                         self.findings.facts["validation"] = sets.validation
-            elif self.value("dataset.val_dataset.query"):
+            elif self.value("dataset.val_dataset.query") and not vector_fields(experiment):
                 with self.findings.collect("data"):
                     load_evaluation_sets(experiment, notices)
         notices.say()
@@ -195,6 +202,10 @@ class ModelActionsCheck:
     def _source(self, path: str, notices: Notices) -> bool:
         """Whether the images of a source can be listed."""
         with self.findings.collect(path):
+            if path.startswith("dataset.val_dataset.") and is_vector_folder(self.value(path)):
+                vectors = read_vector_set(self.value(path)).images
+                self.findings.facts[path] = f"{len(vectors)} vectors of {len(vectors.classes)} classes"
+                return True
             labeled = path != "inference.input_path" and not (path == "dataset.train_dataset" and self._is_unlabeled())
             images: ImageSet = (
                 load_from_spec(self.experiment, self.value(path), notices, labeled=labeled)

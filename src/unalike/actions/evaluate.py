@@ -8,29 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unalike.actions.model_from_spec import (
-    embed_two_sets,
-    explicit_batch_size,
-    find_model_source,
-    fit_decoding,
-    load_models,
-)
+from unalike.actions.evaluation_sets import EvaluationSets, evaluation_sets
 from unalike.actions.result import Result
 from unalike.actions.results_folder import run_action
 from unalike.actions.spec_resolution import Overrides, Spec
-from unalike.data.from_spec import load_evaluation_sets
-from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
-from unalike.errors import UnalikeError
-from unalike.inference.loaded_model import LoadedModel
-from unalike.progress import say
+from unalike.errors import SpecError, UnalikeError
+from unalike.progress import progress, say
 from unalike.runs.filenames import METRICS_FILE, MODEL_CARD_FILE, MODEL_CARD_STEM, NOTICES_FILE, TRT_METRICS_FILE
 from unalike.sanitize import redact
 from unalike.storage.atomic import write_text
 
 if TYPE_CHECKING:
     from unalike.metrics.retrieval import Ranking
-    from unalike.numerics.nearest_neighbors import Neighbors
     from unalike.report.evaluation import ExplainedMatches
     from unalike.runs.run import Run
     from unalike.spec import Experiment
@@ -40,41 +30,21 @@ if TYPE_CHECKING:
 def run_evaluation(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str, float]]:
     """Embed the images, rank the references and write all files; ``metrics.json``, and TAO's KPIs with the prefix ``test``."""
     from unalike.metrics.classification import classification_results
-    from unalike.metrics.diagnostics import DUPLICATE_NEIGHBORS
     from unalike.metrics.files import write_metrics
     from unalike.metrics.open_set import format_open_set
     from unalike.metrics.summary import kpi_intervals, tao_kpis
-    from unalike.numerics.nearest_neighbors import top_k
-    from unalike.numerics.normalization import unit_vectors
     from unalike.report.model_card_format import add_section
 
     section, notices = experiment.evaluate, Notices()
-    source = find_model_source(section, "evaluate")
-    reference, query = load_evaluation_sets(experiment, notices)
-    models = load_models(experiment, section, "evaluate", source, len({*reference.paths, *query.paths}))
-    model = models[0]
-    same = reference.paths == query.paths
-    models = fit_decoding(models, reference, query, experiment)
-    reference, reference_vectors, query, query_vectors = embed_two_sets(
-        models, reference, query, experiment, explicit_batch_size(experiment, "evaluate"), notices
-    )
+    _refuse_cluster_options(experiment)
+    sets = evaluation_sets(experiment, notices)
+    reference, query = sets.reference, sets.query
     notices.say()
     notices.write(run.dir / NOTICES_FILE)
-    # Normalized once, for everything that follows.
-    query_vectors = unit_vectors(query_vectors, name="vectors of query")
-    reference_vectors = query_vectors if same else unit_vectors(reference_vectors, name="vectors of reference")
-    ranking, summary, open_set = _compute_metrics(
-        section, model, query, query_vectors, reference, reference_vectors, same
-    )
-    summary["model"] = {
-        "name": experiment.model_name,
-        "file": str(model.source),
-        "engine": model.engine.describe(),
-        "copies": len(models),
-        "view": model.view.to_dict(),
-    }
-    # One search serves the predictions and the report.
-    neighbors = top_k(query_vectors, reference_vectors, max(section.topk, DUPLICATE_NEIGHBORS), exclude_self=same)
+    ranking, summary, open_set = _compute_metrics(section, sets)
+    summary["model"] = sets.model_facts
+    neighbors = ranking.neighbors  # of one product with the metrics; they serve the predictions and the report
+    assert neighbors is not None
     nearest = neighbors.first(section.topk)
     if not section.report_accuracy_per_class:
         summary["per_class"] = []
@@ -83,18 +53,16 @@ def run_evaluation(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str,
         neighbors=nearest, reference_labels=reference.labels_N,
     )  # fmt: skip
     explanations = None
-    if section.explain:
+    if section.explain and sets.model is not None:
         from unalike.actions.explain import explain_misses
 
-        explanations = explain_misses(run.dir / "misses", models[0], query, query_vectors, reference, reference_vectors,
-                             section.explain, same=same)  # fmt: skip
-    page = _evaluation_page(
-        run.dir, summary, ranking, query, query_vectors, reference, reference_vectors, model, explanations, neighbors
-    )
-    run.own(*page)
-    run.record(device=[model.engine.describe() for model in models], seed=section.seed, data=query.fingerprint())
-    add_section(run.dir, "evaluation", {"data": summary["data"], "micro": summary["micro"], **open_set},
-                source=model.source.parent / MODEL_CARD_FILE, stem=MODEL_CARD_STEM)  # fmt: skip
+        explanations = explain_misses(run.dir / "misses", sets.model, query, sets.query_vectors, reference,
+                             sets.reference_vectors, section.explain, same=sets.same)  # fmt: skip
+    run.own(*_evaluation_page(run.dir, summary, ranking, sets, explanations))
+    run.record(device=sets.devices, seed=section.seed, data=sets.data)
+    card = None if sets.model is None else sets.model.source.parent / MODEL_CARD_FILE
+    add_section(run.dir, "evaluation", {"data": summary["data"], "micro": summary["micro"], **open_set}, source=card,
+                stem=MODEL_CARD_STEM)  # fmt: skip
     if section.trt_engine:
         results = classification_results(
             reference.labels_N[nearest.indices_QK], query.labels_N, query.classes, topk=section.topk
@@ -107,48 +75,70 @@ def run_evaluation(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str,
     return run.dir / METRICS_FILE, figures
 
 
-def _compute_metrics(
-    section: Evaluate, model: LoadedModel, query: ImageSet, query_vectors: np.ndarray, reference: ImageSet,
-    reference_vectors: np.ndarray, same: bool,
-) -> tuple[Ranking, dict[str, Any], dict[str, Any]]:  # fmt: skip
+def _refuse_cluster_options(experiment: Experiment) -> None:
+    """Raise SpecError for options of a cluster where this machine ranks."""
+    section = experiment.evaluate
+    for name in ("address", "workers"):
+        if section.cluster == "local" and getattr(section, name) is not None:
+            raise SpecError(f"evaluate.{name} is set, evaluate.cluster is local", expected="a cluster",
+                            remedy=f"add --cluster ray, or leave evaluate.{name} out")  # fmt: skip
+
+
+def _compute_metrics(section: Evaluate, sets: EvaluationSets) -> tuple[Ranking, dict[str, Any], dict[str, Any]]:
     """The ranking, the content of ``metrics.json``, and the part of it about pairs and unknown classes."""
     from unalike.metrics.open_set import collect_trials, summarize_trials
-    from unalike.metrics.retrieval import evaluate_ranking
     from unalike.metrics.summary import summarize
 
-    sets = (query_vectors, query.labels_N, reference_vectors, reference.labels_N)
+    reference, query, same = sets.reference, sets.query, sets.same
     n, confidence, seed = section.bootstrap, section.confidence, section.seed
-    ranking = evaluate_ranking(*sets, ks=tuple(sorted({*section.ks, section.topk})), same=same)
-    unseen = not {query.classes[i] for i in np.unique(query.labels_N)} & set(model.classes)
-    clusters = _cluster_metrics(query_vectors, query.labels_N, seed)
+    ranking = _rank(section, sets)
+    clusters = _cluster_metrics(sets.query_vectors, query.labels_N, seed)
     summary = summarize(
         ranking, reference.classes, clusters=clusters, reference_labels=reference.labels_N, resample=section.resample,
-        series=query.groups, unseen_classes=unseen, n=n, confidence=confidence,
+        series=query.groups, unseen_classes=bool(sets.unseen), n=n, confidence=confidence,
     )  # fmt: skip
     summary["data"] = {"reference": reference.source, "query": query.source, "same": same,
-                       "query_classes_unseen_in_training": unseen}  # fmt: skip
-    trials = collect_trials(*sets, same=same, seed=seed)
+                       "query_classes_unseen_in_training": sets.unseen}  # fmt: skip
+    trials = collect_trials(
+        sets.query_vectors, query.labels_N, sets.reference_vectors, reference.labels_N, same=same, seed=seed
+    )
     open_set = summarize_trials(trials, n=n, confidence=confidence, resample=section.resample)
     return ranking, summary | open_set, open_set
 
 
+def _rank(section: Evaluate, sets: EvaluationSets) -> Ranking:
+    """Rank the references for every query, here or on a cluster."""
+    from unalike.metrics.diagnostics import DUPLICATE_NEIGHBORS
+    from unalike.metrics.ray_ranking import evaluate_ranking_on_ray
+    from unalike.metrics.retrieval import evaluate_ranking
+
+    vectors = (sets.query_vectors, sets.query.labels_N, sets.reference_vectors, sets.reference.labels_N)
+    options: dict[str, Any] = {"ks": tuple(sorted({*section.ks, section.topk})), "same": sets.same,
+                               "neighbors": max(section.topk, DUPLICATE_NEIGHBORS)}  # fmt: skip
+    with progress("ranking", len(sets.query), "queries") as advance:
+        if section.cluster == "ray":
+            return evaluate_ranking_on_ray(
+                *vectors, **options, workers=section.workers, address=section.address, advance=advance
+            )
+        return evaluate_ranking(*vectors, **options, advance=advance)
+
+
 def _evaluation_page(
-    folder: Path, summary: Mapping[str, Any], ranking: Ranking, query: ImageSet, query_vectors: np.ndarray,
-    reference: ImageSet, reference_vectors: np.ndarray, model: LoadedModel,
-    explanations: ExplainedMatches | None, neighbors: Neighbors,
+    folder: Path, summary: Mapping[str, Any], ranking: Ranking, sets: EvaluationSets, explanations: ExplainedMatches | None
 ) -> list[Path]:  # fmt: skip
     from unalike.report.evaluation import EmbeddedImages, write_evaluation_report
 
+    query, reference = sets.query, sets.reference
     sizes = (
         f"{len(query):,} queries" if ranking.same else f"{len(query):,} queries against {len(reference):,} references"
     )
     return write_evaluation_report(
         folder, summary, ranking,
-        EmbeddedImages.from_vectors(query_vectors, query.labels_N, query.classes, query.paths),
-        EmbeddedImages.from_vectors(reference_vectors, reference.labels_N, reference.classes, reference.paths),
-        title=f"Evaluation of {model.source.name}",
+        EmbeddedImages.from_vectors(sets.query_vectors, query.labels_N, query.classes, query.paths),
+        EmbeddedImages.from_vectors(sets.reference_vectors, reference.labels_N, reference.classes, reference.paths),
+        title=f"Evaluation of {sets.title}",
         subtitle=f"{sizes} of {len(np.unique(query.labels_N)):,} classes; {redact(query.source)}",
-        explanations=explanations, neighbors=neighbors,
+        explanations=explanations, neighbors=ranking.neighbors,
     )  # fmt: skip
 
 

@@ -57,8 +57,17 @@ def run_action(
     if process_rank() == 0:  # of several processes (torchrun, srun) one prints
         show_result(result, as_json)
         if not as_json:
-            suggest(action, folder=result.results_dir, path=result.path, data=data or fields_by_name.get(QUERY_FIELD),
-                    reference=fields_by_name.get(REFERENCE_FIELD), model=model_argument(arguments))  # fmt: skip
+            reference = fields_by_name.get(REFERENCE_FIELD)
+            following = "" if action == "evaluate" and _evaluates_vectors(reference or data) else action
+            suggest(following, folder=result.results_dir, path=result.path, data=data or fields_by_name.get(QUERY_FIELD),
+                    reference=reference, model=model_argument(arguments))  # fmt: skip
+
+
+def _evaluates_vectors(reference: str | None) -> bool:
+    """Whether a reference is a folder of vectors, from which no gallery is built."""
+    from unalike.actions.evaluation_sets import holds_vectors
+
+    return reference is not None and holds_vectors(reference)
 
 
 def train(
@@ -93,18 +102,34 @@ def train(
 
 def evaluate(
     arguments: ModelArguments = None, reference: Reference = None, query: Query = None, spec: SpecFile = None,
-    results_dir: ResultsDir = None, overwrite: Overwrite = False, download: Download = False, offline: Offline = False,
+    results_dir: ResultsDir = None, overwrite: Overwrite = False,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="local|ray", help="Who ranks: this machine, or a Ray cluster: evaluate.cluster.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Address of the Ray cluster; else one is started on this machine.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="Tasks of the Ray cluster at a time; else one a core.")
+    ] = None,
+    download: Download = False, offline: Offline = False,
     as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Measure how often the nearest reference of a query is of its class.
 
+    Folders of vectors that `unalike embed --labeled` wrote stand in place of images; no model is given then.
+
     Examples: unalike evaluate runs/latest --reference shop/reference --query shop/query   |
-    unalike evaluate -e spec.yaml evaluate.checkpoint=results/train/ml_model_best.pth
+    unalike evaluate -e spec.yaml evaluate.checkpoint=results/train/ml_model_best.pth   |
+    unalike evaluate --reference vectors/reference --query vectors/query --cluster ray
     """
+    arguments = [*(arguments or ()), *([] if workers is None else [f"evaluate.workers={workers}"])]
     run_action(
         "evaluate", arguments, spec, results_dir, overwrite=overwrite, download=download, offline=offline,
         as_json=as_json, verbose=verbose, quiet=quiet,
-        fields={REFERENCE_FIELD: reference, QUERY_FIELD: query},
+        fields={
+            REFERENCE_FIELD: reference, QUERY_FIELD: query, "evaluate.cluster": cluster, "evaluate.address": address,
+        },
     )  # fmt: skip
 
 

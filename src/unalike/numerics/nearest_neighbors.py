@@ -20,6 +20,8 @@ CHUNK_BYTES = 64 * 2**20
 QUERY_ROWS = 512
 # References of a scan's first tile, whose scores are partitioned; the k-th best of them spares the later ones that.
 FIRST_TILE = 2048
+# Columns of a later tile of scores that are there whole; what is compared at a time stays within 16 MB.
+SCORE_COLUMNS = 32_768
 # Below any cosine, above -inf: what an excluded pair scores, so that arithmetic on scores stays finite.
 EXCLUDED = np.float32(-1.75)
 
@@ -132,6 +134,22 @@ def scan(
             left, right = right, min(right + columns, references)
     indices_QK[scores_QK == EXCLUDED] = -1
     return scores_QK, indices_QK
+
+
+def fold_scores(scores_BR: np.ndarray, best_BK: np.ndarray, place_BK: np.ndarray) -> None:
+    """Find the k best of rows of scores that are there whole, as ``scan`` does of tiles.
+
+    Args:
+        scores_BR: Scores (B, R), float32; pairs that do not count are EXCLUDED.
+        best_BK, place_BK: Filled in place: scores and indices, best first; the rest of a row EXCLUDED and -1.
+    """
+    k, references = best_BK.shape[1], scores_BR.shape[1]
+    best_BK[:], place_BK[:] = EXCLUDED, -1
+    left, right = 0, min(max(FIRST_TILE, 4 * k), references)
+    while left < references:
+        _fold(best_BK, place_BK, scores_BR[:, left:right], left)
+        left, right = right, min(right + SCORE_COLUMNS, references)
+    place_BK[best_BK == EXCLUDED] = -1
 
 
 def _fold(best_BK: np.ndarray, place_BK: np.ndarray, scores_BC: np.ndarray, left: int) -> None:

@@ -1,4 +1,4 @@
-"""The connection to a Ray cluster, which searches and sharded embeddings share."""
+"""The connection to a Ray cluster, which searches, sharded embeddings and evaluations share."""
 
 from __future__ import annotations
 
@@ -11,14 +11,20 @@ from typing import Any
 from unalike.errors import DeviceError, missing_extra
 from unalike.telemetry import disable_telemetry
 
+# Room for objects of a cluster that is started on this machine: what tasks of searches and shards pass to one another.
+STORE_BYTES = 100 * 2**20
 
-def connect_ray(address: str | None, *, section: str, modules: tuple[str, ...] = ("ray",)) -> ModuleType:
+
+def connect_ray(
+    address: str | None, *, section: str, modules: tuple[str, ...] = ("ray",), store_bytes: int = STORE_BYTES
+) -> ModuleType:
     """Connect to a cluster, or start one on this machine that has only what tasks need; a connection that is there stays.
 
     Args:
         address: of the cluster; None starts one.
         section: of the spec, whose fields ``address`` and ``cluster`` messages name.
         modules: of Ray, which are imported.
+        store_bytes: room for objects, where a cluster is started.
 
     Returns:
         The module ``ray``.
@@ -38,7 +44,7 @@ def connect_ray(address: str | None, *, section: str, modules: tuple[str, ...] =
     ray = import_module("ray")
     if ray.is_initialized():
         return ray
-    local: dict[str, Any] = {} if address else {"include_dashboard": False, "object_store_memory": 100 * 2**20}
+    local: dict[str, Any] = {} if address else {"include_dashboard": False, "object_store_memory": store_bytes}
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
     except Exception as error:  # Ray raises plain exceptions when a node does not start in time

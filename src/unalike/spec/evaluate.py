@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge
 
-from unalike.spec.declare import field
+from unalike.spec.declare import Text, field
 from unalike.spec.retrieval import Retrieval
 
 
@@ -33,3 +33,13 @@ class Evaluate(Retrieval):
     explain: int = field(
         0, "So many of the worst misses are explained: pictures, JSON and one HTML file.", ge=0, le=10_000, ours=True
     )
+    cluster: Literal["local", "ray"] = field(
+        "local", "Who ranks the references for the queries: this machine, or a Ray cluster.", ours=True
+    )
+    address: Text = field(
+        None, "Address of the Ray cluster; unset starts one on this machine. It gets the vectors from here.", ours=True
+    )
+    workers: int | None = field(
+        None, "Tasks of the Ray cluster at a time, of one core each; unset means as many as it has cores.", ge=1, le=10_000,
+        ours=True,
+    )  # fmt: skip

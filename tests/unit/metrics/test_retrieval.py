@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from tests.support.oracles import ranking_metrics
+from tests.support.rankings import assert_equal_to_the_last_bit
 from unalike.errors import UnalikeError
-from unalike.metrics import retrieval
+from unalike.metrics import query_blocks, retrieval, score_ranking
 from unalike.metrics.retrieval import evaluate_ranking, rank_scores
+from unalike.numerics.nearest_neighbors import top_k
 
 FIELDS = ("precision_at_1", "r_precision", "average_precision_at_r", "average_precision", "reciprocal_rank")
 PML = {
@@ -86,118 +88,23 @@ def test_zero_and_negated_vectors():
     agree(references, np.array([0, 0, 1, 1, 1]), references, np.array([0, 0, 1, 1, 1]))
 
 
-def adversarial(name, rng, rows=20, references=700):
-    """Score matrices that mislead a search which looks at some columns first, or that are full of ties."""
-    scores = rng.uniform(-1, 1, (rows, references))
-    if name == "ascending":
-        scores.sort(axis=1)
-    elif name == "descending":
-        scores = -np.sort(-scores, axis=1)
-    elif name == "periodic":  # every 32nd column is the best, or all of one group of columns
-        scores -= (np.arange(references) % 32 != 0) * 0.9
-        scores /= 2
-    elif name == "coarse":
-        scores = np.round(scores * 4) / 4
-    elif name == "coarse and ascending":
-        scores = np.sort(np.round(scores * 16) / 16, axis=1)
-    elif name == "constant":
-        scores[:] = 0.25
-    elif name == "zeros of both signs":
-        scores = np.where(scores > 0, 0.0, -0.0)
-    return scores.astype(np.float32)
-
-
-@pytest.mark.parametrize("classes", [1, 4, 40, 300])
-@pytest.mark.parametrize(
-    "name", ["ascending", "descending", "periodic", "coarse", "coarse and ascending", "constant", "zeros of both signs"]
-)
-@pytest.mark.parametrize("counting", [False, True])
-def test_awkward_scores_rank_as_a_stable_sort_does(name, classes, counting, monkeypatch):
-    monkeypatch.setattr(retrieval, "COUNTING_REACH", 1 if counting else 10**9)
-    rng = np.random.default_rng(classes)
-    scores = adversarial(name, rng)
-    codes_Q, codes_R = rng.integers(0, classes, 20, np.int32), rng.integers(0, classes, 700, np.int32)
-    relevant = np.array([np.count_nonzero(codes_R == code) for code in codes_Q])
-    depth = int(relevant.max())
-    tally = retrieval._Tally(codes_Q, codes_R, relevant, depth, max(depth, 10))
-    retrieval._rank(scores, 0, tally)
-    for q, order in enumerate(np.argsort(-scores, axis=1, kind="stable")):
-        ranks = np.flatnonzero(codes_R[order] == codes_Q[q]) + 1
-        precision = np.arange(1, len(ranks) + 1) / ranks
-        assert (tally.nearest[q], tally.score[q]) == (order[0], scores[q, order[0]])
-        assert tally.first[q] == (ranks[0] if len(ranks) and ranks[0] <= tally.reach else 0)
-        assert tally.within_r[q] == np.count_nonzero(ranks <= relevant[q])
-        np.testing.assert_allclose(tally.sum_at_r[q], precision[ranks <= relevant[q]].sum(), atol=1e-9)
-        np.testing.assert_allclose(tally.sum_at_depth[q], precision[ranks <= depth].sum(), atol=1e-9)
-
-
-@pytest.mark.parametrize("name", ["ascending", "descending", "periodic"])
-@pytest.mark.parametrize("reach", [1, 7, 50, 300, 700])
-@pytest.mark.parametrize("counting", [False, True])
-def test_candidates_are_complete_and_few_whatever_the_order(name, reach, counting, monkeypatch):
-    monkeypatch.setattr(retrieval, "COUNTING_REACH", 1 if counting else 10**9)
-    scores = adversarial(name, np.random.default_rng(reach))
-    places = retrieval._candidates(scores, reach)
-    assert (np.diff(places) > 0).all()
-    for row, best in enumerate(np.argsort(-scores, axis=1, kind="stable")[:, :reach]):
-        of_row = places[places // 700 == row] - 700 * row
-        assert np.isin(best, of_row).all()
-        assert len(of_row) <= (retrieval.MAX_GROUP + 1) * (reach + counting * reach // 16)
-
-
-def test_counting_finds_a_tight_threshold_and_gives_up_where_an_outlier_hides_it(monkeypatch):
-    rng = np.random.default_rng(0)
-    largest = rng.normal(0, 0.1, (6, 2000)).astype(np.float32)
-    largest[1:3] = 0.5 + largest[1:3] / 1e3  # all but equal ...
-    largest[1:3, 7], largest[2, 8] = -1, 1  # ... but for outliers on one side, or on both
-    largest[3] = np.round(largest[3] * 10) / 10
-    largest[4] = 0
-    exact = -np.sort(-largest, axis=1)[:, 799]
-    thresholds = retrieval._counted(largest.copy(), 800)
-    attained = (largest >= thresholds[:, None]).sum(axis=1)
-    assert (attained >= 800).all() and (attained[[0, 1, 2, 5]] <= 850).all()
-    assert (largest[3:5] >= exact[3:5, None]).sum(axis=1).tolist() == attained[3:5].tolist()
-    monkeypatch.setattr(retrieval, "COUNTS", 1)
-    np.testing.assert_array_equal(retrieval._counted(largest.copy(), 800)[1:5], exact[1:5])
-
-
-@pytest.mark.parametrize("queries, rows, threads", [(1, 1024, 2), (20_000, 1024, 2), (1000, 16, 8), (129, 128, 1)])
-def test_chunks_cover_every_query_once_and_get_smaller(queries, rows, threads):
-    edges = retrieval._edges(queries, rows, threads)
-    assert [edge[0] for edge in edges] == [0, *[edge[1] for edge in edges[:-1]]] and edges[-1][1] == queries
-    sizes = [after - first for first, after in edges]
-    assert max(sizes) <= rows and sizes == sorted(sizes, reverse=True)
-
-
-def test_products_keep_to_one_core_while_any_ranking_lasts():
-    threadpoolctl = pytest.importorskip("threadpoolctl")
-
-    def most():
-        return max(pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas")
-
-    np.ones((2, 2)) @ np.ones((2, 2))
-    with threadpoolctl.threadpool_limits(2, user_api="blas"):
-        before = most()
-        with retrieval._ONE_CORE_A_PRODUCT:
-            with retrieval._ONE_CORE_A_PRODUCT:
-                assert most() == 1
-            assert most() == 1
-        assert most() == before
-
-
 def test_few_rows_at_a_time_change_nothing(monkeypatch):
     references, reference_labels = clouds(0, 300, 7)
     queries, labels = clouds(5, 130, 9)
     ranking = evaluate_ranking(queries, labels, references, reference_labels)
-    monkeypatch.setattr(retrieval, "MAX_ROWS", 17)
-    monkeypatch.setattr(retrieval, "RANK_SCORES", 3 * 300)
+    monkeypatch.setattr(query_blocks, "MAX_ROWS", 32)
+    monkeypatch.setattr(query_blocks, "MIN_ROWS", 16)
+    monkeypatch.setattr(query_blocks, "BLOCK_BYTES", 32 * 300 * 4)
+    monkeypatch.setattr(score_ranking, "RANK_SCORES", 3 * 300)
     parts = evaluate_ranking(queries, labels, references, reference_labels)
     for name, values in ranking.metrics().items():
         np.testing.assert_allclose(parts.metrics()[name], values, atol=1e-9)
 
 
 def test_ways_to_score_are_ranked_as_vectors_are(monkeypatch):
-    monkeypatch.setattr(retrieval, "MAX_ROWS", 17)
+    monkeypatch.setattr(query_blocks, "MAX_ROWS", 32)
+    monkeypatch.setattr(query_blocks, "MIN_ROWS", 16)
+    monkeypatch.setattr(query_blocks, "BLOCK_BYTES", 32 * 300 * 4)
     (references, reference_labels), (queries, labels) = clouds(0, 300, 7), clouds(5, 130, 9)
     weights = (np.ones(6), np.arange(1.0, 7), np.array([1, 0, 0, 0, 0, 1e-3]))
     units = [(retrieval.l2_normalize(queries * w), retrieval.l2_normalize(references * w)) for w in weights]
@@ -216,6 +123,34 @@ def test_scores_of_nothing_or_of_fewer_ways_are_an_error():
         rank_scores(lambda a, b: [np.zeros((b - a, 3), np.float32)], 1, [5], [0, 1, 1])
     with pytest.raises(ValueError, match="shorter"):
         rank_scores(lambda a, b: [np.zeros((b - a, 3), np.float32)], 2, [1], [0, 1, 1])
+
+
+@pytest.mark.parametrize("same", [False, True])
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("k", [1, 7, 5000])
+def test_neighbors_are_those_of_a_search(same, ties, k):
+    references, reference_labels = clouds(0, 3100, 7)
+    queries, labels = (references[:90], reference_labels[:90]) if same else clouds(5, 90, 9)
+    if ties:
+        references, queries = np.sign(references), np.sign(queries)
+    neighbors = evaluate_ranking(queries, labels, references, reference_labels, same=same, neighbors=k).neighbors
+    expected = top_k(queries, references, k, exclude_self=same)
+    np.testing.assert_array_equal(neighbors.indices_QK, expected.indices_QK)
+    np.testing.assert_allclose(neighbors.scores_QK, expected.scores_QK, atol=1e-6)
+    assert evaluate_ranking(queries, labels, references, reference_labels, same=same).neighbors is None
+
+
+# Once the last product had one row on 7 cores, on 2 cores or on one, and 128 or 64 rows on others.
+@pytest.mark.parametrize("queries", [1, 257, 385, 513, 514, 1025])
+def test_nothing_depends_on_the_number_of_cores(queries, monkeypatch):
+    references, reference_labels = clouds(0, 700, 7, width=130)
+    vectors, labels = clouds(5, queries, 9, width=130)
+    rankings = []
+    for cores in (1, 2, 7):
+        monkeypatch.setattr(retrieval, "usable_cores", lambda cores=cores: cores)
+        rankings.append(evaluate_ranking(vectors, labels, references, reference_labels, neighbors=5))
+    for ranking in rankings[1:]:
+        assert_equal_to_the_last_bit(ranking, rankings[0])
 
 
 def test_float16_equals_float32_of_the_same_numbers():
@@ -272,7 +207,7 @@ def test_d18_wholly_disjoint_sides_are_an_error_that_names_both():
 
 def test_d27_memory_stays_bounded(monkeypatch):
     # One class holds everything: a top-k of the largest class would keep 3000 x 3000 indices and more.
-    monkeypatch.setattr(retrieval, "SCORE_BYTES", 2**20)
+    monkeypatch.setattr(query_blocks, "BLOCK_BYTES", 2**17)
     vectors = np.random.default_rng(0).standard_normal((3000, 16)).astype(np.float32)
     labels = np.zeros(3000, int)
     labels[:20] = 1

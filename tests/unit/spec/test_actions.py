@@ -37,7 +37,7 @@ from unalike.verification.verifier import Verifier
 # SHA-256 of the schemas of 2026-11-29. They change only when a field of TAO's sections does (dataset.decoding, train.epoch_images since; section mlflow, ours; model.download); descriptions keep their spelling too.
 TAO_SCHEMAS = {
     "train": "7c33ad77f573ac66de999a5b09648640bcd417db87b11a199058f0e270655fc9",
-    "evaluate": "75b6e290debd002d53afcf01fa5e647d5a7f21ab6071caa0785930f5ed8dcaef",
+    "evaluate": "75d8c39777f04067ebe4d60833db70c90ac451e86a42407bf51b3615058281bb",
     "inference": "0c6610c1db7f163999d0364d8726f4f0ff84a383af0a7c9e8ff48da6369b3195",
     "export": "c5b2b507251602408a1fac3aa596c161d3062d43b11c6183634f0bd7402f8eda",
     "gen_trt_engine": "77d74e6fb73e8a6e9e063b2a004ebecebbea4eb8b4d3bdeb0c0e76f0c000663c",
