@@ -1,15 +1,17 @@
 """Evaluation of vectors on one machine and on a local Ray cluster: equal to the last digit? Time, memory, and the rate.
 
-    python benchmarks/evaluate_at_scale.py [--queries 20000] [--references 100000] [--turns 3] [--out FILE] [--folder DIR]
+    python benchmarks/evaluate_at_scale.py [--queries 20000] [--references 100000] [--turns 3] [--out FILE]
+    python benchmarks/evaluate_at_scale.py --command [--folder DIR]
     python benchmarks/evaluate_at_scale.py --rate 512 --references 1000000
 
-The first compares ``unalike evaluate`` on folders of vectors, as ``unalike embed`` writes them, with and without ``--cluster ray
---workers 2``, in turns, each a process of its own: ``metrics.json`` and the tables are compared byte by byte. ``ranking_s`` is the
-time of the ranking alone, from the first results of Ray on, so that Ray's start is not in it; processor time and memory are those of all
-processes of the command (of memory that processes share the part of each, PSS), looked at twice a second. The second ranks so
-many queries of one block after the other on one core, and extrapolates to as many queries as references.
+The first ranks and summarizes on one machine and on local Ray with two workers, in turns, each a process of its own; all values
+of all queries, the neighbors and the summary (metrics with intervals) are compared by their digests. ``ranking_s`` counts from the
+first results of Ray on, for the queries after them, so that Ray's start is not in it; ``start_s`` is the time to them. Processor
+time and memory are those of all processes (of memory that processes share the part of each, PSS), looked at twice a second.
+The second does the same by ``unalike evaluate`` on folders of vectors, as ``unalike embed`` writes them, with the reports; files
+are compared byte by byte. The third ranks so many queries on one core, and extrapolates to as many queries as references.
 
-Vectors are drawn, of width 256: classes whose vectors have a mean cosine of about 0.31 to one another, a hundredth of the
+Vectors are drawn, of width 256: classes whose vectors have a mean cosine of about 0.14 to one another, a hundredth of the
 references is equal to another reference of some other class (ties), and a twentieth of the queries has classes without a
 reference.
 """
@@ -37,11 +39,13 @@ from unalike.inference.shards.plan import write_plan
 from unalike.inference.shards.shard_file import write_shard
 from unalike.inference.shards.source import FILES, Item, ShardSource
 from unalike.metrics.query_blocks import ONE_CORE_A_PRODUCT, CosineScores, block_edges
-from unalike.metrics.retrieval import RankingTask
+from unalike.metrics.ray_ranking import evaluate_ranking_on_ray
+from unalike.metrics.retrieval import RankingTask, evaluate_ranking
 from unalike.metrics.score_ranking import Tally, rank_scores_of_block
+from unalike.metrics.summary import summarize
 from unalike.storage.output_folder import OutputFolder
 
-DIM, NOISE, PER_CLASS = 256, 1.5, 50
+DIM, NOISE, PER_CLASS = 256, 2.5, 50
 SHARD_SIZE = 10_000
 COMPARED = ("metrics.json", "predictions.parquet", "per_class.csv", "confusion.csv", "near_duplicates.csv")
 LISTED = 10  # neighbors a query, about as many as an evaluation lists
@@ -132,6 +136,63 @@ def evaluate(folder: Path, name: str, *options: str) -> dict[str, Any]:
             "peak_GB": watch.peak / 1e9, "ray_processes": watch.most, "files": files}  # fmt: skip
 
 
+def rank(options: argparse.Namespace) -> dict[str, Any]:
+    """Rank and summarize in this process, or with local Ray; figures, and digests of the results."""
+    classes = max(2, options.references // PER_CLASS)
+    reference_RD, labels_R = draw(options.references, classes, 1, ties=0.01)
+    query_QD, labels_Q = draw(options.queries, classes, 2, unknown=0.05)
+    ends: list[tuple[float, int]] = []
+
+    def advance(count: int) -> None:
+        ends.append((time.perf_counter(), count))
+
+    start = time.perf_counter()
+    if options.part == "ray":
+        ranking = evaluate_ranking_on_ray(
+            query_QD, labels_Q, reference_RD, labels_R, neighbors=LISTED, workers=2, advance=advance
+        )
+    else:
+        ranking = evaluate_ranking(query_QD, labels_Q, reference_RD, labels_R, neighbors=LISTED, advance=advance)
+    summary = summarize(ranking, [f"c{number}" for number in range(2 * classes)], reference_labels=labels_R)
+    values = {name: value for name, value in vars(ranking).items() if isinstance(value, np.ndarray)} | ranking.metrics()
+    assert ranking.neighbors is not None
+    values |= {"neighbors": ranking.neighbors.indices_QK, "neighbor_scores": ranking.neighbors.scores_QK}
+    digests = {
+        name: hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest() for name, value in values.items()
+    }
+    digests["summary"] = hashlib.sha256(json.dumps(summary).encode()).hexdigest()
+    after, span = sum(count for _, count in ends[1:]), ends[-1][0] - ends[0][0]
+    return {"start_s": ends[0][0] - start, "ranking_s": span,
+            "queries_per_s": after / span if span else None, "all_s": ends[-1][0] - start, "digests": digests,
+            "micro": {name: entry["value"] for name, entry in summary["micro"].items()},
+            "ties": int((np.diff(ranking.neighbors.scores_QK, axis=1) == 0).any(axis=1).sum()),
+            "unknown": int(ranking.open_set.sum())}  # fmt: skip
+
+
+def compare_rankings(options: argparse.Namespace) -> dict[str, Any]:
+    """One machine and local Ray in turns, each a process of its own."""
+    turns: dict[str, list[dict[str, Any]]] = {"machine": [], "ray": []}
+    for _ in range(options.turns):
+        for part, runs in turns.items():
+            command = [sys.executable, __file__, "--part", part, "--queries", str(options.queries), "--references",
+                       str(options.references)]  # fmt: skip
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            watch = Watch(process.pid)
+            watch.start()
+            output, _ = process.communicate()
+            watch.ended.set()
+            if process.returncode:
+                sys.exit(f"{part} ended with {process.returncode}")
+            row = json.loads(output.splitlines()[-1])
+            runs.append({**row, "processor_s": sum(watch.seconds.values()), "peak_GB": watch.peak / 1e9, "ray_processes": watch.most,
+                         "load": os.getloadavg()[0]})  # fmt: skip
+            print(part, json.dumps({**runs[-1], "digests": None}), file=sys.stderr, flush=True)
+    digests = [run.pop("digests") for runs in turns.values() for run in runs]
+    equal = {name: len({each[name] for each in digests}) == 1 for name in digests[0]}
+    return {"queries": options.queries, "references": options.references, "equal": all(equal.values()),
+            "compared": sorted(equal), "different": [name for name, same in equal.items() if not same], **turns}  # fmt: skip
+
+
 def compare(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """The command on one machine and on local Ray, in turns."""
     classes = max(2, options.references // PER_CLASS)
@@ -193,11 +254,19 @@ def main() -> None:
     parser.add_argument("--references", type=int, default=100_000)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--rate", type=int, help="measure one core with so many queries in place of the comparison")
+    parser.add_argument("--command", action="store_true", help="compare the whole command, with its reports")
+    parser.add_argument("--part", choices=["machine", "ray"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help="kept; else a temporary one")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    if options.part:
+        print(json.dumps(rank(options)))
+        return
     with tempfile.TemporaryDirectory() as temporary:
-        row = rate(options) if options.rate else compare(options.folder or Path(temporary), options)
+        if options.command:
+            row = compare(options.folder or Path(temporary), options)
+        else:
+            row = rate(options) if options.rate else compare_rankings(options)
     row = {"date": date.today().isoformat(), "load": os.getloadavg()[0], **row}
     print(json.dumps(row, indent=1))
     if options.out:
