@@ -49,7 +49,8 @@ def row(parameter: Any, fields: dict[str, str]) -> str:
     else:
         metavar = "" if parameter.is_flag else f" {parameter.metavar or 'N'}"
         name = f"`{', '.join(parameter.opts)}{metavar}`"
-    default = "" if parameter.default in (None, False, "") or callable(parameter.default) else f"`{parameter.default}`"
+    value = ",".join(parameter.default) if isinstance(parameter.default, list) else parameter.default
+    default = "" if value in (None, False, "") or callable(value) else f"`{value}`"
     return f"| {cell(name)} | {fields.get(parameter.name, '')} | {cell(default)} | {cell(parameter.help or '')} |"
 
 

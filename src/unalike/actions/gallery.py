@@ -16,7 +16,13 @@ from unalike.inference.embedding import embed_files
 from unalike.inference.loaded_model import require_model_file
 from unalike.inference.model_files import is_pretrained
 from unalike.progress import say
-from unalike.recognition.attributes import check_names, parse_attributes, parse_where
+from unalike.recognition.attributes import (
+    check_columns,
+    check_names,
+    missing_values,
+    parse_attributes,
+    parse_where,
+)
 from unalike.recognition.backends.address import check_new, copy_gallery, edit_gallery, open_gallery, save_gallery
 from unalike.recognition.backends.database_address import display_address, is_database
 from unalike.recognition.backends.protocol import GalleryBackend, GalleryView
@@ -104,7 +110,7 @@ def build(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:
         frozen = is_pretrained(section.model)
         model = section.model if frozen else os.path.abspath(require_model_file(section.model))
         # A mistyped name is told before a network is loaded.
-        attributes, columns = parse_attributes(section.attributes), section.attribute_columns or ()
+        attributes, columns = parse_attributes(section.attributes), check_columns(section.attribute_columns)
         load_images(section.source, notices=Notices(), further=columns)
         recognizer = Recogniser.load(model, runtime=section.runtime, precision=section.precision)
         if frozen:
@@ -161,8 +167,10 @@ def add(settings: GalleryAdd) -> dict[str, Any]:
     check_mandatory("gallery_add", settings)
     address, source = str(settings.gallery), str(settings.source)
     label = None if settings.label is None else check_class_name(settings.label)
-    attributes, columns = parse_attributes(settings.attributes), settings.attribute_columns or ()
+    attributes, columns = parse_attributes(settings.attributes), check_columns(settings.attribute_columns)
     _refuse_unchangeable(address)
+    # A mistyped name is told before a network is loaded.
+    load_images(source, labeled=label is None, notices=Notices(), further=columns)
     recognizer = open_recognizer(address, settings.model, runtime=settings.runtime, precision=settings.precision)
     if label is not None and label not in recognizer.gallery.counts():
         check_new_class_name(label)
@@ -391,7 +399,11 @@ def identify(settings: Identify) -> dict[str, Any]:
     recognizer = open_recognizer(str(settings.gallery), settings.model, runtime=settings.runtime,
                                  precision=settings.precision, approximate=settings.approximate)  # fmt: skip
     warn_if_uncalibrated(recognizer.gallery)
-    check_names(where or {}, recognizer.gallery.attributes() if where else ())  # before images are embedded
+    if where:  # before images are embedded
+        counts = recognizer.gallery.attributes()
+        check_names(where, counts)
+        for sentence in missing_values(where, counts):
+            say(sentence)
     log_conversions(paths, recognizer.view.decoding)
     embedded = embed_files(recognizer.engine, paths, recognizer.view, max_unreadable=1.0, describe="identifying")
     if embedded.failures:

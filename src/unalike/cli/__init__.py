@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from unalike import __version__
-from unalike.cli.commands import ALIASES, COMMANDS, LazyGroup, is_command
+from unalike.cli.commands import ALIASES, COMMANDS, LazyGroup, is_command, load_command
 from unalike.cli.output import replace_closed_streams, tolerate_narrow_encodings
 from unalike.cli.positionals import unquoted_path
 from unalike.cli.signals import end_in_order
@@ -117,7 +117,10 @@ def _help_of(error: Exception, argv: Sequence[str]) -> str:
     context = getattr(error, "ctx", None)
     if context is not None:
         return f"{context.command_path} --help"
-    return f"{_called_as()} {argv[0]} --help" if is_command(argv[0]) else f"{_called_as()} --help"
+    if not is_command(argv[0]):
+        return f"{_called_as()} --help"
+    words = argv[:2] if isinstance(load_command(argv[0]), TyperGroup) and not argv[1].startswith("-") else argv[:1]
+    return f"{_called_as()} {' '.join(words)} --help"
 
 
 def _remedy_of(error: Exception) -> str:
@@ -139,11 +142,20 @@ def _remedy_of(error: Exception) -> str:
         return ""
     from unalike.spec.faults import similar_fields
 
-    fields = similar_fields(option.lstrip("-").replace("-", "_"))
+    fields = [field for field in similar_fields(option.lstrip("-").replace("-", "_")) if _is_own(field, context)]
     is_exact = bool(fields) and fields[0].endswith(f".{option.lstrip('-').replace('-', '_')}")
     if not fields or (getattr(error, "possibilities", None) and not is_exact):
         return ""
     return f"; fields of a spec are written without dashes: {fields[0]}=VALUE"
+
+
+def _is_own(field: str, context: typer.Context) -> bool:
+    """Whether a command's spec has a field: not one of another command, such as ``identify.where`` of ``gallery add``."""
+    from unalike.spec.actions import STANDALONE_ACTIONS, action_of
+
+    own = action_of(context.command_path.removeprefix(_called_as()).strip())
+    section = field.partition(".")[0]
+    return section == own or (section not in STANDALONE_ACTIONS and own not in STANDALONE_ACTIONS)
 
 
 def _require_working_folder() -> None:

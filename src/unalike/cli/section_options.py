@@ -2,7 +2,7 @@
 
 import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, cast, get_args, get_origin
 
 import typer
@@ -20,7 +20,7 @@ from unalike.cli.shared_options import (
 )
 from unalike.errors import SpecError
 from unalike.spec.actions import command_of
-from unalike.spec.declare import MODEL, Section
+from unalike.spec.declare import BOXES_FORM, MODEL, Section
 from unalike.spec.nodes import FieldsNotSet, SpecNode, walk
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def section_command(
         and not (node.kind is bool and name in flag_fields)
         and (name != "results_dir" or name in (options or {}))
     }
+    repeatable = {name for name, option in (options or {}).items() if option.repeatable}
     switches = {_variable(flag): flag for flag in flags}
     # A network may be a pretrained trunk, whose weights may have to be downloaded.
     takes_network = any(node.facts.get("takes") == MODEL for node in nodes.values())
@@ -95,7 +96,7 @@ def section_command(
             positional, overrides = split_overrides(values["arguments"], f"{action}." if names else "")
             fields = [
                 *_positional_fields(action, positional, arguments, nodes),
-                *_option_fields(ctx, values, built, nodes, switches),
+                *_option_fields(ctx, values, built, nodes, switches, repeatable),
             ]
             _refuse_swapped(action, dict(fields))
             spec = _load(action, section, values["spec"], overrides, fields, _environment_fields(nodes, environment))
@@ -203,12 +204,21 @@ def _option(node: SpecNode, option: Option) -> Any:
         return Annotated[
             bool, typer.Option(*(flags if not node.info.default else (f"--no-{option_name}",)), help=node.help)
         ]
-    if option.repeatable:
+    if option.repeatable or _is_list(node):
         kind = list[str]
     metavar, text = option.metavar or _metavar_of(node), _option_help(node)
     if kind in (int, float) and node.nullable:
         return Annotated[Any, typer.Option(*flags, parser=_parser_of(kind), metavar=metavar, help=text)]
     return Annotated[kind | None, typer.Option(*flags, metavar=metavar, help=text)]
+
+
+def _is_list(node: SpecNode) -> bool:
+    return get_origin(node.kind) is list
+
+
+def _joined(node: SpecNode, values: Sequence[str]) -> str:
+    """The values of an option for a list, which is written once (``--kinds a,b``) or several times: each counts."""
+    return (";" if node.facts.get("form") == BOXES_FORM else ",").join(values)
 
 
 def takes_null(node: SpecNode) -> bool:
@@ -260,7 +270,7 @@ def _default(node: SpecNode) -> Any:
     default = node.info.default
     if node.kind is bool:
         return False
-    return ",".join(map(str, default)) if isinstance(default, list) else default
+    return [",".join(map(str, default))] if isinstance(default, list) else default
 
 
 def _variable(flag: Flag) -> str:
@@ -324,7 +334,7 @@ def _refuse_swapped(action: str, fields: Mapping[str, Any]) -> None:
 
 def _option_fields(
     ctx: typer.Context, values: Mapping[str, Any], options: Mapping[str, Any], nodes: Mapping[str, SpecNode],
-    flags: Mapping[str, Flag],
+    flags: Mapping[str, Flag], repeatable: Collection[str],
 ) -> list[tuple[str, Any]]:  # fmt: skip
     """(field, value) of the options on the command line; flags come last and so take precedence."""
 
@@ -335,6 +345,8 @@ def _option_fields(
     fields = []
     for name in filter(is_on_command_line, options):
         node, value = nodes[name], values[name]
+        if _is_list(node) and name not in repeatable:
+            value = _joined(node, value)
         if isinstance(value, str) and value.lower() in NULL and takes_null(node):
             value = None
         is_negative = node.kind is bool and node.info.default

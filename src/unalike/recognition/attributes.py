@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from unalike.errors import DataError, closest
+from unalike.data.class_names import hidden_sign, is_visible
+from unalike.errors import DataError, SpecError, closest
 from unalike.numerics.arguments import check_list, describe
 
 Attributes = Mapping[str, str]
@@ -30,14 +32,20 @@ MAX_SETS = 65_536
 NO_ATTRIBUTES: Attributes = {}
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
 _NAME_FORM = "a letter, then letters, digits and _, in lower case, at most 64 characters, such as site"
+# Invisible characters that belong to words: between letters of Persian and of Indian scripts, and within emoji.
+_JOINERS = "\u200c\u200d"
+_MOST_VALUES = 10  # that a message lists
 
 
 def check_attributes(attributes: Any) -> dict[str, str]:
-    """Return attributes in the order of their names, values in Unicode's composed form (NFC) without blanks around them.
+    """Return attributes in the order of their names, with values in one form.
+
+    That is Unicode's composed form (NFC), without blanks around it; every kind of blank is that of the space bar: a value
+    that was copied from a spreadsheet (U+00A0) or typed in Japanese (U+3000) is the one that a filter names.
 
     Raises:
         DataError: no mapping, more than ``MAX_ATTRIBUTES`` names, a name of another form, or a value that is no text, is empty,
-            is longer than ``MAX_VALUE`` characters, or has control characters.
+            is longer than ``MAX_VALUE`` characters, or has control characters or invisible ones.
     """
     if not isinstance(attributes, Mapping):
         raise DataError(f"attributes: {describe(attributes)}", expected='names and values, such as {"site": "berlin"}')
@@ -49,20 +57,30 @@ def check_attributes(attributes: Any) -> dict[str, str]:
 def check_attribute_name(name: Any) -> str:
     """Return the name of an attribute. Raises DataError for one of another form."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise DataError(f"an attribute with the name {describe(name)}", expected=_NAME_FORM)
+        plain = re.sub(r"[^a-z0-9]+", "_", name.strip().lower()).strip("_") if isinstance(name, str) else ""
+        remedy = f"name it {plain}" if _NAME.fullmatch(plain) else ""
+        raise DataError(f"an attribute with the name {describe(name)}", expected=_NAME_FORM, remedy=remedy)
     return name
 
 
 def _check_value(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise DataError(f"the attribute {name} is {describe(value)}", expected="a text")
-    text = unicodedata.normalize("NFC", value).strip()
+    text = "".join(" " if unicodedata.category(sign) == "Zs" else sign for sign in unicodedata.normalize("NFC", value))
+    text = text.strip()
     if not text:
         raise DataError(f"the attribute {name} is empty", expected="a value", remedy="leave the attribute out")
     if len(text) > MAX_VALUE:
         raise DataError(f"the attribute {name} has {len(text)} characters", expected=f"at most {MAX_VALUE}")
-    if not text.isprintable():
-        raise DataError(f"the attribute {name} is {ascii(text)[:60]}", expected="a text without control characters")
+    # Letters and signs that this version of Python does not know yet are taken: another one may have written them.
+    if (
+        hidden_sign(text)
+        or not is_visible(text)
+        or any(unicodedata.category(sign) == "Cf" and sign not in _JOINERS for sign in text)
+    ):
+        raise DataError(
+            f"the attribute {name} is {ascii(text)[:60]}", expected="a text without control or invisible characters"
+        )
     return text
 
 
@@ -88,28 +106,53 @@ def check_where(where: Any) -> dict[str, tuple[str, ...]] | None:
 
 
 def parse_where(texts: Sequence[str] | None) -> dict[str, tuple[str, ...]] | None:
-    """Read a filter from ``name=value`` texts, of which several of one name are alternatives. Raises DataError."""
+    """Read a filter from ``name=value`` texts, of which several of one name are alternatives. Raises SpecError."""
     where: dict[str, list[str]] = {}
     for text in texts or ():
         name, value = _parse_pair(text)
         where.setdefault(name, []).append(value)
-    return check_where(where)
+    with _call_errors():
+        return check_where(where)
 
 
 def parse_attributes(texts: Sequence[str] | None) -> dict[str, str]:
-    """Read attributes from ``name=value`` texts. Raises DataError for another form, or a name that comes twice."""
+    """Read attributes from ``name=value`` texts. Raises SpecError for another form, or a name that comes twice."""
     pairs = [_parse_pair(text) for text in texts or ()]
     attributes = dict(pairs)
     if len(attributes) < len(pairs):
-        raise DataError(f"an attribute twice: {', '.join(texts or ())}", expected="one value of each")
-    return check_attributes(attributes)
+        raise SpecError(f"an attribute twice: {', '.join(texts or ())}", expected="one value of each")
+    with _call_errors():
+        return check_attributes(attributes)
+
+
+def check_columns(names: Sequence[str] | None) -> tuple[str, ...]:
+    """The columns of a table that hold attributes, whose names are theirs. Raises SpecError for a name of another form."""
+    for name in names or ():
+        if "=" in name:
+            raise SpecError(
+                f"a column {describe(name)}",
+                expected="names of columns",
+                remedy=f"--attribute {name} is for all images",
+            )
+        with _call_errors():
+            check_attribute_name(name)
+    return tuple(dict.fromkeys(names or ()))
 
 
 def _parse_pair(text: str) -> tuple[str, str]:
     name, sign, value = text.partition("=")
     if not sign:
-        raise DataError(f"an attribute {describe(text)}", expected="NAME=VALUE, such as site=berlin")
+        raise SpecError(f"an attribute {describe(text)}", expected="NAME=VALUE, such as site=berlin")
     return name.strip(), value
+
+
+@contextmanager
+def _call_errors() -> Iterator[None]:
+    """Attributes that a call gives are a mistake in the call, not in data."""
+    try:
+        yield
+    except DataError as error:
+        raise SpecError(error.found, expected=error.expected, remedy=error.remedy) from None
 
 
 def describe_where(where: Mapping[str, Sequence[str]]) -> str:
@@ -178,6 +221,27 @@ def check_set_count(count: int) -> None:
             f"references with {count} different sets of attributes", expected=f"at most {MAX_SETS} in one gallery",
             remedy="give references attributes that groups of them share; what tells single ones apart is their name",
         )  # fmt: skip
+
+
+def missing_values(where: Mapping[str, Sequence[str]], counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """A sentence for each value of a filter that no reference has, with those that are there.
+
+    Args:
+        where: a filter that was checked, names included.
+        counts: number of references by name and value.
+    """
+    sentences = []
+    for name, values in where.items():
+        there = list(counts[name])
+        for value in values:
+            if value not in counts[name]:
+                more = f" and {len(there) - _MOST_VALUES} more" if len(there) > _MOST_VALUES else ""
+                remedy = closest(value, there)
+                sentences.append(
+                    f"no reference has {name}={value}; there are {', '.join(there[:_MOST_VALUES])}{more}"
+                    + (f"; {remedy}" if remedy else "")
+                )
+    return sentences
 
 
 def check_names(where: Mapping[str, Any], names: Collection[str]) -> None:

@@ -70,11 +70,16 @@ def _as_list(value: object) -> object:
 
 
 def _pairs(value: object) -> object:
-    """A mapping of names to a value, or to several, as ``name=value`` each."""
-    if isinstance(value, Mapping):
-        several = {name: each if isinstance(each, list) else [each] for name, each in value.items()}
-        return [f"{name}={one}" for name, each in several.items() for one in each]
-    return _as_list(value)
+    """A mapping of names to a text or a whole number, or to several, as ``name=value`` each; others stay, to be refused."""
+    if not isinstance(value, Mapping):
+        return _as_list(value)
+    several = {name: each if isinstance(each, list) else [each] for name, each in value.items()}
+    pairs: list[object] = []
+    for name, each in several.items():
+        for one in each or [each]:
+            is_text = isinstance(name, str) and isinstance(one, str | int) and not isinstance(one, bool)
+            pairs.append(f"{name}={one}" if is_text else one)
+    return pairs
 
 
 def _separated(value: object) -> object:

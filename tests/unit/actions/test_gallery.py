@@ -329,19 +329,33 @@ def test_attributes_of_references_filter_what_an_image_is_compared_with(place, t
     run_command(["identify", str(path), str(image), "--where", "site=rome"])
     out, err = capsys.readouterr()
     assert out.endswith("0.png: unknown (no reference passes the filter site=rome)\n") and "gallery add" not in err
+    assert "no reference has site=rome; there are berlin, lyon, paris" in err
     spec = tmp_path / "identify.yaml"
     spec.write_text(
         f"identify:\n  where: {{site: [berlin, lyon], line: 1}}\n  gallery: {path}\n  images: ['{image}']\n"
     )
     code, answers, _ = told(capsys, "identify", "-e", spec, "--json")
     assert code == 0 and {n["label"] for n in answers["answers"][0]["neighbours"]} == {"c1", "c3"}
-    for words, message in (
-        (("identify", path, image, "--where", "sight=x"), "no reference has an attribute 'sight'"),
-        (("identify", path, image, "--where", "site"), "NAME=VALUE"),
-        (("gallery", "add", path, refs, "--attribute", "Site=x"), "'Site'"),
-        (("gallery", "add", path, refs, "--attribute", "site=x", "--attribute", "site=y"), "twice"),
-        (("gallery", "add", path, refs, "--attributes", "site"), "asked for the columns site; expected a manifest"),
-        (("gallery", "add", path, table, "--attributes", "sites"), "no column 'sites'"),
+    for words, message, expected_code in (
+        (("identify", path, image, "--where", "sight=x"), "no reference has an attribute 'sight'", 1),
+        (("identify", path, image, "--where", "site"), "NAME=VALUE", 2),
+        (("gallery", "add", path, refs, "--attribute", "Site=x"), "'Site'", 2),
+        (("gallery", "add", path, refs, "--attribute", "site=x", "--attribute", "site=y"), "twice", 2),
+        (("gallery", "add", path, table, "--attributes", "Site"), "name it site", 2),
+        (("gallery", "add", path, refs, "--attributes", "site"), "asked for the columns site; expected a manifest", 1),
+        (("gallery", "add", path, table, "--attributes", "sites"), "no column 'sites'", 1),
+        (("identify", path, image, "identify.where={site: yes}"), "identify.where: found true", 2),
+        (("identify", path, image, "identify.where={site: null}"), "identify.where: found null", 2),
     ):
         code, _, err = told(capsys, *words)
-        assert code == 1 and message in err, (words, err)
+        assert code == expected_code and message in err, (words, err)
+
+
+def test_a_mistyped_column_is_told_before_a_network_is_loaded(place, tmp_path, capsys, monkeypatch):
+    path = place / "columns.gallery"
+    run_command(
+        ["gallery", "build", str(path), str(place / "refs"), "-m", str(place / "model.onnx"), "--no-calibration"]
+    )
+    monkeypatch.setattr("unalike.actions.gallery.open_recognizer", None)
+    code, _, err = told(capsys, "gallery", "add", path, place / "refs", "--attributes", "site")
+    assert code == 1 and "asked for the columns site; expected a manifest" in err

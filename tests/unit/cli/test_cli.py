@@ -440,6 +440,19 @@ def leaves() -> list[tuple[str, ...]]:
     return found
 
 
+def test_an_option_without_its_value_points_to_the_help_of_its_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, own in ((["gallery", "add", "g", "x", "--attribute"], "gallery add"), (["train", "--take"], "train")):
+        assert cli.run_command(words) == 2
+        assert capsys.readouterr().err.rstrip().endswith(f"unalike {own} --help'")
+
+
+def test_a_remedy_names_no_field_of_another_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run_command(["gallery", "add", "g", "x", "--where", "a=b"]) == 2
+    assert "identify" not in capsys.readouterr().err
+    assert cli.run_command(["gallery", "add", "g", "x", "--attribute-columns", "a"]) == 2
+    assert "gallery_add.attribute_columns=VALUE" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", leaves(), ids=" ".join)
 def test_a_mistake_in_any_call_exits_with_2_and_points_to_the_commands_help(
     words: tuple[str, ...], capsys: pytest.CaptureFixture[str]

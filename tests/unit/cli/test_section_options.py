@@ -96,6 +96,16 @@ LINES: dict[str, dict[str, Any]] = {
         "reference": "a", "save": "s", "rate": 0.25, "trials": 6, "kinds": ["recolour", "stretch"], "seed": 4,
         "model": "m.onnx", "overwrite": True,
     },
+    "verify x.png --reference s --kinds stretch --kinds recolour,hue": {
+        "reference": "s", "images": ["x.png"], "kinds": ["stretch", "recolour", "hue"],
+    },
+    "compare a b --ignore-boxes 0,0,9,9 --ignore-boxes 10,10,20,20": {
+        "reference": "a", "image": "b", "ignore_boxes": [[0, 0, 9, 9], [10, 10, 20, 20]],
+    },
+    "gallery build g refs.csv -m m.pth --attributes site --attributes season,shelf --attribute a=1 --attribute b=2,3": {
+        "gallery": "g", "source": "refs.csv", "model": "m.pth", "attribute_columns": ["site", "season", "shelf"],
+        "attributes": ["a=1", "b=2,3"],
+    },
     "verify x.png --reference s --asset 'mark 2' --strict --runtime onnxruntime --precision fp32": {
         "reference": "s", "images": ["x.png"], "asset": "mark 2", "runtime": "onnxruntime", "precision": "fp32",
     },
@@ -270,6 +280,7 @@ def test_every_standalone_action_has_lines() -> None:
         ("gallery copy g", "gallery_copy.target is not set"),
         ("gallery rename g a b c", "unexpected argument 'c'; expected unalike gallery rename [GALLERY] [CLASS] [NEW]"),
         ("export-maps pretrained", "export_maps.output is not set"),
+        ("inspect fit good -o p.inspector --size 32 --size 48", "inspect_fit.size: found '32,48'"),
         ("demo --brands 1", "demo.brands: found 1, expected a whole number >= 2"),
         (
             "embed photographs -o vectors.txt",

@@ -5,16 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from unalike.errors import DataError
+from unalike.errors import DataError, SpecError
 from unalike.recognition import attributes as module
 from unalike.recognition.attributes import (
     Attributes,
     AttributeSets,
     ReferenceAttributes,
     check_attributes,
+    check_columns,
     check_where,
     describe_where,
     join_attributes,
+    missing_values,
     parse_attributes,
     parse_where,
     read_reference_attributes,
@@ -108,5 +110,48 @@ def test_texts_of_a_command_line_are_read() -> None:
     assert parse_where([]) is None and parse_where(None) is None
     assert parse_attributes(["site=x", "line= 2 "]) == {"line": "2", "site": "x"} and parse_attributes(None) == {}
     for texts in (["site"], ["site=x", "site=y"], ["=x"], ["site="]):
-        with pytest.raises(DataError):
+        with pytest.raises(SpecError):  # a mistake in the call: exit code 2
             parse_attributes(texts)
+    with pytest.raises(SpecError, match="the attribute site is empty"):
+        parse_where(["site="])
+    assert check_columns(["site", "line", "site"]) == ("site", "line") and check_columns(None) == ()
+    with pytest.raises(SpecError, match="name it shelf_no"):
+        check_columns(["Shelf No"])
+    with pytest.raises(SpecError, match="--attribute site=berlin is for all images"):
+        check_columns(["site=berlin"])
+
+
+def test_blanks_and_letters_of_all_scripts_are_taken_and_what_is_not_seen_is_refused() -> None:
+    """Japanese is typed with U+3000, spreadsheets hold U+00A0, Persian and emoji are joined by invisible characters."""
+    values = {
+        "東京\u3000支店": "東京 支店", "Halle\u00a07": "Halle 7", "\u2003a\u2009b ": "a b", "می\u200cخواهم": "می\u200cخواهم",
+        "\U0001f468\u200d\U0001f33e": "\U0001f468\u200d\U0001f33e", "\U0001fae9": "\U0001fae9", "\ue000 logo": "\ue000 logo",
+    }  # fmt: skip
+    for written, kept in values.items():
+        assert check_attributes({"site": written}) == {"site": kept}
+        assert check_where({"site": written}) == {"site": (kept,)} and check_attributes({"site": kept}) == {
+            "site": kept
+        }
+    for hidden in (
+        "a\u200b",
+        "\ufeffa",
+        "a\u00adb",
+        "a\u202eb",
+        "a\nb",
+        "a\x00",
+        "a\u2028b",
+        "a\ud800",
+        "\u200d",
+        "\u3164",
+    ):
+        with pytest.raises(DataError, match="without control or invisible characters"):
+            check_attributes({"site": hidden})
+
+
+def test_values_that_no_reference_has_are_named_with_those_there_are() -> None:
+    counts = {"line": {str(n): 1 for n in range(12)}, "site": {"Zürich": 2, "berlin": 1}}
+    assert missing_values({"site": ("berlin",), "line": ("3",)}, counts) == []
+    assert missing_values({"site": ("Berlin", "berlin"), "line": ("x",)}, counts) == [
+        "no reference has site=Berlin; there are Zürich, berlin; did you mean 'berlin'?",
+        "no reference has line=x; there are 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more",
+    ]
