@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,9 +83,11 @@ def references(service: Workbench, label: str) -> list[dict[str, Any]]:
     return list(service.call("GET", f"/v1/references?{urlencode({'label': label, 'limit': 1000})}")["references"])
 
 
-def enroll(service: Workbench, label: str, *pictures: bytes) -> list[int]:
+def enroll(service: Workbench, label: str, *pictures: bytes, **attributes: str) -> list[int]:
     sent = [("image", (f"{number}.png", content, "image/png")) for number, content in enumerate(pictures)]
-    answer = service.call("POST", "/v1/references", files=sent, data={"label": label})
+    answer = service.call(
+        "POST", "/v1/references", files=sent, data={"label": label, "attributes": json.dumps(attributes)}
+    )
     return [entry["id"] for entry in answer["references"]]
 
 
@@ -248,7 +251,7 @@ def test_references_are_selected_by_click_shift_and_keys(browser, service):
 
 def test_references_are_moved_and_removed_and_it_is_undone(browser, service):
     label, target = "from <here>", 'to "there"'
-    ids = enroll(service, label, *(noise_picture(200 + seed) for seed in range(4)))
+    ids = enroll(service, label, *(noise_picture(200 + seed) for seed in range(4)), site="<berlin>", line="2")
     pictures = {entry["name"].split("/")[0] for entry in references(service, label)}
     with Visit(browser) as visit:
         page = visit.page
@@ -268,6 +271,7 @@ def test_references_are_moved_and_removed_and_it_is_undone(browser, service):
         assert service.counts()[label] == 3
         undo(page, "1 reference removed")
         assert {entry["name"].split("/")[0] for entry in references(service, label)} == pictures
+        assert [entry["attributes"] for entry in references(service, label)] == [{"site": "<berlin>", "line": "2"}] * 4
         page.keyboard.press("a")
         page.keyboard.press("m")
         choose_class(page, target)
@@ -382,8 +386,9 @@ def test_a_picture_for_a_class_that_was_renamed_in_another_tab_makes_no_new_clas
 
 def test_a_class_is_deleted_and_what_was_kept_comes_back(browser, service):
     label = "to delete"
-    enroll(service, label, *(noise_picture(500 + seed) for seed in range(3)))
-    pictures = {entry["name"].split("/")[0] for entry in references(service, label)}
+    enroll(service, label, *(noise_picture(500 + seed) for seed in range(2)), site="berlin")
+    enroll(service, label, noise_picture(502))
+    pictures = {(entry["name"].split("/")[0], *entry["attributes"].values()) for entry in references(service, label)}
     with Visit(browser) as visit:
         page = visit.page
         page.goto(class_address(service, label))
@@ -400,7 +405,8 @@ def test_a_class_is_deleted_and_what_was_kept_comes_back(browser, service):
         assert label not in service.counts()
         page.wait_for_url("**/classes?**")
         undo(page, "is deleted")
-        assert {entry["name"].split("/")[0] for entry in references(service, label)} == pictures
+        there = {(entry["name"].split("/")[0], *entry["attributes"].values()) for entry in references(service, label)}
+        assert there == pictures
         page.locator(".cell-name", has_text=label).wait_for()
         page.goto(class_address(service, label))
         delete.click()

@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from unalike.data.decode import IMAGE_SUFFIXES
 from unalike.errors import SpecError
 from unalike.inference.model_files import SUFFIXES
+from unalike.recognition.backends.database_address import is_database
 from unalike.runs.filenames import RECORD_FILE
 from unalike.spec.actions import command_of
 
@@ -43,7 +44,9 @@ def refuse_swapped(action: str, fields: Mapping[str, object]) -> None:
 
 
 def _is_images(text: str) -> bool:
-    """Whether a path is an existing folder that holds no run, or an image's file."""
+    """Whether a path is an existing folder that holds no run, or an image's file; the address of a gallery is no path."""
+    if ":" in text and is_database(text):
+        return False
     path = Path(text)
     if text and path.is_dir():
         return not (path / RECORD_FILE).is_file()

@@ -87,6 +87,13 @@ def find_partial_box(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in names if _key(plain_name(name)) in _WHOLE)
 
 
+def is_box_column(name: str) -> bool:
+    """Whether a column of this name may be one of four that hold boxes, or one that holds all of a box."""
+    return any(key in _PLACES or key in _SIZES for columns in _by_prefix([name]) for key in columns) or (
+        _key(plain_name(name)) in _WHOLE
+    )
+
+
 def _by_prefix(names: Sequence[str]) -> list[dict[str, str]]:
     """Names by key: one mapping for each prefix of boxes, then that of the names without one."""
     groups: dict[str, dict[str, str]] = {}

@@ -27,6 +27,8 @@ Attributes = Mapping[str, str]
 Where = Mapping[str, str | Collection[str]]
 
 MAX_ATTRIBUTES, MAX_VALUE = 16, 200
+# Values of a filter: it is in each answer, and kept with each decision of a service.
+MAX_CHOICES = 1000
 # Distinct sets of one gallery: attributes tell groups of references apart; what tells single ones apart is their name.
 MAX_SETS = 65_536
 NO_ATTRIBUTES: Attributes = {}
@@ -88,18 +90,26 @@ def check_where(where: Any) -> dict[str, tuple[str, ...]] | None:
     """Return a filter as names with their allowed values; None for no filter.
 
     Raises:
-        DataError: no mapping, or for a name neither a text nor a list of at least one text.
+        DataError: no mapping, for a name neither a text nor a list of at least one text, more than ``MAX_ATTRIBUTES`` names (which no
+            reference has), or more than ``MAX_CHOICES`` values.
     """
     if where is None:
         return None
     if not isinstance(where, Mapping):
         raise DataError(f"where: {describe(where)}", expected='names and values, such as {"site": "berlin"}')
+    if len(where) > MAX_ATTRIBUTES:
+        raise DataError(
+            f"where: {len(where)} names", expected=f"at most {MAX_ATTRIBUTES}, as many as a reference has attributes"
+        )
     choices: dict[str, tuple[str, ...]] = {}
     for name, values in where.items():
         if not isinstance(name, str):
             raise DataError(f"where: an attribute with the name {describe(name)}", expected=_NAME_FORM)
         if not isinstance(values, str | list | tuple | AbstractSet) or not values:
             raise DataError(f"where: {name} is {describe(values)}", expected="a text, or a list of texts")
+        if not isinstance(values, str) and len(values) > MAX_CHOICES:
+            raise DataError(f"where: {name} has {len(values)} values", expected=f"at most {MAX_CHOICES}",
+                            remedy="give references an attribute for the group that is meant")  # fmt: skip
         each = [values] if isinstance(values, str) else sorted(values, key=repr)
         choices[name] = tuple(dict.fromkeys(_check_value(name, value) for value in each))
     return choices or None
@@ -156,8 +166,13 @@ def _call_errors() -> Iterator[None]:
 
 
 def describe_where(where: Mapping[str, Sequence[str]]) -> str:
-    """A filter that was checked, for messages: ``site=berlin, season=fw26 or ss26``."""
-    return ", ".join(f"{name}={' or '.join(values)}" for name, values in where.items())
+    """A filter that was checked, for messages: ``site=berlin, season=fw26 or ss26``; of many values the first ones."""
+
+    def describe_values(values: Sequence[str]) -> str:
+        rest = len(values) - _MOST_VALUES
+        return " or ".join([*values[:_MOST_VALUES], *([f"{rest} others"] if rest > 0 else [])])
+
+    return ", ".join(f"{name}={describe_values(values)}" for name, values in where.items())
 
 
 class AttributeSets(Sequence[Attributes]):

@@ -15,6 +15,7 @@ from unalike.runs.filenames import EXPERIMENT_FILE
 from unalike.runs.record import recorded_action
 from unalike.runs.written_model import model_in_folder
 from unalike.storage.filesystems import split_address
+from unalike.storage.overwrite import refuse_address
 
 if TYPE_CHECKING:
     from unalike.spec.serve import Serve
@@ -80,7 +81,10 @@ def find_sources(settings: Serve) -> Sources:
         run = str(DEMO_FOLDER)
     if run is not None:
         sources = _with_run(sources, Path(run))
-    return sources if settings.folder is None else replace(sources, folder=Path(settings.folder))
+    if settings.folder is None:
+        return sources
+    refuse_address(settings.folder)
+    return replace(sources, folder=Path(settings.folder))
 
 
 def named(entries: Sequence[str], kind: str) -> dict[str, str]:

@@ -90,8 +90,15 @@ async def read_form(request: Request, limits: Limits, fields: Sequence[str] = IM
     if len(form.images) > limits.max_files:
         raise too_many_files(len(form.images), limits.max_files)
     for name, value in request.query_params.multi_items():
-        form.values.setdefault(name, value)
+        add_value(form.values, name, value)
     return form
+
+
+def add_value(values: dict[str, Any], name: str, value: Any) -> None:
+    """Add a parameter to others; one that is given several times is a list, which only those for lists take."""
+    earlier = values.get(name)
+    several = earlier if isinstance(earlier, list) else [earlier]
+    values[name] = value if earlier is None else [*several, value]
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
@@ -181,13 +188,7 @@ class _PartReader:
             )
         else:
             self._parameters += 1
-            self._add_value_of(name, _text(content))
-
-    def _add_value_of(self, name: str, text: str) -> None:
-        """A parameter that is given several times is a list, which only those for lists take."""
-        earlier = self.form.values.get(name)
-        several = earlier if isinstance(earlier, list) else [earlier]
-        self.form.values[name] = text if earlier is None else [*several, text]
+            add_value(self.form.values, name, _text(content))
 
     def _add_image(self, name: str, file_name: str, content: bytes) -> None:
         if name.removesuffix("[]") not in self._fields:
@@ -256,11 +257,20 @@ def parse_json(body: bytes) -> dict[str, Any]:
         raise Problem(413, "too-large", f"JSON of some {count} values", expected=f"at most {MAX_JSON_VALUES}",
                       remedy="send images as parts of a form")  # fmt: skip
     try:
-        value = json.loads(body)
+        value = json.loads(body, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise _damaged(f"a body that is no JSON: {str(error)[:200]}") from error
     if not isinstance(value, dict):
         raise Problem(422, "invalid-value", f"JSON of type {type(value).__name__}", expected="an object")
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises ValueError for a name that comes twice, of whose values one would be lost."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{shown(next(name for name in value if names.count(name) > 1))} comes twice in one object")
     return value
 
 
@@ -318,6 +328,14 @@ class Parameters:
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = dict(values)
         self._names: list[str] = []
+
+    @classmethod
+    def of_query(cls, request: Request) -> Parameters:
+        """Those in a request's address."""
+        values: dict[str, Any] = {}
+        for name, value in request.query_params.multi_items():
+            add_value(values, name, value)
+        return cls(values)
 
     def _take(self, name: str) -> Any:
         self._names.append(name)
@@ -387,9 +405,9 @@ class Parameters:
         value = self._take(name)
         if isinstance(value, str):
             try:
-                value = json.loads(value)
+                value = json.loads(value, object_pairs_hook=_object)
             except (ValueError, RecursionError):
-                raise self._wrong(name, value, "a JSON object") from None
+                raise self._wrong(name, value, "a JSON object, with each name once") from None
         if value is not None and not isinstance(value, dict):
             raise self._wrong(name, value, "a JSON object")
         return value

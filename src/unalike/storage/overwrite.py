@@ -3,9 +3,33 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from unalike.errors import RunError, UnalikeError
+
+# What becomes of the scheme of an address where a path is made of it; one letter is a drive of Windows.
+_SCHEME = re.compile(r"[\s'\"]*([A-Za-z][A-Za-z0-9+.-]+):(?!$)")
+
+
+def refuse_address(
+    path: str | Path, error: type[UnalikeError] = RunError, form: str = "a path on this machine"
+) -> None:
+    """Raise an error for an address where a path is meant: a folder named after its scheme would be made here, and the file in it.
+
+    The address may hold a password, and is not repeated.
+
+    Args:
+        path: What the user named, perhaps made a path already, so that it has one slash less.
+        error: The class of the error.
+        form: What the error says that may stand here.
+    """
+    match = _SCHEME.match(str(path).partition("/")[0] + "/")
+    if match is None:
+        return
+    is_file = match[1].lower() == "file"
+    raise error(f"{match[1]}:... is an address", expected=form,
+                remedy="write the path alone" if is_file else "copy files from and to other stores with their programs")  # fmt: skip
 
 
 def refuse_unwritable(path: Path, error: type[UnalikeError] = RunError) -> None:
@@ -15,6 +39,7 @@ def refuse_unwritable(path: Path, error: type[UnalikeError] = RunError) -> None:
         path: A file or folder that need not exist yet, nor the folders above it.
         error: The class of the error.
     """
+    refuse_address(path, error)
     above = Path(os.path.abspath(path))
     above = above if above.is_dir() else above.parent
     while not os.path.lexists(above) and above != above.parent:

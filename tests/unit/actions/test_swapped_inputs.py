@@ -38,6 +38,8 @@ def test_swapped_inputs_are_named(place, action, fields, told):
     [
         ("gallery_build", {"gallery": "a.gallery", "source": "photos", "model": "run"}),
         ("gallery_build", {"gallery": "a.gallery", "source": "photos", "rate": None, "half": True}),
+        ("gallery_add", {"gallery": "postgresql://h/db?gallery=x.jpg", "source": "a.zip"}),
+        ("gallery_add", {"gallery": f"milvus://h/db?gallery={'x' * 5000}", "source": "a.zip"}),
         ("identify", {"gallery": "a.gallery", "images": ["x.jpg", "photos"]}),
         ("gallery_remove", {"gallery": "a.gallery", "labels": ["a.onnx"]}),
         ("embed", {"source": "x.jpg", "model": "a.onnx"}),

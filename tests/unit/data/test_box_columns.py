@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from unalike.data.box_columns import find_box_columns, find_partial_box
+from unalike.data.box_columns import find_box_columns, find_partial_box, is_box_column
 from unalike.data.imageset import load_images
 from unalike.data.notices import Notices
 from unalike.errors import DataError
@@ -88,3 +88,8 @@ def test_the_columns_that_the_user_names_must_all_exist(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("path,label,l,t\na.png,k,1,2\n")
     with pytest.raises(DataError, match="no column 'width'"):
         load_images(tmp_path / "t.csv", columns=columns, notices=Notices())
+
+
+def test_a_name_that_may_be_a_column_of_boxes() -> None:
+    assert all(map(is_box_column, ("x", "width", "h", "bbox_x", "left", "x_min", "bbox", "cx")))
+    assert not any(map(is_box_column, ("site", "shelf", "box", "line", "path", "attribute_x")))

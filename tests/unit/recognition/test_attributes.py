@@ -42,6 +42,12 @@ def test_attributes_are_put_into_one_form() -> None:
     assert check_where({"site": "a", "line": {"2", "1", "1 "}}) == {"site": ("a",), "line": ("1", "2")}
     assert check_where(None) is None and check_where({}) is None
     assert describe_where({"site": ("a", "b"), "line": ("1",)}) == "site=a or b, line=1"
+    many = tuple(str(number) for number in range(1000))
+    assert check_where({"site": many}) == {"site": tuple(sorted(many, key=repr))}
+    assert describe_where({"site": many}) == "site=0 or 1 or 2 or 3 or 4 or 5 or 6 or 7 or 8 or 9 or 990 others"
+    for where, text in (({"site": [*many, "1000"]}, "1001 values"), ({f"n{n}": "a" for n in range(17)}, "17 names")):
+        with pytest.raises(DataError, match=text):
+            check_where(where)
 
 
 def test_distinct_sets_are_kept_once_and_select_and_join_as_lists_do() -> None:

@@ -175,6 +175,32 @@ def test_a_parameter_that_is_given_twice_is_a_list_and_never_silently_the_last_o
     assert "one text" in caught.value.expected
 
 
+def test_a_parameter_that_is_given_in_two_places_is_never_silently_one_of_them() -> None:
+    """A filter in the address and another one in the body: neither is taken for both."""
+    one, other = '{"site": "berlin"}', '{"site": "rome"}'
+    forms = [
+        read(post(files=files(picture("red")), data={"where": one}, params={"where": other})),
+        read(post(json={"image": base64.b64encode(picture("red")).decode(), "where": json.loads(one)}, params={"where": other})),
+        read(post(files=files(picture("red")), params=[("where", one), ("where", other)])),
+    ]  # fmt: skip
+    for form in forms:
+        with pytest.raises(Problem) as caught:
+            Parameters(form.values).mapping("where")
+        assert caught.value.status == 422 and "JSON object" in caught.value.expected
+    request = Request({"type": "http", "query_string": b"limit=1&limit=2&label=a"})
+    with pytest.raises(Problem, match="limit"):
+        Parameters.of_query(request).integer("limit", 1, 1, 9)
+    assert Parameters.of_query(request).text("label") == "a"
+
+
+def test_a_name_that_comes_twice_in_json_is_refused() -> None:
+    text = '{"site": "berlin", "site": "rome"}'
+    with pytest.raises(Problem) as caught:
+        Parameters({"where": text}).mapping("where")
+    assert caught.value.expected == "a JSON object, with each name once"
+    assert refusal(post(content=f'{{"where": {text}}}', headers={"content-type": "application/json"})).status == 400
+
+
 def test_json_of_countless_values_is_refused_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = Limits(max_bytes=10**7, max_files=3)
     many = post(json={"image": [""] * (MAX_JSON_VALUES + 1)})

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
 import pytest
 
-from unalike.errors import RunError
-from unalike.storage.overwrite import refuse_existing, refuse_unchangeable
+from unalike.errors import DataError, RunError
+from unalike.storage.overwrite import refuse_address, refuse_existing, refuse_unchangeable
 
 
 def test_a_file_that_exists_is_refused_unless_the_user_asked(tmp_path):
@@ -73,3 +74,23 @@ def test_a_file_that_cannot_be_changed_is_refused_before_the_work(tmp_path, monk
         writable.clear()
         writable.add(str(place))
         refuse_unchangeable(gallery)
+
+
+@pytest.mark.parametrize("scheme", ["s3", "mysql", "file", "postgresql+psycopg", "' HTTP"])
+def test_an_address_is_no_file_here_and_its_password_is_not_repeated(
+    scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for written in (Path(f"{scheme}://u:1/hunter2@h/x.npz"), f"{scheme}://hunter2@h/x.npz"):
+        with pytest.raises(DataError, match="is an address") as caught:
+            refuse_existing(written, error=DataError)
+        assert "hunter2" not in str(caught.value)
+    for path in (
+        Path("c:/x"),
+        Path("a b: c/x"),
+        Path("x:"),
+        Path("12:30/x"),
+        tmp_path / "s3:" / "x",
+        Path("./x/s3:/y"),
+    ):
+        refuse_address(path)

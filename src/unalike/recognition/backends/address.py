@@ -20,6 +20,9 @@ from unalike.recognition.gallery import Gallery
 from unalike.recognition.gallery_file import write_gallery_file
 from unalike.recognition.snapshot_view import SnapshotView
 from unalike.storage.file_lock import file_lock
+from unalike.storage.overwrite import refuse_address
+
+EXPECTED = "the path of a file, postgresql://HOST/DATABASE?gallery=NAME or milvus://HOST?gallery=NAME"
 
 
 def _backend(address: str) -> tuple[Any, Any]:
@@ -48,6 +51,7 @@ def open_gallery(address: str | Path, *, verify: bool = False) -> GalleryBackend
         backend, parsed = _backend(str(address))
         gallery: GalleryBackend = backend.open(parsed, verify=verify)
         return gallery
+    refuse_address(address, DataError, EXPECTED)
     return Gallery.load(address, verify=verify)
 
 
@@ -70,6 +74,7 @@ def save_gallery(gallery: Gallery, address: str | Path, *, overwrite: bool = Fal
         backend, parsed = _backend(str(address))
         copy: GalleryBackend = backend.create(parsed, gallery, overwrite=overwrite)
         return copy
+    refuse_address(address, DataError, EXPECTED)
     gallery.save(address, overwrite=overwrite)
     return gallery
 
@@ -98,8 +103,10 @@ def copy_gallery(source: str | Path, target: str | Path, *, overwrite: bool = Fa
         raise DataError(f"{display_address(source)} would be copied onto itself", expected="two addresses")
     if is_database(target):
         check_new(str(target), overwrite=overwrite)
-    elif os.path.lexists(target) and not overwrite:
-        raise DataError(f"{target} exists", expected="a new file", remedy="choose another name or overwrite it")
+    else:
+        refuse_address(target, DataError, EXPECTED)
+        if os.path.lexists(target) and not overwrite:
+            raise DataError(f"{target} exists", expected="a new file", remedy="choose another name or overwrite it")
     gallery = open_gallery(source)
     with gallery.view() as view:
         state = SnapshotView(view.snapshot(), view.calibration, view.model_identity)

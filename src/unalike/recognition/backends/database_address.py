@@ -12,20 +12,23 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from unalike.errors import DataError
 from unalike.recognition.backends.milvus_address import SCHEME as MILVUS
-from unalike.recognition.backends.milvus_address import MilvusAddress, is_milvus
+from unalike.recognition.backends.milvus_address import MilvusAddress, is_milvus, refuse_raw_signs
 
 SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 # Parameters that are shown; the others may hold a secret.
 SHOWN = ("host", "hostaddr", "port", "dbname", "sslmode", "target_session_attrs")
-_EXAMPLE = "postgresql://USER@HOST/DATABASE?gallery=NAME"
+_EXAMPLE = "postgresql://HOST/DATABASE?gallery=NAME"
 # Passwords of the addresses that this process was given, by what is shown: a pickled gallery carries none.
 _passwords: dict[str, str] = {}
 
 
 def is_database(address: str | Path) -> bool:
-    """Whether an address is one of a database, in place of a file's path."""
+    """Whether an address is one of a database, in place of a file's path.
+
+    One with less than two slashes is too: ``parse`` refuses it, and no file is written whose name holds a password.
+    """
     return is_milvus(address) or (
-        isinstance(address, str) and address.partition("://")[0].lower() in SCHEMES and "://" in address
+        isinstance(address, str) and ":" in address and address.partition(":")[0].lower() in SCHEMES
     )
 
 
@@ -56,6 +59,7 @@ class DatabaseAddress:
         if scheme.lower() not in SCHEMES:
             raise DataError("an address of another kind", expected=_EXAMPLE)
         place, _, query = rest.partition("?")
+        refuse_raw_signs(place, query, _EXAMPLE)
         authority, slash, database = place.partition("/")
         user_password, at, host = authority.rpartition("@")
         user, colon, password = user_password.partition(":")
@@ -102,10 +106,12 @@ def _with_query(address: str, parameters: list[tuple[str, str]]) -> str:
 def display_address(address: str | Path) -> str:
     """A path as it is, and the address of a database without secrets."""
     text = str(address)
+    scheme, colon, rest = text.partition(":")
+    if colon and scheme.lower() in (*SCHEMES, MILVUS) and not rest.startswith("//"):
+        # A path that was made of an address has one slash less, and is hidden from those who look for passwords in texts.
+        return f"{scheme}://..."
     if is_milvus(text):
         return MilvusAddress.parse(text).shown
     if is_database(text):
         return DatabaseAddress.parse(text).shown
-    scheme, colon, _ = text.partition(":/")
-    # A path that was made of an address has one slash less, and is hidden from those who look for passwords in texts.
-    return f"{scheme}://..." if colon and scheme.lower() in (*SCHEMES, MILVUS) else text
+    return text

@@ -7,6 +7,7 @@ The user and the password, or a token, come from the address or from ``MILVUS_TO
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,30 @@ PORT = 19530
 _EXAMPLE = "milvus://HOST:19530/DATABASE?gallery=NAME"
 _SECRETS = ("token", "password")
 _PARAMETERS = ("gallery", "secure", *_SECRETS)
+_IS_SECURE = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+# A host's name or address, or an IPv6 address in brackets, and a port.
+_HOST = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^\s\[\]:/?#@]+)(?::(.*))?", re.DOTALL)
 # Tokens of the addresses that this process was given, by what is shown: a pickled gallery carries none.
 _tokens: dict[str, str] = {}
 
 
 def is_milvus(address: str | Path) -> bool:
-    """Whether an address is one of Milvus."""
-    return isinstance(address, str) and address.lower().startswith(f"{SCHEME}://")
+    """Whether an address is one of Milvus, perhaps with less than two slashes, which ``parse`` refuses."""
+    return isinstance(address, str) and address.lower().startswith(f"{SCHEME}:")
+
+
+def refuse_raw_signs(place: str, query: str, example: str) -> None:
+    """Raise DataError where a ``/`` or ``?`` that is not escaped seems to stand in a password, since its rest would be shown.
+
+    Args:
+        place: what stands before the question mark, without the scheme.
+        query: what stands behind it.
+        example: of an address.
+    """
+    names = "&".join(pair.partition("=")[0] for pair in query.split("&"))
+    if "@" in place.partition("/")[2] or "@" in names:
+        raise DataError("the address of a gallery has an @ behind the first / or ?", expected=example,
+                        remedy="in a user, a password or a name write / as %2F, ? as %3F and @ as %40")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,12 +76,15 @@ class MilvusAddress:
             raise DataError("an address of another kind", expected=_EXAMPLE)
         place, _, query = rest.partition("?")
         authority, _, path = place.partition("/")
+        refuse_raw_signs(place if authority else "", query, _EXAMPLE)
         credentials, at, host = authority.rpartition("@")
         user, _, password = credentials.partition(":")
         parameters = _parameters(query)
         password = parameters.get("password") or unquote(password)
         secret = parameters.get("token") or (f"{unquote(user)}:{password}" if at and password else "")
-        is_secure = parameters.get("secure", "").lower() in ("1", "true", "yes")
+        is_secure = _IS_SECURE.get(parameters.get("secure", "false").lower())
+        if is_secure is None:
+            raise DataError("the parameter secure of the address of a gallery cannot be read", expected="true or false")
         shown_place = f"{user}{'@' if user else ''}{host}/{path}" if host else f"/{path}"
         shown_query = [*([("secure", "true")] if is_secure else []), ("gallery", parameters["gallery"])]
         uri = _server(host, is_secure) if host else _folder(unquote(path))
@@ -111,11 +132,13 @@ def _parameters(query: str) -> dict[str, str]:
 
 
 def _server(host: str, is_secure: bool) -> str:
-    name, colon, port = host.rpartition(":")
-    is_plain = not colon or host.endswith("]")  # without a port; an IPv6 address ends with a bracket
-    if not is_plain and not port.isdecimal():
-        raise DataError("the port in the address of a gallery is no number", expected=_EXAMPLE)
-    return f"{'https' if is_secure else 'http'}://{host if is_plain else name}:{PORT if is_plain else port}"
+    match = _HOST.fullmatch(host)
+    if match is None:
+        raise DataError("the host in the address of a gallery cannot be read", expected=_EXAMPLE)
+    name, port = match[1], match[2] if match[2] is not None else str(PORT)
+    if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 2**16:
+        raise DataError("the port in the address of a gallery is no number of 1 to 65535", expected=_EXAMPLE)
+    return f"{'https' if is_secure else 'http'}://{name}:{port}"
 
 
 def _folder(path: str) -> str:

@@ -18,7 +18,7 @@ def class_import_pages(service: Service) -> APIRouter:
 
     @router.get("/classes/import")
     async def class_import(request: Request) -> Response:
-        parameters = Parameters(dict(request.query_params))
+        parameters = Parameters.of_query(request)
         resource = service.gallery(request, parameters.text("gallery"))
         parameters.finish()
         return render_page(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,11 +34,13 @@ class ReferenceView:
         id: its number.
         image: address of its picture; None where there is none.
         sha: content hash of its picture where the service keeps it; None where a removal cannot be undone.
+        attributes: those that it gets again where its removal is undone, as JSON.
     """
 
     id: int
     image: str | None
     sha: str | None
+    attributes: str
 
 
 def class_view_pages(service: Service) -> APIRouter:
@@ -102,7 +105,7 @@ def class_view_pages(service: Service) -> APIRouter:
 
 def read_class(service: Service, request: Request) -> tuple[GalleryResource, str, Parameters]:
     """The gallery and the class that an address names, and its other parameters. Raises Problem (422) without a class."""
-    parameters = Parameters(dict(request.query_params))
+    parameters = Parameters.of_query(request)
     resource = service.gallery(request, parameters.text("gallery"))
     label = normalize_class_name(parameters.text("label", "", most=MAX_LABEL) or "")
     if not label.strip():
@@ -129,7 +132,12 @@ def _page(view: GalleryView, resource: GalleryResource, label: str, after: int) 
     total = view.counts().get(label, 0)
     entries = view.entries(label, after, PAGE_SIZE + 1) if total else []
     references = [
-        ReferenceView(entry.id, plain_reference(resource, entry)["image"], hash_of_reference(entry.name))
+        ReferenceView(
+            entry.id,
+            plain_reference(resource, entry)["image"],
+            hash_of_reference(entry.name),
+            json.dumps(dict(entry.attributes)),
+        )
         for entry in entries[:PAGE_SIZE]
     ]
     following = references[-1].id if len(entries) > PAGE_SIZE else None

@@ -51,7 +51,7 @@ def class_pages(service: Service) -> APIRouter:
 
     @router.get("/classes/calibration")
     async def calibration(request: Request) -> Response:
-        parameters = Parameters(dict(request.query_params))
+        parameters = Parameters.of_query(request)
         resource = service.gallery(request, parameters.text("gallery"))
         parameters.finish()
         return render_page(request, "fragments/calibration.html.j2", **await _calibration(resource))
@@ -76,7 +76,7 @@ async def _calibration(resource: GalleryResource) -> dict[str, Any]:
 
 async def _cells(service: Service, request: Request, *, is_whole: bool = False) -> dict[str, Any]:
     """A part of the grid: ``PAGE_SIZE`` classes by name from number ``offset`` on, of those whose name contains ``search``."""
-    parameters = Parameters(dict(request.query_params))
+    parameters = Parameters.of_query(request)
     resource = service.gallery(request, parameters.text("gallery"))
     search = (parameters.text("search", "", most=MAX_LABEL) or "").strip()
     offset = 0 if is_whole else parameters.integer("offset", 0, 0, MAX_OFFSET)

@@ -30,7 +30,7 @@ def comparison_pages(service: Service) -> APIRouter:
     @router.get("/compare")
     async def compare(request: Request) -> Response:
         require_gallery(context_of(request), "page", "Compare")
-        parameters = Parameters(dict(request.query_params))
+        parameters = Parameters.of_query(request)
         decision = parameters.text("decision", most=64)
         parameters.finish()
         record = None if decision is None else await _comparison(service, request, decision)
@@ -48,7 +48,7 @@ def comparison_pages(service: Service) -> APIRouter:
     @router.get("/compare/answer")
     async def answer(request: Request) -> Response:
         require_gallery(context_of(request), "page", "Compare")
-        parameters = Parameters(dict(request.query_params))
+        parameters = Parameters.of_query(request)
         decision = parameters.text("id", "", most=64) or ""
         parameters.finish()
         return render_page(
@@ -62,7 +62,7 @@ def comparison_pages(service: Service) -> APIRouter:
     @router.get("/compare/region-sets")
     async def region_sets(request: Request) -> Response:
         require_gallery(context_of(request), "page", "Compare")
-        Parameters(dict(request.query_params)).finish()
+        Parameters.of_query(request).finish()
         return render_page(request, "fragments/region_sets.html.j2", **await _sets(service))
 
     return router

@@ -46,7 +46,7 @@ def inspection_pages(service: Service) -> APIRouter:
 
 def read_inspector(service: Service, request: Request) -> tuple[InspectorResource, Parameters]:
     """The inspector that an address names, and its other parameters. Raises Problem (403, 404)."""
-    parameters = Parameters(dict(request.query_params))
+    parameters = Parameters.of_query(request)
     return service.inspector(request, parameters.text("inspector", most=64)), parameters
 
 

@@ -38,7 +38,7 @@ def inspector_fit_pages(service: Service) -> APIRouter:
 
     async def _values(request: Request) -> dict[str, Any]:
         require_gallery(context_of(request), "page", "Inspect")
-        Parameters(dict(request.query_params)).finish()
+        Parameters.of_query(request).finish()
         page = await asyncio.to_thread(service.store.tasks.find, (KIND,), None, MOST)
         names = list(service.resources.inspectors)
         return {

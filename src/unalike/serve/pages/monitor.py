@@ -30,7 +30,7 @@ def monitor_pages(service: Service) -> APIRouter:
 
     @router.get("/monitor")
     async def monitor(request: Request) -> Response:
-        parameters = Parameters(dict(request.query_params))
+        parameters = Parameters.of_query(request)
         resource = service.gallery(request, parameters.text("gallery"))
         span = parameters.choice("range", tuple(RANGES)) or DEFAULT_RANGE
         parameters.finish()

@@ -71,7 +71,7 @@ def recognize_pages(service: Service) -> APIRouter:
 
 def _gallery(service: Service, request: Request) -> tuple[GalleryResource, Parameters]:
     """The gallery that an address names, and its other parameters."""
-    parameters = Parameters(dict(request.query_params))
+    parameters = Parameters.of_query(request)
     return service.gallery(request, parameters.text("gallery")), parameters
 
 

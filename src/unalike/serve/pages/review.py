@@ -40,7 +40,7 @@ def review_pages(service: Service) -> APIRouter:
 
 async def _entries(service: Service, request: Request) -> dict[str, Any]:
     """The first entries, of one kind where the address names it, and how far the review is."""
-    parameters = Parameters(dict(request.query_params))
+    parameters = Parameters.of_query(request)
     resource = service.gallery(request, parameters.text("gallery"))
     kind = parameters.choice("kind", REVIEW_KINDS)
     parameters.finish()

@@ -29,7 +29,7 @@ def settings_pages(service: Service) -> APIRouter:
     @router.get("/settings")
     async def settings(request: Request) -> Response:
         require_all_galleries(context_of(request))
-        parameters = Parameters(dict(request.query_params))
+        parameters = Parameters.of_query(request)
         parameters.text("gallery")  # the header's links carry it
         values: dict[str, Any] = {name: parameters.text(name) for name in _FILTERS}
         values["outcome"] = parameters.choice("outcome", OUTCOMES)

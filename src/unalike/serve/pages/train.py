@@ -83,7 +83,7 @@ def train_pages(service: Service) -> APIRouter:
 
     @router.get("/train/checks")
     async def checks(request: Request) -> Response:
-        parameters = Parameters(dict(request.query_params))
+        parameters = Parameters.of_query(request)
         resource = service.gallery(request, parameters.text("gallery", most=64))
         values = {
             "folder": parameters.text("folder", most=64), "upload": parameters.text("upload", most=64),
@@ -97,7 +97,7 @@ def train_pages(service: Service) -> APIRouter:
 
 
 def _resource(service: Service, request: Request) -> GalleryResource:
-    parameters = Parameters(dict(request.query_params))
+    parameters = Parameters.of_query(request)
     resource = service.gallery(request, parameters.text("gallery", most=64))
     parameters.finish()
     return resource

@@ -94,7 +94,7 @@ def verification_pages(service: Service) -> APIRouter:
 
 def _read_set(service: Service, request: Request) -> tuple[AssetsResource, Parameters]:
     """The set of assets that an address names, and its other parameters. Raises Problem (403, 404)."""
-    parameters = Parameters(dict(request.query_params))
+    parameters = Parameters.of_query(request)
     return service.asset_set(request, parameters.text("assets", most=64)), parameters
 
 

@@ -50,7 +50,7 @@ def audit_router(service: Service) -> APIRouter:
         ),
     )  # fmt: skip
     async def audit(request: Request) -> Response:
-        parameters = Parameters(dict(request.query_params))
+        parameters = Parameters.of_query(request)
         values: dict[str, Any] = {name: parameters.text(name) for name in ("actor", "action", "resource")}
         values["outcome"] = parameters.choice("outcome", OUTCOMES)
         values |= {name: read_time(parameters, name) for name in ("since", "until")}

@@ -62,7 +62,7 @@ def _add_list(service: Service, router: APIRouter) -> None:
     async def classes(request: Request, name: str | None) -> Response:
         """List the classes of a gallery by name."""
         resource = service.gallery(request, name)
-        parameters = Parameters(dict(request.query_params))
+        parameters = Parameters.of_query(request)
         after, limit = parameters.text("after"), parameters.integer("limit", 100, 1, MAX_PAGE)
         search = parameters.text("search", "", most=MAX_LABEL) or ""
         parameters.finish()
@@ -154,7 +154,7 @@ def _add_merge(service: Service, router: APIRouter) -> None:
 def _add_remove(service: Service, router: APIRouter) -> None:
     async def remove(request: Request, name: str | None) -> Response:
         """Remove a class with all of its references."""
-        parameters = Parameters(dict(request.query_params))
+        parameters = Parameters.of_query(request)
         label = _required(parameters, "label")
         parameters.finish()
 

@@ -125,7 +125,7 @@ def decision_router(service: Service) -> APIRouter:
         ),
     )  # fmt: skip
     async def decisions(request: Request) -> Response:
-        parameters = Parameters(dict(request.query_params))
+        parameters = Parameters.of_query(request)
         selection = read_filter(parameters, context_of(request))
         after, limit = parameters.text("after", most=64), parameters.integer("limit", 100, 1, MAX_PAGE)
         parameters.finish()
@@ -223,7 +223,7 @@ def _add_feedback(service: Service, router: APIRouter) -> None:
 
 async def stored_image(service: Service, request: Request, sha: str) -> Response:
     """An image of the store, or its thumbnail where the address names a ``side``."""
-    parameters = Parameters(dict(request.query_params))
+    parameters = Parameters.of_query(request)
     side = parameters.integer("side", 0, 1, SIDES[-1]) if "side" in request.query_params else 0
     parameters.finish()
     if side:

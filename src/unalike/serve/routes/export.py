@@ -14,8 +14,11 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
+from unalike.data.box_columns import is_box_column
+from unalike.data.manifests import COLUMNS as MANIFEST_COLUMNS
 from unalike.errors import NoSuchImage
 from unalike.recognition.backends.protocol import Entry, pages
+from unalike.sanitize import csv_cell
 from unalike.serve.documents import add_scoped
 from unalike.serve.service import Service
 from unalike.serve.store.images import ImageStore, media_type_of
@@ -25,6 +28,7 @@ from unalike.storage.digests import text_sha256
 
 TABLE = "references.csv"
 COLUMNS = ("path", "label", "id", "name")
+_PREFIX = "attribute_"
 MAX_FOLDER = 120  # bytes of a folder's name
 _SUFFIXES = {
     "image/jpeg": ".jpg", "image/png": ".png", "image/gif": ".gif", "image/webp": ".webp", "image/bmp": ".bmp",
@@ -42,12 +46,13 @@ def export_router(service: Service) -> APIRouter:
     router = APIRouter()
 
     async def export(request: Request, name: str | None) -> Response:
-        """Pictures that the service keeps, by class, with references.csv: path, label, id and name of every reference.
+        """Pictures that the service keeps, by class, with references.csv: path, label, id, name and attributes of every reference.
 
-        The path of a reference without a kept picture is empty.
+        The path of a reference without a kept picture is empty. An attribute is a column of its name; one whose name means something
+        else in a table of images, such as ``path``, is ``attribute_path``.
         """
         resource = service.gallery(request, name)
-        Parameters(dict(request.query_params)).finish()
+        Parameters.of_query(request).finish()
 
         def find() -> list[Entry]:
             with resource.gallery.view() as view:
@@ -100,7 +105,8 @@ def zip_references(entries: Sequence[Entry], images: ImageStore) -> Iterator[byt
     """
     folders, pieces, table = name_folders(entry.label for entry in entries), _Pieces(), io.StringIO(newline="")
     writer = csv.writer(table)
-    writer.writerow(COLUMNS)
+    columns = name_columns({name for entry in entries for name in entry.attributes})
+    writer.writerow((*COLUMNS, *columns.values()))
     with zipfile.ZipFile(pieces, "w", zipfile.ZIP_STORED) as file:
         for entry in entries:
             content = _picture(entry, images)
@@ -109,11 +115,27 @@ def zip_references(entries: Sequence[Entry], images: ImageStore) -> Iterator[byt
                 path = f"{folders[entry.label]}/{entry.id}{_SUFFIXES.get(media_type_of(content), '.image')}"
                 file.writestr(zipfile.ZipInfo(path, _DATE), content)
                 yield pieces.take()
-            writer.writerow((path, entry.label, entry.id, entry.name))
+            values = [entry.attributes.get(name, "") for name in columns]
+            writer.writerow(map(csv_cell, (path, entry.label, entry.id, entry.name, *values)))
         table_content = table.getvalue().encode("utf-8", "surrogateescape")
         file.writestr(zipfile.ZipInfo(TABLE, _DATE), table_content, zipfile.ZIP_DEFLATED)
         yield pieces.take()
     yield pieces.take()
+
+
+def name_columns(names: Iterable[str]) -> dict[str, str]:
+    """The column of each attribute, in order: its name, behind a prefix where a table of images has another meaning for it."""
+    columns: dict[str, str] = {}
+    others = {*COLUMNS, *names}
+    for name in sorted(names):
+        column = name
+        if name in COLUMNS or name in MANIFEST_COLUMNS or is_box_column(name):
+            column = f"{_PREFIX}{name}"
+            while column in others:
+                column += "_"
+        columns[name] = column
+        others.add(column)
+    return columns
 
 
 def _picture(entry: Entry, images: ImageStore) -> bytes | None:

@@ -90,7 +90,7 @@ def _add_good_images(service: Service, router: APIRouter) -> None:
     async def good_images(request: Request, name: str | None) -> Response:
         """A decision ``good`` that was confirmed, or ``defective`` that was called wrong; of a picture the newest that was judged counts."""
         resource = service.inspector(request, name)
-        parameters = Parameters(dict(request.query_params))
+        parameters = Parameters.of_query(request)
         since, until = read_time(parameters, "since"), read_time(parameters, "until")
         parameters.finish()
         good = await asyncio.to_thread(collect_good_images, service.store, resource.name, since, until)

@@ -124,7 +124,7 @@ def _add_map(service: Service, router: APIRouter) -> None:
     )  # fmt: skip
     async def anomaly_map(request: Request, id: DecisionId) -> Response:
         """Computed anew by the inspector as it is now."""
-        Parameters(dict(request.query_params)).finish()
+        Parameters.of_query(request).finish()
         record = await find_decision(service.store, context_of(request), id)
         if record.kind != "inspect":
             raise Problem(404, "no-map", f"a decision of {record.kind} has no anomaly map", expected="one of inspect")

@@ -100,7 +100,7 @@ def _add_list(service: Service, router: APIRouter) -> None:
     async def references(request: Request, name: str | None) -> Response:
         """List references by id, those of one class with ``label``, those with attributes by ``where``."""
         resource = service.gallery(request, name)
-        parameters = Parameters(dict(request.query_params))
+        parameters = Parameters.of_query(request)
         after, limit = parameters.integer("after", -1, -1, MAX_ID), parameters.integer("limit", 100, 1, MAX_PAGE)
         label, where = parameters.text("label", most=MAX_LABEL), read_filter(parameters)
         parameters.finish()
@@ -400,7 +400,7 @@ async def _keep_all(service: Service, uploads: Sequence[Upload]) -> list[str]:
 
 def _picture_of_path(service: Service, request: Request, entry: Entry) -> Response:
     """The picture of a reference that the command line enrolled: the file of its name, where it can be read."""
-    parameters = Parameters(dict(request.query_params))
+    parameters = Parameters.of_query(request)
     side = parameters.integer("side", 0, 1, SIDES[-1]) if "side" in request.query_params else 0
     parameters.finish()
     if not _is_image_path(entry.name):

@@ -79,7 +79,7 @@ def _add_list(service: Service, router: APIRouter) -> None:
                 responses={**problems(), 200: {"model": RegionSets}})  # fmt: skip
     async def sets(request: Request) -> Response:
         require_gallery(context_of(request), "endpoint", "region-sets")
-        Parameters(dict(request.query_params)).finish()
+        Parameters.of_query(request).finish()
         contents = await asyncio.to_thread(service.store.settings.all, KIND)
         return json_response({"sets": [{"name": name, **content} for name, content in contents.items()]})
 
@@ -121,7 +121,7 @@ def _add_removal(service: Service, router: APIRouter) -> None:
                    openapi_extra=query_parameters(name={"type": "string", "minLength": 1, "maxLength": MAX_NAME}))  # fmt: skip
     async def remove(request: Request) -> Response:
         require_gallery(context_of(request), "endpoint", "region-sets")
-        parameters = Parameters(dict(request.query_params))
+        parameters = Parameters.of_query(request)
         name = _read_name(parameters)
         parameters.finish()
         return await _change_set(service, request, name, "region-sets.remove", None)

@@ -163,7 +163,7 @@ def _add_list(service: Service, router: APIRouter) -> None:
     async def review(request: Request, name: str | None) -> Response:
         """List what is most worth a look. It is looked for in the background while somebody asks."""
         resource = service.gallery(request, name)
-        parameters = Parameters(dict(request.query_params))
+        parameters = Parameters.of_query(request)
         kind, limit = parameters.choice("kind", REVIEW_KINDS), parameters.integer("limit", 50, 1, MOST_ENTRIES)
         parameters.finish()
         return json_response(await find_reviews(service, resource, kind, limit))
@@ -179,7 +179,7 @@ def _add_answers(service: Service, router: APIRouter) -> None:
     async def answers(request: Request, name: str | None) -> Response:
         """List answers, the newest first."""
         resource = service.gallery(request, name)
-        parameters = Parameters(dict(request.query_params))
+        parameters = Parameters.of_query(request)
         after, limit = parameters.text("after", most=64), parameters.integer("limit", 100, 1, MAX_PAGE)
         parameters.finish()
         page = await asyncio.to_thread(service.store.reviews.find, resource.name, after, limit)

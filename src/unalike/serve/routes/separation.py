@@ -56,7 +56,7 @@ def separation_router(service: Service) -> APIRouter:
     async def separation(request: Request, name: str | None) -> Response:
         """Compare each reference with the nearest other one of its class and with the nearest of another class."""
         resource = service.gallery(request, name)
-        parameters = Parameters(dict(request.query_params))
+        parameters = Parameters.of_query(request)
         label = normalize_class_name(parameters.text("label", "", most=MAX_LABEL) or "")
         sample = parameters.integer("sample", MEASURED, 1, MOST_MEASURED)
         parameters.finish()

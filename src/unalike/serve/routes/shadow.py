@@ -133,7 +133,7 @@ def shadow_router(service: Service) -> APIRouter:
     async def read(request: Request, name: str | None) -> Response:
         """The shadow of a gallery that runs, or the last one, with the decisions about which the two models differ."""
         resource = service.gallery(request, name)
-        parameters = Parameters(dict(request.query_params))
+        parameters = Parameters.of_query(request)
         after, limit = parameters.text("after", most=64), parameters.integer("limit", DIFFERENCES, 1, MAX_PAGE)
         parameters.finish()
         return json_response(await asyncio.to_thread(_document, store, resource.name, after, limit))

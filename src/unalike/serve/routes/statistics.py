@@ -74,7 +74,7 @@ def statistics_router(service: Service) -> APIRouter:
     async def statistics(request: Request, name: str | None) -> Response:
         """Count what a gallery decided, compare its scores with those of its references, and tell the times of the service."""
         resource = service.gallery(request, name)
-        parameters = Parameters(dict(request.query_params))
+        parameters = Parameters.of_query(request)
         span = parameters.choice("range", tuple(RANGES)) or DEFAULT_RANGE
         parameters.finish()
         return json_response(await find_statistics(service, request, resource, span))

@@ -87,7 +87,7 @@ def _add_list(service: Service, router: APIRouter) -> None:
                     limit={"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 100},
                 ))  # fmt: skip
     async def tasks(request: Request) -> Response:
-        parameters = Parameters(dict(request.query_params))
+        parameters = Parameters.of_query(request)
         kind, resource = parameters.choice("kind", KINDS), parameters.text("resource")
         after, limit = parameters.text("after", most=64), parameters.integer("limit", 100, 1, MAX_PAGE)
         parameters.finish()

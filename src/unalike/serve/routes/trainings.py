@@ -176,7 +176,7 @@ def _add_trainings(service: Service, router: APIRouter) -> None:
     @router.get("/v1/trainings", response_class=Response, summary="List trainings, the newest first.",
                 responses={**problems(), 200: {"model": TaskPage}}, openapi_extra=page)  # fmt: skip
     async def trainings(request: Request) -> Response:
-        parameters = Parameters(dict(request.query_params))
+        parameters = Parameters.of_query(request)
         gallery, after = parameters.text("gallery", most=64), parameters.text("after", most=64)
         limit = parameters.integer("limit", 100, 1, MAX_PAGE)
         parameters.finish()

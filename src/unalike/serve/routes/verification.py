@@ -104,7 +104,7 @@ def _add_picture(service: Service, router: APIRouter) -> None:
     async def picture(request: Request, name: str | None) -> Response:
         """An approved asset as the set holds it, without its background."""
         resource = service.asset_set(request, name)
-        parameters = Parameters(dict(request.query_params))
+        parameters = Parameters.of_query(request)
         wanted_name = parameters.text("asset", "", most=MAX_NAME) or ""
         parameters.finish()
         approved = resource.verifier.approved

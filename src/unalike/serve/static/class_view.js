@@ -87,25 +87,26 @@ async function remove() {
   const selected = selection.selected();
   if (!selected.length) return;
   const { label } = state();
-  const hashes = selected.map((option) => option.dataset.sha).filter(Boolean);
-  const lost = selected.length - hashes.length;
+  const kept = selected.filter(({ dataset }) => dataset.sha)
+    .map(({ dataset }) => ({ hash: dataset.sha, attributes: JSON.parse(dataset.attributes) }));
+  const lost = selected.length - kept.length;
   if (lost) {
     const text = `No picture was kept of ${count(lost)}: undo cannot bring ${lost === 1 ? "it" : "them"} back.`;
     if (!(await confirmChange({ title: `Remove ${count(selected.length)}?`, content: paragraph(text), verb: "Remove" }))) return;
   }
   await changer(gallery, selected.map((option) => Number(option.dataset.id)))();
-  sayRemoved(`${count(selected.length)} removed`, label, hashes, lost);
+  sayRemoved(`${count(selected.length)} removed`, label, kept, lost);
   await show(label);
 }
 
-function sayRemoved(text, label, hashes, lost) {
-  const restore = restorer(gallery, label, hashes, mostPictures);
+function sayRemoved(text, label, kept, lost) {
+  const restore = restorer(gallery, label, kept, mostPictures);
   const undo = async () => {
     await restore();
     await show(label);
   };
   const note = lost ? `; ${count(lost)} cannot be brought back` : "";
-  say(`${text}${note}.`, hashes.length ? { undo } : {});
+  say(`${text}${note}.`, kept.length ? { undo } : {});
 }
 
 async function add(files) {
@@ -162,15 +163,15 @@ async function deleteClass() {
   if (!(await confirmChange({ title: "Delete the class?", content, verb: "Delete" }))) return;
   const references = await listReferences(gallery, label);
   await call("DELETE", galleryPath(gallery, `/classes?${new URLSearchParams({ label })}`));
-  const hashes = references.map(keptPicture).filter(Boolean);
-  const lost = references.length - hashes.length;
+  const kept = references.map(keptPicture).filter(Boolean);
+  const lost = references.length - kept.length;
   const text = `The class ${label} is deleted, ${count(references.length)} removed`;
   const note = lost ? `; ${count(lost)} cannot be brought back` : "";
-  if (handOver({ gallery, label, hashes, most: mostPictures, text: `${text}${note}.` })) {
+  if (handOver({ gallery, label, kept, most: mostPictures, text: `${text}${note}.` })) {
     location.assign(`/classes?${new URLSearchParams({ gallery })}`);
     return;
   }
-  sayRemoved(text, label, hashes, lost);
+  sayRemoved(text, label, kept, lost);
   await show(label);
 }
 

@@ -6,7 +6,8 @@ const KEY = "unalike-deleted-class";
 
 /**
  * Give what was deleted to the next page.
- * @param {{gallery: string, label: string, hashes: string[], most: number, text: string}} removal `most`: pictures of a request
+ * @param {{gallery: string, label: string, kept: Object[], most: number, text: string}} removal `kept`: what `keptPicture` gives;
+ *   `most`: pictures of a request
  * @returns {boolean} whether the browser keeps it
  */
 export function handOver(removal) {
@@ -20,19 +21,19 @@ export function handOver(removal) {
 
 /** Say what the page before deleted, with its undo. */
 export function sayDeleted(onUndone) {
-  let kept = null;
+  let content = null;
   try {
-    kept = sessionStorage.getItem(KEY);
+    content = sessionStorage.getItem(KEY);
     sessionStorage.removeItem(KEY);
   } catch {
     return; // storage is forbidden
   }
-  if (!kept) return;
-  const { gallery, label, hashes, most, text } = JSON.parse(kept);
-  const restore = restorer(gallery, label, hashes, most);
+  if (!content) return;
+  const { gallery, label, kept, most, text } = JSON.parse(content);
+  const restore = restorer(gallery, label, kept, most);
   const undo = async () => {
     await restore();
     await onUndone();
   };
-  say(text, hashes.length ? { undo } : {});
+  say(text, kept.length ? { undo } : {});
 }

@@ -43,19 +43,29 @@ export async function listReferences(gallery, label) {
   return references;
 }
 
-/** The content hash of the picture of a reference, where the service keeps it. */
-export function keptPicture(reference) {
-  return /^sha256:([0-9a-f]{64})\//.exec(reference.name)?.[1] ?? null;
+/**
+ * What brings a reference back: the content hash of its picture, and its attributes; null where the service does not keep the picture.
+ * @returns {?{hash: string, attributes: Object<string, string>}}
+ */
+export function keptPicture({ name, attributes }) {
+  const hash = /^sha256:([0-9a-f]{64})\//.exec(name)?.[1];
+  return hash ? { hash, attributes } : null;
 }
 
-/** Returns what enrolls kept pictures again; called again after an error it goes on where it stopped. */
-export function restorer(gallery, label, hashes, most) {
-  const rest = [...hashes];
+/**
+ * Returns what enrolls kept pictures again, with their attributes; called again after an error it goes on where it stopped.
+ * @param {{hash: string, attributes: Object<string, string>}[]} kept
+ * @param {number} most pictures of a request
+ */
+export function restorer(gallery, label, kept, most) {
+  const rest = Object.values(Object.groupBy(kept, ({ attributes }) => JSON.stringify(attributes)));
   return async () => {
     while (rest.length) {
-      const pictures = rest.slice(0, most);
-      await call("POST", galleryPath(gallery, "/references"), { json: { pictures, label } });
-      rest.splice(0, pictures.length);
+      const [{ attributes }] = rest[0];
+      const pictures = rest[0].slice(0, most).map(({ hash }) => hash);
+      await call("POST", galleryPath(gallery, "/references"), { json: { pictures, label, attributes } });
+      rest[0].splice(0, pictures.length);
+      if (!rest[0].length) rest.shift();
     }
   };
 }

@@ -65,8 +65,9 @@ def test_what_a_deletion_loses_is_said(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as it:
             await it.client.post(
-                "/v1/references", files=files(picture((9, 9, 9)), picture((8, 8, 8))), data={"label": "gray"}
-            )
+                "/v1/references", files=files(picture((9, 9, 9)), picture((8, 8, 8))),
+                data={"label": "gray", "attributes": '{"site": "<b>"}'},
+            )  # fmt: skip
 
             async def deletion(label: str) -> str:
                 return str((await it.client.get("/classes/deletion", params={"label": label})).text)
@@ -79,6 +80,8 @@ def test_what_a_deletion_loses_is_said(tmp_path: Path) -> None:
             assert "bring these 1 back" in await deletion("mixed") and "3 references" in await deletion("mixed")
             text = (await it.client.get("/classes/references?label=mixed")).text
             assert text.count('data-sha=""') == 1 and len(re.findall(r'data-sha="[0-9a-f]{64}"', text)) == 2
+            assert text.count('data-attributes="{}"') == 1  # what undo gives back
+            assert text.count('data-attributes="{&#34;site&#34;: &#34;&lt;b&gt;&#34;}"') == 2
             assert "0 references" in await deletion("gone")
 
     run(scenario())

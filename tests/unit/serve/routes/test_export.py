@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from tests.support.serving import files, picture, run, running
+from unalike.data.imageset import load_images
 from unalike.recognition.backends.protocol import Entry
-from unalike.serve.routes.export import MAX_FOLDER, TABLE, name_folders, zip_references
+from unalike.serve.routes.export import MAX_FOLDER, TABLE, name_columns, name_folders, zip_references
 from unalike.serve.store.images import ImageStore
 from unalike.serve.store.references import reference_name
 
@@ -61,6 +63,35 @@ def test_the_file_has_every_reference_and_its_picture(tmp_path: Path) -> None:
             assert (await it.client.get("/v1/galleries/none/export")).status_code == 404
 
     run(scenario())
+
+
+def test_attributes_and_names_go_into_the_table_from_which_a_gallery_is_built_again(tmp_path: Path) -> None:
+    """Formulas are no formulas for a spreadsheet, and columns that mean something in a table are named otherwise."""
+
+    async def scenario() -> None:
+        async with running(tmp_path, filled=False) as it:
+            given = [{"site": "=1+1", "split": "test"}, {"left": "3", "path": "Zürich"}, {}]
+            for number, attributes in enumerate(given):
+                data = {"label": f"=cmd{number}", "attributes": json.dumps(attributes)}
+                answer = await it.client.post("/v1/references", files=files(picture((9, 9, number))), data=data)
+                assert answer.status_code == 201
+            with zipfile.ZipFile(io.BytesIO((await it.client.get("/v1/export")).content)) as file:
+                file.extractall(tmp_path / "export")
+        table = (tmp_path / "export" / TABLE).read_text(encoding="utf-8")
+        assert table.splitlines()[0] == "path,label,id,name,attribute_left,attribute_path,site,attribute_split"
+        assert ",'=cmd0," in table and "'=1+1" in table
+        columns = ["attribute_left", "attribute_path", "site", "attribute_split"]
+        images = load_images(tmp_path / "export" / TABLE, further=columns)
+        assert images.classes == ("=cmd0", "=cmd1", "=cmd2")
+        assert images.cells == (("", "", "=1+1", "test"), ("3", "Zürich", "", ""), ("", "", "", ""))
+
+    run(scenario())
+
+
+def test_columns_of_attributes_are_different() -> None:
+    assert name_columns(["label", "attribute_label", "site", "bbox_x"]) == {
+        "attribute_label": "attribute_label", "bbox_x": "attribute_bbox_x", "label": "attribute_label_", "site": "site",
+    }  # fmt: skip
 
 
 def test_an_empty_gallery_is_a_table_without_rows(tmp_path: Path) -> None:
