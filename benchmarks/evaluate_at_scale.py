@@ -244,7 +244,7 @@ def rate(options: argparse.Namespace) -> dict[str, Any]:
                                  "high": 1e3 * float(seconds.max())},
         "clock_ms_a_query": 1e3 * float(np.median(clock[1:])),
         "extrapolated_core_hours": options.references * float(np.median(seconds)) / 3600,
-        "peak_GB": psutil.Process().memory_info().rss / 1e9,
+        "resident_GB": psutil.Process().memory_info().rss / 1e9,
     }  # fmt: skip
 
 
