@@ -43,9 +43,11 @@ def test_a_local_cluster_has_no_dashboard_and_one_at_an_address_is_taken_as_it_i
     monkeypatch.setattr(ray_cluster, "import_module", lambda name: ray)
     assert connect_ray(None, section="automl") is ray
     assert connect_ray("10.0.0.1:6379", section="automl") is ray
-    here, there = ray.calls
+    connect_ray(None, section="evaluate", store_bytes=2**30)
+    here, there, larger = ray.calls
+    assert (here["object_store_memory"], larger["object_store_memory"]) == (100 * 2**20, 2**30)
     assert here["include_dashboard"] is False and here["address"] is None
-    assert there["address"] == "10.0.0.1:6379" and "include_dashboard" not in there
+    assert there["address"] == "10.0.0.1:6379" and not {"include_dashboard", "object_store_memory"} & there.keys()
 
 
 def test_a_connection_that_is_there_stays(monkeypatch: pytest.MonkeyPatch) -> None:
