@@ -24,7 +24,7 @@ from unalike.errors import DataError, closest
 from unalike.sanitize import redact
 from unalike.source_names import absolute_source_name, register_shard
 from unalike.storage.csv_file import write_csv
-from unalike.storage.fetch import fetch_files, uri_of
+from unalike.storage.fetch import fetch_files, local_path, uri_of
 from unalike.storage.filesystems import split_address
 from unalike.storage.outside_files import expand_home, shorten
 
@@ -298,14 +298,16 @@ def _local_paths(
     archives = dict.fromkeys(member[0] for member in members if member)
     folders = {}
     for name in archives:
-        archive = name if uri_of(name) else find_file(path.parent, name)
+        archive = local_path(name, cache_dir) if uri_of(name) else find_file(path.parent, name)
         if in_place and is_read_in_place(str(archive)):
             open_tar(archive, cache_dir)
             if uri_of(name):
-                register_shard(str(Path(name)), redact(name))
+                register_shard(str(archive), redact(name))
             folders[name] = f"{archive}!"
         else:
-            folders[name] = os.path.join(unpack_source(archive, cache_dir), "")
+            folders[name] = os.path.join(
+                unpack_source(name if uri_of(name) else archive, cache_dir, local_file=archive), ""
+            )
     return tuple(
         Path(folders[member[0]] + member[1])
         if member

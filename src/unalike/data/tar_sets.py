@@ -21,18 +21,20 @@ from unalike.data.archives import is_archive, split_member
 from unalike.data.class_names import normalize_class_name
 from unalike.data.folders import FolderListing, PathParts, sort_key
 from unalike.data.notices import Notices
-from unalike.data.shard_files import RANGE_SCHEMES, LocalShard, is_compressed
+from unalike.data.shard_files import RANGE_SCHEMES, LocalShard, RemoteShard, is_compressed
 from unalike.data.tar_members import OpenedTar, open_tar
 from unalike.data.tar_stream import expand_range, is_tar
 from unalike.errors import DataError
 from unalike.progress import progress, say
 from unalike.sanitize import redact
 from unalike.source_names import register_shard
-from unalike.storage.cache import default_cache_dir, make_room
+from unalike.storage.cache import cache_failures, default_cache_dir, limit_bytes, make_room
 from unalike.storage.fetch import local_path
 from unalike.storage.filesystems import is_hidden, uri_of
 from unalike.storage.outside_files import expand_home
 
+# Share of the cache that tar files of a store may take; larger sets are read in parts, and each image is fetched when it is used.
+FETCHED_SHARE = 0.5
 _PARALLEL_INDEXES = 8  # tar files whose headers are read at once
 
 
@@ -127,13 +129,17 @@ def find_tars(source: str | Path, cache_dir: Path | None = None) -> TarSource | 
     if is_tar(text):
         pattern = uri or str(expand_home(text))
         names = expand_range(pattern) if "{" in pattern and not os.path.lexists(pattern) else [pattern]
-        if len(names) == 1 and not is_read_in_place(names[0]):
+        if len(names) == 1 and not (names[0].lower().endswith(".tar") if uri else is_read_in_place(names[0])):
             return None
+        if uri:
+            names = _fetch(names, cache_dir)
+            if len(names) == 1 and not uri_of(names[0]) and not is_read_in_place(names[0]):
+                return None
         return TarSource(_open_all(names, redact(uri or text), cache_dir))
     if uri:
         return None
     member = None if os.path.lexists(expand_home(text)) else split_member(expand_home(text))
-    if member is not None and is_read_in_place(member[0]) and not uri_of(member[0]):
+    if member is not None and is_read_in_place(member[0]):
         tars = _open_all([member[0]], member[0], cache_dir)
         folder = member[1].strip("/")
         has_images = any(tars[0].index.name(row).startswith(f"{folder}/") for row in range(len(tars[0].index)))
@@ -143,9 +149,7 @@ def find_tars(source: str | Path, cache_dir: Path | None = None) -> TarSource | 
 
 
 def is_read_in_place(name: str) -> bool:
-    """Whether a name is that of a tar file that is not compressed; of a store it is seen when it is opened."""
-    if uri_of(name):
-        return uri_of(name).partition("://")[0] in RANGE_SCHEMES and name.lower().endswith(".tar")
+    """Whether this is the path of a tar file that is not compressed."""
     return is_tar(name) and os.path.isfile(name) and not is_compressed(LocalShard(Path(name)))
 
 
@@ -160,17 +164,31 @@ def _tars_of_folder(folder: Path) -> list[str]:
     return paths if any(map(is_read_in_place, paths)) else []
 
 
+def _fetch(uris: Sequence[str], cache_dir: Path | None) -> list[str]:
+    """Where tar files of a store are read: as copies in the cache, or in parts where they would take much of it."""
+    names = [str(Path(uri)) for uri in uris]
+    cache = cache_dir or default_cache_dir()
+    in_parts = all(uri.partition("://")[0] in RANGE_SCHEMES for uri in uris)
+    if in_parts:
+        with ThreadPoolExecutor(_PARALLEL_INDEXES) as pool:
+            size = sum(pool.map(lambda uri: RemoteShard(uri).size, uris))
+        with cache_failures(cache):
+            cache.mkdir(parents=True, exist_ok=True)
+            in_parts = size > FETCHED_SHARE * limit_bytes(cache)
+    if not in_parts:
+        names = [str(local_path(uri, cache_dir)) for uri in uris]
+    for uri, name in zip(uris, names, strict=True):
+        register_shard(name, redact(uri))
+    return names
+
+
 def _open_all(names: Sequence[str], description: str, cache_dir: Path | None) -> tuple[OpenedTar, ...]:
-    paths = [name if not uri_of(name) or is_read_in_place(name) else str(local_path(name, cache_dir)) for name in names]
-    for name, path in zip(names, paths, strict=True):
-        if uri_of(name):
-            register_shard(str(Path(path)), redact(name))
     entries = []
     with (
-        progress("reading the headers of tar files", len(paths), "files") as advance,
+        progress("reading the headers of tar files", len(names), "files") as advance,
         ThreadPoolExecutor(_PARALLEL_INDEXES) as pool,
     ):
-        for entry in pool.map(lambda path: open_tar(path, cache_dir), paths):
+        for entry in pool.map(lambda path: open_tar(path, cache_dir), names):
             entries.append(entry)
             advance(1)
     if any(is_new for _, is_new in entries):

@@ -137,7 +137,6 @@ def test_what_is_not_read_in_place(tmp_path: Path) -> None:
         tmp_path / "a.tar.gz",
         tmp_path / "plain",
         tmp_path / "none.tar",
-        "http://host/a.tar",
         "s3://b/c.tar.gz",
         "",
     ):
@@ -155,7 +154,11 @@ def test_what_is_not_read_in_place(tmp_path: Path) -> None:
     assert find_tars(tmp_path / "mixed") is None
 
 
-def test_tar_files_of_a_store_are_read_in_parts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("limit", ["0.000001", "1"])
+def test_tar_files_of_a_store_are_read_in_parts_where_they_would_fill_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setenv("UNALIKE_CACHE_LIMIT", limit)  # GB
     place = f"memory://{uuid.uuid4().hex}"
     for path in shards(tmp_path / "s", range(2)):
         with fsspec.open(f"{place}/{path.name}", "wb") as out:
@@ -165,7 +168,21 @@ def test_tar_files_of_a_store_are_read_in_parts(tmp_path: Path) -> None:
     assert images.fingerprint() == expected.fingerprint()
     assert source_name(images.paths[0]) == f"{place}/part-00.tar!k0/000.png"
     assert [decode(a).tolist() for a in images.paths] == [decode(b).tolist() for b in expected.paths]
-    assert not (tmp_path / "cache/remote").exists() and not (tmp_path / "cache/archives").exists()
+    assert (tmp_path / "cache/remote").exists() is (limit == "1") and not (tmp_path / "cache/archives").exists()
+    rows = tmp_path / "rows.csv"
+    rows.write_text(f"path,label\n{place}/part-00.tar!k0/000.png,a\n")
+    if limit == "1":
+        listed = load_images(rows, in_place=True)
+        assert source_name(listed.paths[0]) == f"{place}/part-00.tar!k0/000.png" and decode(listed.paths[0]).shape
+        assert not (tmp_path / "cache/archives").exists()
+
+
+def test_a_compressed_tar_file_of_a_store_is_unpacked_whatever_its_name(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", {f"k{i}/1.png": image_bytes(i) for i in range(2)}, "w:gz")
+    address = f"memory://{uuid.uuid4().hex}/a.tar"
+    with fsspec.open(address, "wb") as out:
+        out.write(path.read_bytes())
+    assert load_images(address, in_place=True).classes == ("k0", "k1")
 
 
 def test_paths_are_a_sequence(tmp_path: Path) -> None:
