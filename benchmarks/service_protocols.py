@@ -284,7 +284,7 @@ def test_schema(arguments: argparse.Namespace, port: int) -> dict[str, Any]:
                    "--phases", "examples,coverage,fuzzing", "--max-examples", str(arguments.max_examples), "--seed", str(arguments.seed), "--max-time",
                    str(arguments.max_time), "--continue-on-failure", "--suppress-health-check", "all", "--report", "junit", "--report-junit-path", str(report),
                    "--warnings", "off", "--exclude-path", ARCHIVES]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     lines = [line.strip() for line in done.stdout.splitlines()]
     facts = [
         line
