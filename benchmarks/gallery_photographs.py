@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 from data_sets import RecognitionSet
+from gallery_calibration import find_scores
 from suite import load_suite
 from unlabeled import frozen_vectors
 
@@ -113,8 +114,7 @@ def measure_draw(
         third, strangers = strangers[: len(strangers) // 3], strangers[len(strangers) // 3 :]
         own_N = np.isin(images.label_N, third)
         further = (images.vectors_ND[own_N], images.label_N[own_N].tolist())
-    score_N = gallery.search(images.vectors_ND[np.isin(images.label_N, strangers)], 1).scores_QK[:, 0]
-    known_N = gallery.search(images.vectors_ND[rows[held]], 1).scores_QK[:, 0]
+    stranger_ND, known_ND = images.vectors_ND[np.isin(images.label_N, strangers)], images.vectors_ND[rows[held]]
     results = []
     for rate in rates:
         try:
@@ -123,6 +123,7 @@ def measure_draw(
             offered = re.search(r"ask for a rate of ([0-9.]+[0-9])", str(error))
             results.append({"rate": rate, "refused": 1.0, "offered": float(offered[1]) if offered else 1.0})
             continue
+        score_N, known_N = (find_scores(gallery, vectors_ND, calibration) for vectors_ND in (stranger_ND, known_ND))
         true, guarantee = float(np.mean(score_N >= calibration.threshold)), calibration.false_match
         results.append({
             "rate": rate, "refused": 0.0, "true": true, "low": guarantee.low, "high": guarantee.high,

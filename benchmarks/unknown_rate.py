@@ -23,7 +23,8 @@ import numpy as np
 import unalike
 from unalike.metrics.roc import threshold_at
 from unalike.numerics.normalization import l2_normalize
-from unalike.recognition.calibration_trials import leave_class_out
+from unalike.recognition.calibration_trials import collect_trials
+from unalike.recognition.decision import score_of
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.gallery_calibration import calibrate
 from unalike.recognition.ranking import VOTERS, rank_classes
@@ -64,9 +65,10 @@ def split(
     gallery = Gallery(vectors_ND.shape[1])
     gallery.enrol(vectors_ND[enrolled_N], labels_N[enrolled_N].tolist())
     calibration = calibrate(gallery, rate, rule=rule)
-    score_Q = rank_classes(gallery.snapshot, vectors_ND[~enrolled_N], rule).score_Q
+    ranking = rank_classes(gallery.snapshot, vectors_ND[~enrolled_N], rule)
+    score_Q = score_of(ranking.score_Q, ranking.margin_Q, calibration.second_weight)
     measured = float(np.mean(score_Q >= calibration.threshold))
-    plain = threshold_at(leave_class_out(gallery.snapshot, np.arange(len(gallery)), rule, VOTERS).score_N, rate)
+    plain = threshold_at(collect_trials(gallery, rule=rule, k=VOTERS).unknowns.score_N, rate)
     guarantee = calibration.false_match
     return {
         "seed": seed, "measured": measured, "low": guarantee.low, "high": guarantee.high,

@@ -9,19 +9,23 @@ Shape letters: N trials of unknown classes, M trials of known classes, R enrolle
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from unalike.data.class_names import check_class_name
 from unalike.errors import DataError
 from unalike.recognition.backends.protocol import GalleryBackend
+from unalike.recognition.decision import score_of
 from unalike.recognition.ranking import VOTERS, check_vectors, rank_classes
 from unalike.recognition.series import assign_folds, rows_of
 from unalike.recognition.snapshot import GallerySnapshot
 
 # Most trials that are made of a gallery: a seeded sample, balanced over classes. Each costs a search.
 MAX_TRIALS = 5000
+# Part of the second class's cosine that is subtracted from the best one under the rule ``nearest``; chosen on the development
+# splits of the suite by `benchmarks/open_set_scores.py` (docs/experiments/gallery.md, 2026-11-30).
+SECOND_WEIGHT = 0.25
 
 
 @dataclass(frozen=True)
@@ -29,17 +33,19 @@ class UnknownTrials:
     """Images of unknown classes, each compared with a gallery without its class.
 
     Attributes:
-        score_N: best score.
+        score_N: best score: a cosine, less a part of the second class's in trials with a ``second_weight``.
         group_N: class of the image.
         matched_N: enrolled class of the best score.
         weight_N: what a false match counts. An enrolled image compared with the gallery without its own class saw fewer
             vectors than a truly unknown one would; its false match counts a little over 1 for it.
+        margin_N: lead of the best class over the second, infinite where there is none; None where it was not looked for.
     """
 
     score_N: np.ndarray
     group_N: np.ndarray
     matched_N: np.ndarray
     weight_N: np.ndarray
+    margin_N: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class KnownTrials:
     """Images of enrolled classes, none of them compared with itself.
 
     Attributes:
-        score_M: score of the best class.
+        score_M: score of the best class, as of unknown ones.
         margin_M: lead of the best class over the second.
         right_M: whether the best class is the right one.
         group_M: class of the image.
@@ -69,6 +75,7 @@ class CalibrationTrials:
         unknowns: images of unknown classes.
         knowns: images of enrolled classes; None where no class has two images and none were given.
         made_from: which images the unknown ones are, in words.
+        second_weight: part of the second class's cosine that was subtracted for the scores (``decision.score_of``).
     """
 
     snapshot: GallerySnapshot
@@ -77,6 +84,7 @@ class CalibrationTrials:
     unknowns: UnknownTrials
     knowns: KnownTrials | None
     made_from: str
+    second_weight: float = 0.0
 
 
 def collect_trials(
@@ -103,9 +111,28 @@ def collect_trials(
     knowns = image_knowns
     if knowns is None:
         knowns = leave_series_out(snapshot, max_trials, seed, rule, k)
-    columns = zip(*((part.score_N, part.group_N, part.matched_N, part.weight_N) for part in parts), strict=True)
+    columns = zip(
+        *((part.score_N, part.group_N, part.matched_N, part.weight_N, part.margin_N) for part in parts), strict=True
+    )
     unknowns = UnknownTrials(*(np.concatenate(column) for column in columns))
-    return CalibrationTrials(snapshot, rule, k, unknowns, knowns, " and ".join(sources))
+    return weigh_second(CalibrationTrials(snapshot, rule, k, unknowns, knowns, " and ".join(sources)))
+
+
+def weigh_second(trials: CalibrationTrials, weight: float = SECOND_WEIGHT) -> CalibrationTrials:
+    """Subtract a part of the second class's cosine from the scores of trials by the rule ``nearest``.
+
+    As they are, where an image has no second class (galleries of one or two classes), and where there are no known images: augmented
+    views stand for those then, and that a known image's score is at least that of a stranger (``operating_point``) holds for cosines
+    alone.
+    """
+    unknowns, knowns = trials.unknowns, trials.knowns
+    if trials.rule != "nearest" or knowns is None or unknowns.margin_N is None or not len(unknowns.score_N):
+        return trials
+    if not (np.isfinite(unknowns.margin_N).all() and np.isfinite(knowns.margin_M).all()):
+        return trials
+    unknowns = replace(unknowns, score_N=score_of(unknowns.score_N, unknowns.margin_N, weight))
+    knowns = replace(knowns, score_M=score_of(knowns.score_M, knowns.margin_M, weight))
+    return replace(trials, unknowns=unknowns, knowns=knowns, second_weight=weight)
 
 
 def balanced_sample(codes_N: np.ndarray, most: int, seed: int) -> np.ndarray:
@@ -122,12 +149,12 @@ def balanced_sample(codes_N: np.ndarray, most: int, seed: int) -> np.ndarray:
 def leave_class_out(snapshot: GallerySnapshot, rows_N: np.ndarray, rule: str, k: int) -> UnknownTrials:
     """Compare these enrolled images with the gallery without their classes."""
     codes_N = snapshot.codes_N[rows_N].astype(np.int64)
-    ranking = rank_classes(snapshot, snapshot.vectors(rows_N), rule, k, exclude_class_Q=codes_N, second=False)
+    ranking = rank_classes(snapshot, snapshot.vectors(rows_N), rule, k, exclude_class_Q=codes_N)
     has_match_N = ranking.code_Q >= 0  # false in a gallery of one class
     codes_N = codes_N[has_match_N]
     weight_N = len(snapshot) / (len(snapshot) - snapshot.counts_C[codes_N])
     score_N = ranking.score_Q[has_match_N].astype(np.float64)
-    return UnknownTrials(score_N, codes_N, ranking.code_Q[has_match_N], weight_N)
+    return UnknownTrials(score_N, codes_N, ranking.code_Q[has_match_N], weight_N, ranking.margin_Q[has_match_N])
 
 
 def leave_series_out(snapshot: GallerySnapshot, most: int, seed: int, rule: str, k: int) -> KnownTrials | None:
@@ -201,7 +228,9 @@ def _image_trials(
     score_Q = ranking.score_Q.astype(np.float64)
     if unknown_Q.any():
         weight_N = np.ones(unknown_Q.sum())
-        unknowns = UnknownTrials(score_Q[unknown_Q], code_Q[unknown_Q], ranking.code_Q[unknown_Q], weight_N)
+        unknowns = UnknownTrials(
+            score_Q[unknown_Q], code_Q[unknown_Q], ranking.code_Q[unknown_Q], weight_N, ranking.margin_Q[unknown_Q]
+        )
     if not unknown_Q.all():
         known_Q = ~unknown_Q
         right_Q = ranking.code_Q == code_Q

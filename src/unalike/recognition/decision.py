@@ -21,7 +21,8 @@ from unalike.errors import DataError, SpecError, closest
 LABEL, AMBIGUOUS, UNKNOWN = "label", "ambiguous", "unknown"
 # How the nearest embeddings become a class; ``recognition.ranking`` holds one function for each.
 RULES = ("nearest", "prototype", "vote")
-FORMAT_VERSION = 1
+# 2: the score is the cosine less a part of that to the second class (``second_weight``); files without that part stay at 1.
+FORMAT_VERSION = 2
 
 
 def check_rule(rule: str) -> str:
@@ -29,6 +30,25 @@ def check_rule(rule: str) -> str:
     if rule not in RULES:
         raise SpecError(f"label by {rule!r}", expected=", ".join(RULES), remedy=closest(rule, RULES))
     return rule
+
+
+def score_of(cosine_Q: np.ndarray, margin_Q: np.ndarray, second_weight: float) -> np.ndarray:
+    """Scores that thresholds are compared with: the cosine of the best class less a part of that of the second class.
+
+    An image that is somewhat like everything in a gallery is near to several classes, an image of a class to that one. Where
+    there is no second class (infinite ``margin_Q``), its cosine counts as 0.
+
+    Args:
+        cosine_Q: cosine of each query's best class, -1..1.
+        margin_Q: its lead over the second class, a difference of cosines.
+        second_weight: the part, 0..1.
+    """
+    cosine_Q = np.asarray(cosine_Q, np.float64)
+    if not second_weight:
+        return cosine_Q
+    second_Q = np.where(np.isfinite(margin_Q), cosine_Q - np.where(np.isfinite(margin_Q), margin_Q, 0), 0)
+    score_Q: np.ndarray = cosine_Q - second_weight * second_Q
+    return score_Q
 
 
 def format_bounds(rate: float, low: float, high: float, note: str = "") -> str:
@@ -70,7 +90,7 @@ class GalleryCalibration:
     """Decision threshold and margin for one rule and one state of a gallery.
 
     Attributes:
-        threshold: lowest cosine (-1..1) of a known image.
+        threshold: lowest score (``score_of``) of a known image; a cosine (-1..1) where ``second_weight`` is 0.
         margin: smallest lead of the best class over the second: a difference of cosines, or of vote shares under the
             rule ``vote``.
         rule: how neighbors become a class, one of ``RULES``.
@@ -85,6 +105,8 @@ class GalleryCalibration:
         needs: what a promised rate would need, in words; empty where the rate is promised.
         tail: mean excess of the best scores of unknown images over the threshold, by which it is raised for a larger gallery
             (``threshold_for``); 0 where it was not measured, and in files of earlier releases.
+        second_weight: part of the second class's cosine that is subtracted from the best one before it is compared with the
+            threshold, 0..1; 0 in files of earlier releases.
     """
 
     threshold: float
@@ -102,6 +124,7 @@ class GalleryCalibration:
     tail: float = 0.0
     provisional: bool = False
     needs: str = ""
+    second_weight: float = 0.0
 
     def threshold_for(self, vectors: int, classes: int) -> float:
         """Compute the threshold for a gallery of another size.
@@ -122,8 +145,11 @@ class GalleryCalibration:
         return (self.vectors, self.classes, self.revision) == (vectors, classes, revision)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for a gallery's file, a model card and ``--json``."""
-        return asdict(self)
+        """Plain data for a gallery's file, a model card and ``--json``; earlier releases read it where they would decide alike."""
+        values = asdict(self) | {"format_version": FORMAT_VERSION if self.second_weight else 1}
+        if not self.second_weight:
+            del values["second_weight"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GalleryCalibration:
@@ -132,11 +158,32 @@ class GalleryCalibration:
             raise DataError(f"a calibration of version {values['format_version']}", remedy="update unalike")
         names = {entry.name for entry in fields(cls)}
         own_values = {key: value for key, value in values.items() if key in names}
+        own_values["format_version"] = FORMAT_VERSION
         own_values["false_match"] = RateGuarantee(**values["false_match"])
         own_values["wrong_label"] = RateGuarantee(**values["wrong_label"]) if values["wrong_label"] else None
         return cls(**own_values)
 
-    def decide(self, score_Q: np.ndarray, margin_Q: np.ndarray, threshold: float | None = None) -> list[str]:
+    def cosine_thresholds(
+        self, score_Q: np.ndarray, margin_Q: np.ndarray, threshold: float | None = None
+    ) -> np.ndarray:
+        """The lowest cosine of a known image for each query: where ``second_weight`` is not 0 it depends on the second class.
+
+        Args:
+            score_Q, margin_Q, threshold: as of ``decide``.
+        """
+        base = self.threshold if threshold is None else threshold
+        cosine_Q = np.asarray(score_Q, np.float64)
+        threshold_Q: np.ndarray = base + (cosine_Q - score_of(cosine_Q, margin_Q, self.second_weight))
+        return threshold_Q
+
+    def decide(
+        self,
+        score_Q: np.ndarray,
+        margin_Q: np.ndarray,
+        threshold: float | None = None,
+        *,
+        lead_Q: np.ndarray | None = None,
+    ) -> list[str]:
         """Return LABEL, AMBIGUOUS or UNKNOWN for each query.
 
         A score of exactly the threshold is known, a margin of exactly ``margin`` gives a label.
@@ -145,14 +192,23 @@ class GalleryCalibration:
             score_Q: cosine of each query's best class, -1..1.
             margin_Q: its lead over the second class.
             threshold: lowest score of a known image, from ``threshold_for``; ``self.threshold`` when None.
+            lead_Q: lead over the second class of the whole gallery, where ``margin_Q`` is that of a part of it.
         """
         decisions = np.full(len(score_Q), LABEL, dtype=object)
         decisions[margin_Q < self.margin] = AMBIGUOUS
-        decisions[score_Q < (self.threshold if threshold is None else threshold)] = UNKNOWN
+        base = self.threshold if threshold is None else threshold
+        decisions[score_of(score_Q, margin_Q if lead_Q is None else lead_Q, self.second_weight) < base] = UNKNOWN
         return decisions.tolist()
 
+    def describe_score(self) -> str:
+        """What the threshold is compared with, in words."""
+        if not self.second_weight:
+            return "the cosine of the nearest class"
+        return f"the cosine of the nearest class less {self.second_weight:g} times that of the second"
+
     def __str__(self) -> str:
-        return f"threshold {self.threshold:.4f}, margin {self.margin:.4f} (by {self.rule}); {self.costs()}"
+        score = f", of {self.describe_score()}" if self.second_weight else ""
+        return f"threshold {self.threshold:.4f}{score}, margin {self.margin:.4f} (by {self.rule}); {self.costs()}"
 
     def refused_share(self) -> tuple[float, float, float, int, int] | None:
         """Share of images of known classes that are called unknown, its bounds, and the images and classes behind it."""

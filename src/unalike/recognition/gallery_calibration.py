@@ -107,7 +107,7 @@ def calibration_of(
         threshold, margin, trials.rule, trials.k, false_match, wrong_label, len(snapshot),
         int(np.count_nonzero(snapshot.counts_C)), trials.made_from,
         known_shares(unknowns, knowns, threshold, margin, confidence), revision=snapshot.revision,
-        tail=tail_scale(unknowns),
+        tail=tail_scale(unknowns), second_weight=trials.second_weight,
     )  # fmt: skip
 
 

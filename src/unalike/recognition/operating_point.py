@@ -99,7 +99,7 @@ def provisional_calibration(
     return GalleryCalibration(
         threshold, 0.0, trials.rule, trials.k, guarantee, None, len(snapshot), int(np.count_nonzero(snapshot.counts_C)),
         trials.made_from, known_shares(unknowns, trials.knowns, threshold, 0.0, confidence), revision=snapshot.revision,
-        tail=tail_scale(unknowns), provisional=True, needs=_needs(trials, rate),
+        tail=tail_scale(unknowns), provisional=True, needs=_needs(trials, rate), second_weight=trials.second_weight,
     )  # fmt: skip
 
 

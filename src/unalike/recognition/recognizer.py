@@ -41,7 +41,7 @@ from unalike.recognition.calibration_trials import CalibrationTrials, KnownTrial
 from unalike.recognition.decision import LABEL, UNKNOWN, GalleryCalibration, check_rule
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.gallery_calibration import calibrate, check_settings
-from unalike.recognition.identification import Identification, make_identification
+from unalike.recognition.identification import Identification, lead_over_others, make_identification
 from unalike.recognition.image_stream import image_batches, several_images
 from unalike.recognition.model_identity import ModelIdentity
 from unalike.recognition.operating_point import MAX_REFUSED, choose_threshold
@@ -438,16 +438,21 @@ class Recogniser:
                 rule, voters = calibration.rule, calibration.k
             else:
                 rule, voters = label_by or "nearest", VOTERS
-            second = calibration is not None and calibration.margin > 0
+            second = calibration is not None and (calibration.margin > 0 or calibration.second_weight > 0)
             index = self._current_index(view)
             ranking = view.rank(vectors_QD, rule, voters, k=k, second=second, index=index, where=values_by_name)
-        stale, threshold = False, None
+            lead_Q = ranking.margin_Q
+            if calibration is not None and calibration.second_weight > 0 and values_by_name is not None:
+                # The second class of the whole gallery: a filter that leaves one class would make everything known.
+                lead_Q = lead_over_others(ranking, view.rank(vectors_QD, rule, voters, k=1, index=index))
+        stale, thresholds = False, None
         if calibration is None:
             decisions = [LABEL] * len(vectors_QD)
         else:
             stale = not calibration.holds_for(*size, revision)
             threshold = calibration.threshold_for(*size)
-            decisions = calibration.decide(ranking.score_Q, ranking.margin_Q, threshold)
+            decisions = calibration.decide(ranking.score_Q, ranking.margin_Q, threshold, lead_Q=lead_Q)
+            thresholds = calibration.cosine_thresholds(ranking.score_Q, lead_Q, threshold)
         return [
             make_identification(
                 ranking,
@@ -455,7 +460,7 @@ class Recogniser:
                 decision if ranking.label_Q[q] else UNKNOWN,
                 calibration=calibration,
                 stale=stale,
-                threshold=threshold,
+                threshold=None if thresholds is None else float(thresholds[q]),
                 where=values_by_name,
             )
             for q, decision in enumerate(decisions)

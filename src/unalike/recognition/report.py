@@ -31,14 +31,14 @@ def write_threshold_report(path: Path, calibration: GalleryCalibration, trials: 
         entries,
         title="What the threshold costs",
         note=f"Shares of images with their {share.confidence:.0%} intervals: of unknown ones in as many images of as many other classes, of "
-        f"known ones the mean; the numbers of a hundred images scatter more. The threshold is a cosine.",
+        f"known ones the mean; the numbers of a hundred images scatter more. The threshold is compared with {calibration.describe_score()}.",
     )
     accept_rate, refused_curve = cost_curve(trials)
     lines = {"unknown images taken for known": accept_rate, "known images called unknown": refused_curve,
              "chosen threshold": [(calibration.threshold, 0.0), (calibration.threshold, 1.0)]}  # fmt: skip
     report.curves(
         "Both costs by threshold", {"share of images (0 to 1)": {name: line for name, line in lines.items() if line}},
-        x_name="threshold (cosine score)",
+        x_name="threshold (score)",
         note=f"Measured on {trials.made_from}. An image whose best score is below the threshold ({calibration.threshold:.3f}) is called unknown.",
     )  # fmt: skip
     return report.write(path)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from unalike.recognition.calibration_trials import CalibrationTrials, KnownTrials, UnknownTrials
+from unalike.recognition.calibration_trials import CalibrationTrials, KnownTrials, UnknownTrials, weigh_second
 from unalike.recognition.snapshot import GallerySnapshot
 
 MADE_FROM = "images that the training held out"
@@ -32,7 +32,8 @@ def trials_from_training(
     """The trials that a model's file stores (``training.automatic.held_out_scores``); None where it stores none.
 
     Args:
-        scores: ``known`` and ``unknown``, each with lists ``score``, ``class``, and ``right`` or ``matched``.
+        scores: ``known`` and ``unknown``, each with lists ``score``, ``class``, and ``right`` or ``matched``; and ``lead``, the lead
+            over the second class, in files of this release. Without it the score is the cosine.
         snapshot: the gallery.
         rule, k: of the gallery; the scores are those of the nearest reference.
     """
@@ -42,12 +43,12 @@ def trials_from_training(
     score_M, score_N = (np.array(part.get("score", []), np.float64) for part in (known_scores, unknown))
     knowns = KnownTrials(
         score_M,
-        np.full(len(score_M), np.inf),
+        np.array(known_scores.get("lead") or np.full(len(score_M), np.inf), np.float64),
         np.array(known_scores["right"], np.bool_),
         np.array(known_scores["class"], np.int64),
     )
     unknowns = UnknownTrials(
         score_N, np.array(unknown.get("class", []), np.int64), np.array(unknown.get("matched", []), np.int64),
-        np.ones(len(score_N)),
+        np.ones(len(score_N)), np.array(unknown["lead"], np.float64) if "lead" in unknown else None,
     )  # fmt: skip
-    return CalibrationTrials(snapshot, rule, k, unknowns, knowns, MADE_FROM)
+    return weigh_second(CalibrationTrials(snapshot, rule, k, unknowns, knowns, MADE_FROM))

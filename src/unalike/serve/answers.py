@@ -35,7 +35,12 @@ class IdentificationModel(BaseModel):
     margin: float | None
     calibrated: bool
     stale: bool
-    threshold: float | None
+    threshold: float | None = Field(
+        description="Lowest cosine of a known image: that of the gallery plus second_weight x the cosine of the second class."
+    )
+    second_weight: float = Field(
+        default=0.0, description="Weight of the second class's cosine in the threshold, 0 to 1."
+    )
     note: str
     where: dict[str, list[str]] | None = Field(default=None, description="The filter, where the request had one.")
 

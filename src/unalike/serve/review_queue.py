@@ -212,7 +212,9 @@ class ReviewQueue:
             resource.name, near=NEAR, margin=margin, model=resource.network.key
         )
         vectors = self._vectors(resource, work, [*unknown, *doubtful])
-        groups, singles = _group(unknown, vectors, None if calibration is None else calibration.threshold, work)
+        groups, singles = _group(
+            unknown, vectors, None if calibration is None or calibration.second_weight else calibration.threshold, work
+        )
         drifted, rest = _split_drifted(singles, work.scan)
         doubtful = [*doubtful, *(one for one in rest if one.score is not None and one.threshold is not None and one.threshold - one.score < NEAR)]  # fmt: skip
         entries = {

@@ -1,11 +1,19 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from unalike.errors import DataError, SpecError
 from unalike.numerics.nearest_neighbors import EXCLUDED
 from unalike.numerics.normalization import l2_normalize
-from unalike.recognition.calibration_trials import KnownTrials, UnknownTrials, balanced_sample
-from unalike.recognition.decision import GalleryCalibration
+from unalike.recognition.calibration_trials import (
+    SECOND_WEIGHT,
+    KnownTrials,
+    UnknownTrials,
+    balanced_sample,
+    collect_trials,
+)
+from unalike.recognition.decision import GalleryCalibration, score_of
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.gallery_calibration import (
     calibrate,
@@ -152,8 +160,7 @@ def test_the_interval_of_the_false_match_rate_holds_on_further_classes():
         gallery = Gallery(6)
         gallery.enrol(vectors[:400], labels[:400])
         made = calibrate(gallery, 0.05)
-        further = rank_classes(gallery.snapshot, vectors[400:])
-        share = float(np.mean(further.score_Q >= made.threshold))
+        share = float(np.mean(scores_in(gallery, vectors[400:], made) >= made.threshold))
         kept.append(made.false_match.low <= share <= made.false_match.high)
         assert made.false_match.rate <= 0.05 and made.false_match.trials == 400 and made.false_match.classes == 40
     assert sum(kept) >= 10
@@ -226,6 +233,46 @@ def test_decisions_and_their_way_through_a_file(tmp_path):
     assert made.figures["known_wrong"] <= 0.02
 
 
+def test_the_second_class_is_subtracted_and_earlier_files_stay_readable(tmp_path):
+    gallery = enrolled(20, 6, noise=0.8)
+    gallery.calibration = made = calibrate(gallery, 0.2)
+    assert made.second_weight == SECOND_WEIGHT == 0.25 and made.to_dict()["format_version"] == 2
+    assert Gallery.load(gallery.save(tmp_path / "g")).calibration == made
+    assert "less 0.25 times that of the second" in str(made)
+    for rule in ("prototype", "vote"):  # their scores are as they were, and files of these are read by earlier releases
+        plain = calibrate(gallery, 0.2, rule=rule).to_dict()
+        assert plain["format_version"] == 1 and "second_weight" not in plain
+        assert GalleryCalibration.from_dict(plain).second_weight == 0
+    # Written out: a cosine of 0.8 with a second class at 0.6 counts 0.65, without a second class 0.8.
+    made = replace(made, threshold=0.7, margin=0.0)
+    cosine, lead = np.array([0.8, 0.8, 0.8]), np.array([0.2, np.inf, 0.5])
+    assert score_of(cosine, lead, 0.25).tolist() == pytest.approx([0.65, 0.8, 0.725])
+    assert made.decide(cosine, lead) == ["unknown", "label", "label"]
+    assert made.cosine_thresholds(cosine, lead).tolist() == pytest.approx([0.85, 0.7, 0.775])
+    assert replace(made, second_weight=0.0).cosine_thresholds(cosine, lead).tolist() == [0.7] * 3
+    assert made.decide(cosine, np.ones(3), lead_Q=lead) == ["unknown", "label", "label"]
+
+
+def test_trials_keep_the_cosine_where_the_second_class_cannot_be_judged():
+    assert collect_trials(enrolled(12, 6)).second_weight == SECOND_WEIGHT
+    assert collect_trials(enrolled(2, 6)).second_weight == 0  # a stranger to one class meets no second one
+    assert collect_trials(enrolled(12, 1)).second_weight == 0  # no known images
+    gallery = enrolled(12, 6)
+    trials = collect_trials(gallery)
+    snapshot, vectors = gallery.snapshot, gallery.vectors_ND
+    for row, score in zip(range(0, 72, 7), trials.unknowns.score_N[::7], strict=False):  # one after the other
+        own = snapshot.codes_N[row]
+        best = sorted(
+            (
+                max(vectors[i] @ vectors[row] for i in np.flatnonzero(snapshot.codes_N == c))
+                for c in range(12)
+                if c != own
+            ),
+            reverse=True,
+        )
+        assert score == pytest.approx(best[0] - 0.25 * best[1], abs=1e-5)
+
+
 def test_a_calibration_is_stale_when_as_many_others_have_come(tmp_path):
     gallery = enrolled(20, 6, noise=0.8)
     gallery.calibration = calibrate(gallery, 0.2)
@@ -271,6 +318,12 @@ def gallery_of(vectors, labels, classes):
     return gallery
 
 
+def scores_in(gallery, vectors, calibration):
+    """What the threshold is compared with, for each vector."""
+    ranking = rank_classes(gallery.snapshot, vectors)
+    return score_of(ranking.score_Q, ranking.margin_Q, calibration.second_weight)
+
+
 @pytest.mark.parametrize(("classes", "images", "rate"), [(8, 60, 0.02), (20, 30, 0.05), (30, 6, 0.1), (100, 6, 0.05)])
 def test_a_rate_is_refused_or_kept(classes, images, rate):
     draws, fine, covered, accepted = 20, 0, 0, 0
@@ -284,7 +337,7 @@ def test_a_rate_is_refused_or_kept(classes, images, rate):
             fine += 1
             continue
         unknown = np.isin(labels, order[classes:])
-        truth = float(np.mean(gallery.search(vectors[unknown], 1).scores_QK[:, 0] >= calibration.threshold))
+        truth = float(np.mean(scores_in(gallery, vectors[unknown], calibration) >= calibration.threshold))
         accepted += 1
         fine += truth <= 1.5 * rate
         covered += calibration.false_match.low <= truth <= calibration.false_match.high
@@ -313,7 +366,7 @@ def test_the_threshold_rises_with_the_size_of_the_gallery():
             continue
         grown += 1
         larger = gallery_of(vectors, labels, order[:180])
-        scores = larger.search(vectors[np.isin(labels, order[180:])], 1).scores_QK[:, 0]
+        scores = scores_in(larger, vectors[np.isin(labels, order[180:])], calibration)
         threshold = calibration.threshold_for(len(larger), 180)
         assert threshold > calibration.threshold == calibration.threshold_for(10, 2)
         plain.append(np.mean(scores >= calibration.threshold))

@@ -9,7 +9,7 @@ import pytest
 
 from unalike.recognition.backends.protocol import RankedClasses, no_classes
 from unalike.recognition.gallery import Gallery
-from unalike.recognition.identification import Identification, make_identification
+from unalike.recognition.identification import Identification, lead_over_others, make_identification
 
 
 def ranked(gallery: Gallery, k: int) -> RankedClasses:
@@ -55,3 +55,23 @@ def test_an_image_for_which_no_reference_passes_the_filter_says_so() -> None:
     assert (result.label, result.nearest, result.second, result.neighbours) == (None, "", None, ())
     assert (result.score, result.distance, result.margin) == (-1.0, 4.0, None)
     assert result.note == "no reference passes the filter site=berlin or lyon, line=1"
+
+
+def test_the_lead_under_a_filter_is_that_over_the_whole_gallery() -> None:
+    """Cup, mug and jug at cosines 0.9, 0.8 and 0.5 of the query; a filter leaves one of them."""
+    gallery = Gallery(4)
+    cosines = np.array([0.9, 0.8, 0.5])
+    vectors = np.hstack([cosines[:, None], np.diag(np.sqrt(1 - cosines**2))])
+    sites = [{"site": site} for site in ("a", "b", "c")]
+    gallery.enrol(vectors.astype(np.float32), ["cup", "mug", "jug"], None, sites)
+    query = np.eye(1, 4, dtype=np.float32)
+    with gallery.view() as view:
+        whole = view.rank(query)
+        for site, lead in (("a", 0.1), ("b", -0.1), ("c", -0.4)):
+            part = view.rank(query, where={"site": (site,)})
+            assert np.isinf(part.margin_Q[0]) and lead_over_others(part, whole)[0] == pytest.approx(lead, abs=1e-6)
+    assert np.isinf(lead_over_others(no_classes(1), whole)).all()
+    one = Gallery(4)
+    one.enrol(vectors[:1].astype(np.float32), ["cup"])
+    only = one.view().rank(query)
+    assert np.isinf(lead_over_others(only, only)).all()

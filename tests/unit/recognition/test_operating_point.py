@@ -12,6 +12,7 @@ from unalike.recognition.calibration_trials import KnownTrials, collect_trials
 from unalike.recognition.decision import GalleryCalibration
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.operating_point import RATES, _lower_quantile, choose_threshold, cost_curve
+from unalike.recognition.ranking import rank_classes
 from unalike.recognition.report import describe_costs
 from unalike.recognition.training_trials import trained_share, trials_from_training
 
@@ -50,8 +51,8 @@ def test_a_small_gallery_accepts_new_images_of_its_classes(spread: float) -> Non
         assert (
             calibration.provisional and "classes like these" in calibration.needs and not calibration.false_match.kept
         )
-        score_Q = (l2_normalize(new_QD) @ gallery.snapshot.vectors(np.arange(48)).T).max(axis=1)
-        refused.append(np.mean(score_Q < calibration.threshold))
+        ranking = rank_classes(gallery.snapshot, new_QD)
+        refused.append(np.mean([d == "unknown" for d in calibration.decide(ranking.score_Q, ranking.margin_Q)]))
     assert np.mean(refused) <= 0.1
     assert GalleryCalibration.from_dict(calibration.to_dict()) == calibration
 
@@ -119,6 +120,14 @@ def test_scores_that_training_held_out_stand_for_new_images() -> None:
     assert trials is not None
     calibration = choose_threshold(trials)
     assert calibration.provisional and calibration.threshold == 0.3 and "held out" in calibration.made_from
+    assert calibration.second_weight == 0  # no images of unknown classes, and none of their leads
+    unknown = {"score": [0.2, 0.25] * 30, "class": [3, 4] * 30, "matched": [0, 1] * 30}
+    earlier = trials_from_training(scores | {"unknown": unknown}, gallery.snapshot, "nearest", 10)
+    assert earlier is not None and earlier.second_weight == 0 and earlier.unknowns.score_N.max() == 0.25
+    leads = {"known": scores["known"] | {"lead": [0.1] * 60}, "unknown": unknown | {"lead": [0.05] * 60}}
+    trials = trials_from_training(leads, gallery.snapshot, "nearest", 10)
+    assert trials is not None and trials.second_weight == 0.25
+    assert trials.unknowns.score_N[0] == pytest.approx(0.2 - 0.25 * 0.15)
 
 
 def test_views_repeat_and_differ() -> None:

@@ -375,3 +375,27 @@ def test_the_promised_rate_is_told_under_a_filter_where_it_holds():
         told = [recognizer.identify_vectors(vectors, where=where)[0] for where in (None, {"site": "x"}, {"site": "z"})]
         assert [answer.calibrated for answer in told] == [True, rule == "nearest", rule == "nearest"]
         assert {answer.threshold for answer in told} == {0.5} and told[2].decision == "unknown"
+
+
+def test_an_answer_tells_the_threshold_of_its_second_class():
+    """The decision is that of the cosine less a part of the second class's, also under a filter that leaves one class."""
+    gallery = Gallery(ThumbnailEngine().dim)
+    references, query = np.eye(2, gallery.dim), np.zeros((1, gallery.dim))
+    query[0, :3] = 0.8, 0.5, np.sqrt(1 - 0.64 - 0.25)
+    gallery.enrol(references, ["a", "b"], None, [{"site": "x"}, {"site": "y"}])
+    recognizer = Recogniser(ThumbnailEngine(), VIEW, gallery)
+    rate = RateGuarantee(0.01, 0.0, 0.0, 0.01, 0.95, 500, 50, 300.0, 300)
+    for threshold, decision in ((0.67, "label"), (0.68, "unknown")):
+        gallery.calibration = GalleryCalibration(
+            threshold, 0.0, "nearest", 3, rate, None, 2, 2, "a test", revision=gallery.revision, second_weight=0.25
+        )
+        for where in (None, {"site": "x"}):
+            answer = recognizer.identify_vectors(query, where=where)[0]
+            assert (answer.decision, answer.nearest, answer.second_weight, answer.calibrated) == (
+                decision,
+                "a",
+                0.25,
+                True,
+            )
+            assert answer.threshold == pytest.approx(threshold + 0.25 * 0.5) and answer.score == pytest.approx(0.8)
+        assert ("near as this to a second class" in answer.note) == (decision == "unknown")

@@ -64,8 +64,11 @@ def load_result(folder: Path) -> HoldoutResult:
     path = folder / LOOKUPS_FILE
     try:
         with np.load(path, allow_pickle=False) as file:
-            lookups = Lookups(*(file[name] for name in Lookups.__dataclass_fields__))
-            kind_Q, hit_Q, precision_Q, label_Q, series_Q = (file[name] for name in _RESULT)
+            arrays = dict(file)
+            # Runs of earlier releases have no leads; their galleries are calibrated by cosines.
+            arrays.setdefault("lead_Q", np.full(len(arrays["query_Q"]), np.inf))
+            lookups = Lookups(*(arrays[name] for name in Lookups.__dataclass_fields__))
+            kind_Q, hit_Q, precision_Q, label_Q, series_Q = (arrays[name] for name in _RESULT)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise RunError(f"{path} cannot be read ({error})", remedy="train again with --overwrite") from error
     return HoldoutResult(kind_Q, hit_Q, precision_Q, label_Q, lookups, series_Q)

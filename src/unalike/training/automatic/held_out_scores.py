@@ -23,8 +23,8 @@ def scores_of(result: HoldoutResult, seed: int = 0) -> dict[str, Any]:
     Returns:
         ``known``: for images of known classes the ``score`` of the nearest reference of other series (of the same where there
         is no other), their ``class``, and whether the nearest one was ``right``. ``unknown``: for images of held-out classes
-        the ``score`` of the nearest reference of another class, their ``class`` and the ``matched`` one. A part without images
-        is left out.
+        the ``score`` of the nearest reference of another class, their ``class`` and the ``matched`` one. Both with the ``lead`` of
+        that class over the next one where every image has one. A part without images is left out.
     """
     lookups, rng = result.lookups, np.random.default_rng([seed, 53])
     if lookups is None:
@@ -40,16 +40,20 @@ def scores_of(result: HoldoutResult, seed: int = 0) -> dict[str, Any]:
     if len(known_rows):
         scores["known"] = {
             "score": _rounded(lookups.score_Q[known_rows]), "class": result.label_Q[known_rows].tolist(),
-            "right": (result.hit_Q[known_rows] > 0).tolist(),
+            "right": (result.hit_Q[known_rows] > 0).tolist(), **_leads(lookups.lead_Q[known_rows]),
         }  # fmt: skip
     new = rows_of("new")
     new = new[lookups.other_class_Q[new] >= 0]
     if len(new):
         scores["unknown"] = {
             "score": _rounded(lookups.other_score_Q[new]), "class": result.label_Q[new].tolist(),
-            "matched": lookups.other_class_Q[new].tolist(),
+            "matched": lookups.other_class_Q[new].tolist(), **_leads(lookups.lead_Q[new]),
         }  # fmt: skip
     return scores
+
+
+def _leads(lead_Q: np.ndarray) -> dict[str, list[float]]:
+    return {"lead": _rounded(lead_Q)} if np.isfinite(lead_Q).all() else {}
 
 
 def _rounded(score_Q: np.ndarray) -> list[float]:

@@ -42,6 +42,8 @@ class Lookups:
         own_score_Q: the cosine to that; NaN for hits, and where there is none.
         other_class_Q: class of the nearest reference of another class, for queries of new classes; else -1.
         other_score_Q: the cosine to that; NaN where there is none.
+        lead_Q: lead of the nearest class over the second; infinite where there is none. For queries of new classes that of the
+            nearest other class over the next one.
     """
 
     query_Q: np.ndarray
@@ -51,6 +53,7 @@ class Lookups:
     own_score_Q: np.ndarray
     other_class_Q: np.ndarray
     other_score_Q: np.ndarray
+    lead_Q: np.ndarray
 
     def select(self, mask_Q: np.ndarray) -> Lookups:
         """Return the entries of some queries."""
@@ -345,7 +348,27 @@ def _look_up(
         own_score_Q,
         other_class_Q,
         other_score_Q,
+        _find_leads(split, label_Q, label_R, query_QD, reference_RD),
     )
+
+
+def _find_leads(
+    split: Split, label_Q: np.ndarray, label_R: np.ndarray, query_QD: np.ndarray, reference_RD: np.ndarray
+) -> np.ndarray:
+    """Lead of each query's nearest class over the second, its own left out where it is a new one; vectors of unit length."""
+    lead_Q = np.full(len(label_Q), np.inf)
+    step = max(1, TILE_NUMBERS // max(1, len(label_R)))
+    for start in range(0, len(label_Q) if len(label_R) else 0, step):
+        rows_B = np.arange(start, min(start + step, len(label_Q)))
+        hidden_BR = split.query_N[rows_B][:, None] == split.reference_N
+        if split.kind == "new":
+            hidden_BR = label_Q[rows_B][:, None] == label_R
+        cosines_BR = np.where(hidden_BR, -2, query_QD[rows_B] @ reference_RD.T)
+        nearest_B, best_B = cosines_BR.argmax(axis=1), cosines_BR.max(axis=1)
+        second_B = np.where(label_R[nearest_B][:, None] == label_R, -2, cosines_BR).max(axis=1)
+        has_both_B = (best_B > -2) & (second_B > -2)
+        lead_Q[rows_B[has_both_B]] = (best_B - second_B)[has_both_B]
+    return lead_Q
 
 
 def evaluate_rankings(

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+
 from tests.support.serving import files, picture, run, running
 from unalike.recognition.backends.address import edit_gallery
 from unalike.recognition.gallery import Gallery
@@ -28,7 +30,9 @@ def test_a_calibration_is_set_kept_and_used(tmp_path: Path) -> None:
             stored = Gallery.load(it.service.resources.gallery().address).calibration
             assert stored is not None and stored.threshold == calibration["threshold"]
             answer = (await it.client.post("/v1/identify", files=files(picture("red", shift=7)))).json()["answers"][0]
-            assert answer["threshold"] == calibration["threshold"]
+            second = answer["score"] - answer["margin"]
+            assert answer["second_weight"] == calibration["second_weight"] == 0.25
+            assert answer["threshold"] == pytest.approx(calibration["threshold"] + 0.25 * second)
 
     run(scenario())
 

@@ -15,6 +15,7 @@ from unalike.runs.run import Run
 from unalike.spec import load_spec
 from unalike.training.automatic.candidate_files import deliver, load_result, save_candidates
 from unalike.training.automatic.evaluation_data import EvaluationData, evaluate_frozen
+from unalike.training.automatic.held_out_scores import scores_of
 from unalike.training.heads.config import HeadConfig
 from unalike.training.heads.head_search import HeadSearchSpace
 
@@ -59,6 +60,25 @@ def test_candidates_are_kept_with_their_queries(tmp_path: Path) -> None:
         assert payload["facts"]["held_out_scores"]["known"]["score"]
         assert (tmp_path / "best_spec.yaml").exists() == (number == 1)
     assert cast(Any, run).written == [spec] * 3
+
+
+def test_lookups_of_earlier_releases_have_no_leads(tmp_path: Path) -> None:
+    images, features = images_and_features(3)
+    data = EvaluationData.create(images, features, "both", 0, tunes=False)
+    candidates = evaluate_frozen([None], data, "both", HeadSearchSpace(), None, 0.0)
+
+    def save(candidate: Any, folder: Run) -> Any:
+        write_checkpoint(folder.dir / "ml_model_best.pth", {"model": {}, "spec": {}, "classes": [], "facts": {}})
+        return load_spec("train")
+
+    save_candidates(cast(Run, FakeRun(tmp_path)), candidates, save)
+    path = tmp_path / "candidate_0" / "lookups.npz"
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files if name != "lead_Q"}
+    np.savez(path, **arrays)
+    result = load_result(path.parent)
+    assert result.lookups is not None and np.isinf(result.lookups.lead_Q).all()
+    assert "lead" not in scores_of(result)["known"]
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:

@@ -9,6 +9,12 @@ from unalike.training.automatic.holdout import Split
 from unalike.training.automatic.holdout_result import evaluate_embeddings
 
 
+def lead_of(cosine: np.ndarray, labels_R: np.ndarray) -> float:
+    """Lead of the class of the highest cosine over the best one of another class."""
+    others = [value for value, label in zip(cosine, labels_R, strict=True) if label != labels_R[cosine.argmax()]]
+    return float(cosine.max() - max(others))
+
+
 def test_scores_are_those_of_a_loop() -> None:
     rng = np.random.default_rng(0)
     vectors_ND, labels_N = rng.normal(size=(60, 8)).astype(np.float32), np.repeat(np.arange(10), 6)
@@ -25,10 +31,12 @@ def test_scores_are_those_of_a_loop() -> None:
         cosine = unit[known.reference_N] @ unit[q]
         best = int(cosine.argmax())
         assert abs(scores["known"]["score"][place] - cosine[best]) < 1e-4
+        assert abs(scores["known"]["lead"][place] - lead_of(cosine, labels_N[known.reference_N])) < 1e-4
         assert scores["known"]["right"][place] == bool(labels_N[known.reference_N[best]] == labels_N[q])
     for place, q in enumerate(new.query_N):
         cosine = np.where(labels_N[new.reference_N] == labels_N[q], -2, unit[new.reference_N] @ unit[q])
         assert abs(scores["unknown"]["score"][place] - cosine.max()) < 1e-4
+        assert abs(scores["unknown"]["lead"][place] - lead_of(cosine, labels_N[new.reference_N])) < 1e-4
         assert scores["unknown"]["matched"][place] == labels_N[new.reference_N[cosine.argmax()]]
     known_alone = evaluate_embeddings(
         [known], labels_N, lambda _, s: (vectors_ND[s.query_N], vectors_ND[s.reference_N]), with_images=True

@@ -107,7 +107,7 @@ def test_with_few_classes_intervals_are_over_series() -> None:
     labels = np.repeat([0, 1], 40)
     hits = (np.arange(80) % 4 > 0).astype(float)
     rows = np.arange(80)
-    lookups = Lookups(rows, rows, hits, rows, hits, np.full(len(rows), -1), hits)
+    lookups = Lookups(rows, rows, hits, rows, hits, np.full(len(rows), -1), hits, hits)
     kind = np.array(["known"] * 80)
     by_class = HoldoutResult(kind, hits, hits, labels, lookups)
     assert by_class.metrics()["known"]["R@1"].too_few
@@ -131,7 +131,7 @@ def test_intervals_of_pooled_queries_cover() -> None:
             hits,
             hits,
             labels,
-            Lookups(rows, rows, hits, rows, hits, np.full(len(rows), -1), hits),
+            Lookups(rows, rows, hits, rows, hits, np.full(len(rows), -1), hits, hits),
         )
         interval = result.with_series(np.arange(120) // 3).metrics()["known"]["R@1"]
         covered += interval.low <= 0.75 <= interval.high
@@ -143,7 +143,7 @@ def test_what_is_expected_reaches_from_other_series_to_the_same() -> None:
     hits = np.concatenate([np.arange(200) % 10 < 6, np.arange(200) % 10 < 9]).astype(float)
     kind = np.repeat(["known", "same"], 200)
     result = HoldoutResult(
-        kind, hits, hits, rows % 20, Lookups(rows % 200, rows, hits, rows, hits, np.full(len(rows), -1), hits)
+        kind, hits, hits, rows % 20, Lookups(rows % 200, rows, hits, rows, hits, np.full(len(rows), -1), hits, hits)
     )
     metrics, expected = result.metrics(), result.expected()["R@1"]
     ranges = {kind: prediction_interval(metrics[kind]["R@1"], 100) for kind in metrics}
