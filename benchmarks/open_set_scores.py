@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -277,6 +277,38 @@ def read_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def describe(splits: Sequence[Mapping[str, Trials]], does_count: bool, samples: int) -> Record:
+    """Sizes and figures of a set."""
+    first = splits[0]["nearest"]
+    names = np.union1d(first.known_class_N, first.unknown_class_M)
+    return {
+        "counts": does_count and len(names) >= 2 * LEAST_CLASSES, "classes": len(names), "known": len(first.known_score_N),
+        "strangers": len(first.unknown_score_M), "rules": measure(splits, int(names.max()) + 1, samples),
+    }  # fmt: skip
+
+
+def measure_sets(options: argparse.Namespace, rules: Sequence[str]) -> Iterator[tuple[str, Record]]:
+    """Name and figures of every set and head."""
+    seeds = range(options.splits)
+    if options.data is not None:
+        data_sets, missing = load_suite(options.data, options.cache, options.sets.split(",") if options.sets else NAMES)
+        for name, reason in missing.items():
+            print(f"{name}: left out, {reason}")
+        for name, data_set in data_sets.items():
+            if not isinstance(data_set, RecognitionSet):
+                continue
+            goal = "known-classes" if data_set.development.reference is data_set.fit else "new-classes"
+            task = read_task(data_set, options)
+            for head in options.heads.split(","):
+                splits = [run_split(task, head, goal, rules, seed) for seed in seeds]
+                yield f"{name}, {head}", describe(splits, counts(data_set, 0.5), options.samples)
+    if options.demo is not None:
+        task = read_demo(options.demo, options.out)
+        splits = [run_split(task, "frozen", "new-classes", rules, seed) for seed in seeds]
+        yield "demo", describe(splits, True, options.samples)
+        yield "demo, each left out", describe([leave_out_each(task, rules)], True, options.samples)
+
+
 def main() -> None:
     """Measure the sets, print a table and write OUT/SPLIT.json."""
     options = read_options()
@@ -284,46 +316,13 @@ def main() -> None:
         print("skipped: no data (give --data DIR or --demo DIR)")
         return
     rules = [name for name in RULES if name in {"nearest", *options.rules.split(",")}]
-    tasks: list[tuple[str, Task, str, bool]] = []
-    if options.data is not None:
-        data_sets, missing = load_suite(options.data, options.cache, options.sets.split(",") if options.sets else NAMES)
-        for name, reason in missing.items():
-            print(f"{name}: left out, {reason}")
-        for name, data_set in data_sets.items():
-            if isinstance(data_set, RecognitionSet):
-                goal = "known-classes" if data_set.development.reference is data_set.fit else "new-classes"
-                tasks.append((name, read_task(data_set, options), goal, counts(data_set, 0.5)))
     sets: dict[str, Record] = {}
-
-    def add(name: str, splits: Sequence[Mapping[str, Trials]], does_count: bool) -> None:
-        first = splits[0]["nearest"]
-        names = np.union1d(first.known_class_N, first.unknown_class_M)
-        sets[name] = {
-            "counts": does_count and len(names) >= 2 * LEAST_CLASSES, "classes": len(names), "known": len(first.known_score_N),
-            "strangers": len(first.unknown_score_M), "rules": measure(splits, int(names.max()) + 1, options.samples),
-        }  # fmt: skip
-        print(
-            name,
-            json.dumps({k: v for k, v in sets[name].items() if k != "rules"}),
-            json.dumps(sets[name]["rules"]["nearest"]),
-            flush=True,
-        )
-
-    for name, task, goal, does_count in tasks:
-        for head in options.heads.split(","):
-            splits = [run_split(task, head, goal, rules, seed) for seed in range(options.splits)]
-            add(f"{name}, {head}", splits, does_count)
-    if options.demo is not None:
-        task = read_demo(options.demo, options.out)
-        add("demo", [run_split(task, "frozen", "new-classes", rules, seed) for seed in range(options.splits)], True)
-        add("demo, each left out", [leave_out_each(task, rules)], True)
-    result = {
-        "date": date.today().isoformat(),
-        "split": options.split,
-        "splits": options.splits,
-        "samples": options.samples,
-        "sets": sets,
-    }
+    for name, record in measure_sets(options, rules):
+        sets[name] = record
+        sizes = {key: value for key, value in record.items() if key != "rules"}
+        print(name, json.dumps(sizes), json.dumps(record["rules"]["nearest"]), flush=True)
+    result = {"date": date.today().isoformat(), "split": options.split, "splits": options.splits,
+              "samples": options.samples, "sets": sets}  # fmt: skip
     options.out.mkdir(parents=True, exist_ok=True)
     with atomic_write(options.out / f"{options.split}.json") as temporary:
         temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -14,6 +14,7 @@ WHOLE_PACKAGE = {
     "test_layers",
     "test_benchmark_suite",
     "test_benchmark_logistic_heads",
+    "test_benchmark_open_set_scores",
     "test_benchmark_more_time",
     "test_benchmark_drawn_sets",
     "test_benchmark_suite_recognition",

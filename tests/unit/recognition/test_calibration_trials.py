@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from unalike.errors import DataError
-from unalike.recognition.calibration_trials import balanced_sample, collect_trials, leave_class_out, leave_image_out
+from unalike.recognition.calibration_trials import (
+    SECOND_WEIGHT,
+    balanced_sample,
+    collect_trials,
+    leave_class_out,
+    leave_image_out,
+)
 from unalike.recognition.gallery import Gallery
 
 LABELS = ["a"] * 4 + ["b"] * 3 + ["c"]
@@ -43,8 +49,10 @@ def test_an_image_left_out_is_compared_with_all_but_itself(gallery: Gallery) -> 
 def test_images_of_other_classes_are_unknown(gallery: Gallery) -> None:
     vectors_QD = np.eye(6, dtype=np.float32)[:3]
     trials = collect_trials(gallery, images=(vectors_QD, ["x", "a", "y"]))
-    cosine_QN = vectors_QD @ gallery.vectors_ND.T
-    np.testing.assert_allclose(trials.unknowns.score_N, cosine_QN[[0, 2]].max(axis=1), atol=1e-6)
+    cosine_QN, labels_N = vectors_QD @ gallery.vectors_ND.T, np.array(LABELS)
+    for score, q in zip(trials.unknowns.score_N, (0, 2), strict=True):
+        best = sorted((cosine_QN[q, labels_N == label].max() for label in set(LABELS)), reverse=True)
+        assert score == pytest.approx(best[0] - SECOND_WEIGHT * best[1], abs=1e-6)
     assert trials.knowns is not None and len(trials.knowns.score_M) == 1
     assert trials.made_from == "2 images of 2 other classes"
     with pytest.raises(DataError, match="no images of unknown classes"):
