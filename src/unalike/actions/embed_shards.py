@@ -218,6 +218,8 @@ def _summarize(folder: OutputFolder, plan: ShardPlan, count: int) -> dict[str, A
         say(
             f"{unreadable} image{'s' * (unreadable != 1)} unreadable, see {folder.name.rstrip('/')}/{UNREADABLE_FILE}; first: {first}"
         )
+    if not images and not unreadable:
+        raise DataError(f"{plan.source} holds no images", expected="images of a known format")
     if not images:
         raise DataError(f"{plan.source}: none of its {unreadable} images can be read; first: {first}",
                         expected="images that can be decoded")  # fmt: skip

@@ -53,7 +53,10 @@ def schema(
     set_verbosity(verbose, quiet)
     if action is None:
         from unalike.actions.skill import write_package
+        from unalike.storage.overwrite import refuse_address
 
+        if out is not None:
+            refuse_address(out, SpecError)
         for path in write_package(out):
             print_line(path)
         return

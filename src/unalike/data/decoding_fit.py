@@ -24,6 +24,7 @@ from unalike.data.decoding import GRAY, GROUNDS, Color, Decoding, format_ground,
 from unalike.data.deep_pixels import FULL_16, is_deep, read_values, stated_maximum
 from unalike.data.jpeg import START as JPEG_START
 from unalike.data.jpeg import read_layout
+from unalike.data.member_files import open_image_file
 from unalike.data.pixel_conversion import has_alpha, to_rgba
 from unalike.data.regions import image_file
 from unalike.errors import DataError
@@ -234,7 +235,7 @@ def _read_traits(source: ImageInput) -> _Traits:
     try:
         with ErrorsNamed(source), pillow.local_settings():
             if isinstance(source, str | Path):
-                with open(source, "rb") as file:
+                with open_image_file(source) as file:
                     if file.read(2) == JPEG_START:
                         file.seek(0)
                         layout = read_layout(file.read(_JPEG_HEADER), header_only=True)

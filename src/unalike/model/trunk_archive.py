@@ -27,7 +27,7 @@ from unalike.progress import progress
 from unalike.storage.atomic import atomic_write
 from unalike.storage.cache import CACHE_VARIABLE, cache_failures
 from unalike.storage.digests import file_sha256
-from unalike.storage.outside_files import open_file, reader_errors, reason
+from unalike.storage.outside_files import open_file, reader_errors, reason, shorten
 
 FORMAT_VERSION = 1
 RECORD = "trunks.json"
@@ -134,7 +134,7 @@ def _read_records(path: Path, file: io.BufferedReader, archive: zipfile.ZipFile)
         raise WeightsError(f"{path}: no {RECORD} of at most 1 MiB", expected="a file of unalike trunks pack")
     content = json.loads(archive.read(RECORD))
     if content["format_version"] != FORMAT_VERSION:
-        raise WeightsError(f"{path}: format_version {content['format_version']!r}", expected=str(FORMAT_VERSION),
+        raise WeightsError(f"{path}: format_version {shorten(repr(content['format_version']))}", expected=str(FORMAT_VERSION),
                            remedy="use the version of unalike that wrote it")  # fmt: skip
     records = [_checked(path, record) for record in content["trunks"]]
     stated = {record["member"]: record["bytes"] for record in records}
@@ -154,10 +154,11 @@ def _checked(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
         is_name = hub_files.REPOSITORY.fullmatch(repository) is not None and ".." not in repository
         is_right = is_name and hub_files.COMMIT.fullmatch(commit) is not None and _is_weight_file(file)
     if not is_right:
-        raise WeightsError(f"{path}: {record.get('name')!r} would be written to {place!r}, {record.get('repository', '')}/{file}",
+        target = shorten(f"{place!r}, {record.get('repository', '')}/{file}")
+        raise WeightsError(f"{path}: {shorten(repr(record.get('name')))} would be written to {target}",
                            expected="a file of the hub's cache, torch's or a weight package", remedy=_REMEDY)  # fmt: skip
     if not hub_files.SHA256.fullmatch(record["sha256"]) or not isinstance(record["bytes"], int):
-        raise WeightsError(f"{path}: {record.get('name')!r} has no SHA-256 or size", remedy=_REMEDY)
+        raise WeightsError(f"{path}: {shorten(repr(record.get('name')))} has no SHA-256 or size", remedy=_REMEDY)
     return dict(record)
 
 

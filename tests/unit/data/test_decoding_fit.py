@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -149,3 +150,9 @@ def test_images_that_were_not_looked_at_are_counted(tmp_path: Path, capsys: pyte
     assert "headers" not in capsys.readouterr().err
     fit_decoding(paths, stop=lambda done, total: done >= 256)
     assert "headers of 256 of 604 images" in capsys.readouterr().err
+
+
+def test_a_named_pipe_among_the_images_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    white = drawing(tmp_path / "a.png", (255, 255, 255), alpha=20)
+    assert fit_decoding([tmp_path / "pipe.png", white]).ground == (0, 0, 0)

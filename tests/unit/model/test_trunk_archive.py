@@ -107,6 +107,16 @@ def test_a_record_that_leads_elsewhere_writes_nothing(archive, tmp_path, field, 
     assert written(tmp_path) == [] and not list(tmp_path.rglob("*evil*"))
 
 
+@pytest.mark.parametrize("field", ["name", "file", "place", "repository"])
+def test_a_long_text_of_a_record_is_cut_in_the_message(archive, field):
+    def change(record: dict[str, Any], members: dict[str, bytes]) -> None:
+        record["trunks"][0] |= {"place": "home", field: "x" * 100_000}
+
+    with pytest.raises(WeightsError) as caught:
+        unpack_archive(forge(archive, change))
+    assert len(str(caught.value)) < 2000
+
+
 def test_weights_that_were_changed_are_refused(archive, tmp_path):
     def change(record: dict[str, Any], members: dict[str, bytes]) -> None:
         name = record["trunks"][0]["member"]

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from unalike.errors import DataError, RunError, SpecError
+from unalike.errors import DataError, RunError, SpecError, StoreError
 from unalike.serve.sources import default_name, find_sources
+from unalike.serve.store import open_store
 from unalike.spec.serve import Serve
 
 
@@ -87,3 +88,13 @@ def test_folders_that_hold_nothing_are_refused(tmp_path: Path) -> None:
         find_sources(Serve(run=str(tmp_path / "none")))
     with pytest.raises(RunError, match="2 models"):
         find_sources(Serve(run=str(touch(tmp_path / "two", "a.onnx", "b.onnx"))))
+
+
+def test_the_folder_of_a_service_is_no_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``--folder s3://bucket/x`` made a folder ``s3:`` with the service's store in it."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError, match="is an address"):
+        find_sources(Serve(model="a.onnx", folder="s3://bucket/x"))
+    with pytest.raises(StoreError, match="is an address"):
+        open_store(None, "s3://bucket/x")
+    assert not list(tmp_path.iterdir())

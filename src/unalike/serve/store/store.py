@@ -9,7 +9,7 @@ from typing import Self
 
 import sqlalchemy as sa
 
-from unalike.errors import SpecError
+from unalike.errors import SpecError, StoreError
 from unalike.serve.store.audit import Audit
 from unalike.serve.store.database import DATABASE_FILE, Database
 from unalike.serve.store.decisions import Decisions
@@ -26,6 +26,7 @@ from unalike.serve.store.settings import Settings
 from unalike.serve.store.shadows import Shadows
 from unalike.serve.store.statistics import Statistics
 from unalike.serve.store.tasks import Tasks
+from unalike.storage.overwrite import refuse_address
 
 IMAGES_FOLDER = "images"
 # Where ``unalike serve`` keeps its store when no folder is named, without a run and with what the demo left.
@@ -94,6 +95,7 @@ def open_store(
         StoreError: the database or the folder cannot be used, or a newer unalike wrote it.
         MissingExtra: a package for that kind of address is not installed.
     """
+    refuse_address(folder, StoreError)
     folder = Path(folder)
     database = Database(url, folder)
     upgrade(database)
