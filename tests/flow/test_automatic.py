@@ -245,7 +245,7 @@ def baseline_only(features, labels, splits, goal):
 
 def test_without_pretrained_weights_trials_are_searched(photos: Path, tmp_path: Path) -> None:
     process = unalike("train", photos / "train", "-r", tmp_path, "model.backbone=test_efficientnet", "model.pretrained=false",
-                   "model.input_height=64", "model.input_width=64", "train.num_epochs=1", "dataset.workers=1", "--trials", "2")  # fmt: skip
+                   "model.input_height=64", "model.input_width=64", "train.num_epochs=1", "dataset.workers=1", "--minutes", "0.2")  # fmt: skip
     assert process.returncode == 0, process.stderr[-3000:]
     assert "model.pretrained is false, so hyperparameters are searched by complete trainings" in process.stderr
     assert not (tmp_path / "train/automatic.json").exists() and (tmp_path / "train/search.json").is_file()
