@@ -243,6 +243,7 @@ def baseline_only(features, labels, splits, goal):
     return head_search.search_heads(features, labels, splits, goal, seconds=-1)
 
 
+@pytest.mark.slow
 def test_without_pretrained_weights_trials_are_searched(photos: Path, tmp_path: Path) -> None:
     process = unalike("train", photos / "train", "-r", tmp_path, "model.backbone=test_efficientnet", "model.pretrained=false",
                    "model.input_height=64", "model.input_width=64", "train.num_epochs=1", "dataset.workers=1", "--minutes", "0.2")  # fmt: skip

@@ -11,6 +11,7 @@ from tests.support.program import PLAINLY, TINY, process
 EXAMPLES = ROOT / "examples"
 
 
+@pytest.mark.slow
 def test_recognize(images, tmp_path):
     done = process(images / "train", images / "query", *TINY, PLAINLY, "train.num_epochs=1", "train.batch_size=8",
                    "dataset.validation.fraction=0.4", program=(str(EXAMPLES / "recognize.py"),), cwd=tmp_path)  # fmt: skip

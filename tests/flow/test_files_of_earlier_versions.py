@@ -125,6 +125,7 @@ def test_an_inspector_judges_as_it_did(here: Path) -> None:
         assert [list(spot.box) for spot in seen.regions] == expected["boxes"], path
 
 
+@pytest.mark.slow
 def test_an_approved_set_is_calibrated_anew(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Its assets and vectors hold; its thresholds are of measures that are computed otherwise now."""
     pytest.importorskip("cv2")

@@ -55,6 +55,7 @@ def machine(folder: Path, endpoint: str) -> dict[str, str]:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_weights_travel_to_a_machine_without_a_network(hub, images, tmp_path, weights):
     first, second = machine(tmp_path / "first", hub.address), machine(tmp_path / "second", hub.address)
     done = process("trunks", "fetch", NAME, env=first)

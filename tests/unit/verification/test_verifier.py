@@ -44,6 +44,7 @@ def test_the_first_region_is_where_something_was_added(verifier: Verifier) -> No
     assert left <= x <= right and top <= y <= bottom
 
 
+@pytest.mark.slow
 def test_other_drawings(verifier: Verifier) -> None:
     other = render_mark(40, 2)
     assert verifier.verify(other).answer in ("not in the set", "different")

@@ -167,6 +167,7 @@ def test_references_without_a_picture_are_listed_and_a_folder_is_named(tmp_path:
     run_tasks(scenario())
 
 
+@pytest.mark.slow
 def test_replicas_of_one_database_take_a_promoted_model_over_without_a_failed_request(tmp_path: Path) -> None:
     """Two services, one store and one gallery in PostgreSQL: each answer is of the old or the new model, none is refused."""
     pytest.importorskip("psycopg")
