@@ -124,18 +124,15 @@ def zip_references(entries: Sequence[Entry], images: ImageStore) -> Iterator[byt
 
 
 def name_columns(names: Iterable[str]) -> dict[str, str]:
-    """The column of each attribute, in order: its name, behind a prefix where a table of images has another meaning for it."""
-    columns: dict[str, str] = {}
-    others = {*COLUMNS, *names}
-    for name in sorted(names):
-        column = name
-        if name in COLUMNS or name in MANIFEST_COLUMNS or is_box_column(name):
-            column = f"{_PREFIX}{name}"
-            while column in others:
-                column += "_"
-        columns[name] = column
-        others.add(column)
-    return columns
+    """The column of each attribute, in order: its name, behind a prefix where a table of images has another meaning for it.
+
+    One prefix taken away gives the name back (``static/class_import.js``): names that begin with it get one more.
+    """
+    return {name: f"{_PREFIX}{name}" if _has_another_meaning(name) else name for name in sorted(names)}
+
+
+def _has_another_meaning(name: str) -> bool:
+    return name in COLUMNS or name in MANIFEST_COLUMNS or is_box_column(name) or name.startswith(_PREFIX)
 
 
 def _picture(entry: Entry, images: ImageStore) -> bytes | None:

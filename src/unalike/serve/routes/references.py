@@ -206,12 +206,14 @@ class _Batch:
         )
 
     def _unknown(self, gallery: GalleryBackend) -> list[int]:
-        """Numbers of the images that are no references of their class, each content once."""
+        """Numbers of the images that are no references of their class with these attributes, others perhaps beside; each content once."""
         with gallery.view() as view:
             counts = view.counts()
             entries = [entry for label in set(self.labels) if label in counts for entry in pages(view, label)]
         references = {
-            (entry.label, hash_of_reference(entry.name)) for entry in entries if entry.attributes == self.attributes
+            (entry.label, hash_of_reference(entry.name))
+            for entry in entries
+            if self.attributes.items() <= entry.attributes.items()
         }
         numbers_to_add = []
         for number, image in enumerate(zip(self.labels, map(hash_of_reference, self.names), strict=True)):

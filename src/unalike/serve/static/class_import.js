@@ -10,6 +10,8 @@ const known = new Set(suffixes.split(" "));
 const summary = document.getElementById("summary");
 const place = document.getElementById("enrolling");
 const next = document.getElementById("next-step");
+const EXPORTED = ["path", "label", "id", "name"]; // the first columns of an export, and the prefix of some of the others (routes/export.py)
+const PREFIX = "attribute_";
 let table = null;
 let isBusy = false;
 
@@ -41,12 +43,20 @@ function entriesOfFolder(files) {
   return { pictures, refused };
 }
 
+/** The columns of attributes, by their numbers, in a table that the service exported: those behind its own four. */
+function attributeColumns(head) {
+  const isExport = head.slice(0, EXPORTED.length).join() === EXPORTED.join();
+  const names = isExport ? head.slice(EXPORTED.length) : [];
+  return names.map((name, number) => [name.startsWith(PREFIX) ? name.slice(PREFIX.length) : name, number + EXPORTED.length]);
+}
+
 /** Files by the lines of a table; what is named by neither side of them is refused. */
 function entriesOfTable(text, files) {
   const [head = [], ...lines] = parseTable(text);
   const names = head.map((name) => name.trim().toLowerCase());
   const [pathColumn, labelColumn] = [names.indexOf("path"), names.indexOf("label")];
   if (pathColumn < 0 || labelColumn < 0) throw new Error("The table has no columns path and label: its first line must name them.");
+  const columns = attributeColumns(head);
   const byPath = new Map(files.map((file) => [pathOf(file), file]));
   const byName = new Map();
   for (const file of files) byName.set(file.name, byName.has(file.name) ? null : file);
@@ -64,7 +74,8 @@ function entriesOfTable(text, files) {
     else if (!file) refused.push({ name, reason: `${place} names it, and it is not among the chosen files: choose it too` });
     else {
       used.add(file);
-      pictures.push({ file, name, label });
+      const attributes = Object.fromEntries(columns.map(([key, column]) => [key, line[column] ?? ""]).filter(([, value]) => value));
+      pictures.push({ file, name, label, attributes });
     }
   });
   for (const file of files) {

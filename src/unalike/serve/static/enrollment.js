@@ -15,12 +15,13 @@ const MOST_MOVED = 1000; // references of a request that moves or removes
  *   their class before, and are not added again
  */
 export async function enrollPictures(gallery, pictures, place, { mustExist = false, onAdded = () => {} } = {}) {
-  const { results, refused } = await sendAll(pictures, place, async ({ file, label, name }) => {
+  const { results, refused } = await sendAll(pictures, place, async ({ file, label, name, attributes = {} }) => {
     const form = new FormData();
     form.append("image", file, name);
     form.append("label", label);
     if (mustExist) form.append("require_class", "true");
     form.append("skip_known", "true");
+    if (Object.keys(attributes).length) form.append("attributes", JSON.stringify(attributes));
     const { references } = await call("POST", galleryPath(gallery, "/references"), { form });
     const ids = references.map(({ id }) => id);
     onAdded(ids);

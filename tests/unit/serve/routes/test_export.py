@@ -90,7 +90,7 @@ def test_attributes_and_names_go_into_the_table_from_which_a_gallery_is_built_ag
 
 def test_columns_of_attributes_are_different() -> None:
     assert name_columns(["label", "attribute_label", "site", "bbox_x"]) == {
-        "attribute_label": "attribute_label", "bbox_x": "attribute_bbox_x", "label": "attribute_label_", "site": "site",
+        "attribute_label": "attribute_attribute_label", "bbox_x": "attribute_bbox_x", "label": "attribute_label", "site": "site",
     }  # fmt: skip
 
 

@@ -251,6 +251,7 @@ def test_references_are_enrolled_with_attributes(tmp_path: Path) -> None:
             assert first["references"][0]["attributes"] == {"site": "berlin"}
             assert await enroll('{"site": "berlin"}', **{"Idempotency-Key": "1"}) == first
             assert (await enroll('{"site": "berlin"}'))["already_there"] == 1
+            assert (await enroll("{}"))["already_there"] == 1  # whatever attributes it has
             assert len((await enroll('{"site": "lyon"}'))["references"]) == 1
             for bad in ('{"Site": "x"}', '{"site": 1}', "x", "[]"):
                 assert (await enroll(bad))["status"] == 422
