@@ -47,8 +47,9 @@ function sortAnswers() {
   const states = isDoubtfulFirst() ? first.split(" ") : [];
   const rank = ({ dataset }) => (states.includes(dataset.state) ? states.indexOf(dataset.state) : states.length);
   const focused = document.activeElement;
-  const time = ({ dataset }) => Date.parse(dataset.time);
-  list.append(...[...list.children].sort((one, other) => rank(one) - rank(other) || time(other) - time(one)));
+  const time = ({ dataset }) => Date.parse(dataset.time); // in ms; times of one batch may differ by less
+  const newer = (one, other) => time(other) - time(one) || (one.dataset.time < other.dataset.time ? 1 : -1);
+  list.append(...[...list.children].sort((one, other) => rank(one) - rank(other) || newer(one, other)));
   if (list.contains(focused)) focused.focus({ preventScroll: true });
 }
 
