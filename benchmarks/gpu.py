@@ -1,4 +1,4 @@
-"""One GPU: rates of training and embedding, memory, and parity of the exported formats, in one run of less than six minutes.
+"""One GPU: rates of training and embedding, memory, and parity of the exported formats, in one run that is meant to take six minutes.
 
     python benchmarks/gpu.py [--minutes 5.5] [--backbones resnet_50,vit_small_patch16_224] [--out gpu.json]
     python benchmarks/gpu.py --smoke

@@ -174,8 +174,10 @@ def json_request(content: bytes, draw: random.Random) -> tuple[dict[str, str], b
     ):
         body[name] = odd_value(draw)
     written = json.dumps(body)
-    kind = draw.randrange(10)
-    if kind == 0:
+    kind = draw.randrange(11)
+    if kind == 10:  # one of many names twice
+        written = "{" + ",".join(f'"{number}":1' for number in (*range(30_000), 29_999)) + "}"
+    elif kind == 0:
         written = "[" * 100_000
     elif kind == 1:
         written = written[: draw.randrange(len(written))]

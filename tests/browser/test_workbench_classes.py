@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import zipfile
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from tests.browser.actions import PATIENCE_MS, message, undo, until, upload
 from tests.browser.view import SHAPES, Visit
 from tests.support.workbench import BIDI, MARKUP, NAMES, Workbench, noise_picture, workbench
 from unalike.recognition.gallery import Gallery
+from unalike.sanitize import csv_cell, from_csv_cell
 
 MANY_CLASSES, MANY_REFERENCES = 10_000, 100_000
 NUMBERS = "all => all.map(one => Number(one.dataset.number))"
@@ -576,6 +579,7 @@ def test_a_table_with_its_pictures_becomes_references(browser, service):
 def test_an_export_is_imported_again_as_it_was(browser, service, tmp_path):
     attributes = {"site": "=1+1", "path": "a", "attribute_path": "b"}
     enroll(service, "attributes", noise_picture(990), **attributes)
+    enroll(service, "=cmd", noise_picture(991))
     with Visit(browser) as visit:
         page = visit.page
         page.goto(f"{service.address}/classes")
@@ -596,6 +600,39 @@ def test_an_export_is_imported_again_as_it_was(browser, service, tmp_path):
         assert [entry["attributes"] for entry in references(service, lost)] == [attributes]
         undo(page, "references imported")
         assert service.counts() == {label: count for label, count in counts.items() if label != lost}
+
+
+def test_tables_are_read_as_they_were_written_for_spreadsheets(browser, service):
+    """The page reads cells as ``sanitize.from_csv_cell`` does, which undoes what keeps them from being formulas."""
+    texts = [
+        "=1+1",
+        "'=1",
+        "''@a",
+        "+a",
+        "-",
+        "-5",
+        "'-5",
+        "-1e3",
+        "-inf",
+        "'-inf",
+        "\uff1dx",
+        "\ta",
+        "'",
+        "'a",
+        "a",
+        "a=b",
+        "'+1_0",
+        "+1_0",
+    ]
+    table = io.StringIO(newline="")
+    csv.writer(table).writerows([csv_cell(text), "end"] for text in texts)
+    with Visit(browser) as visit:
+        visit.page.goto(f"{service.address}/classes/import")
+        cells = visit.page.evaluate(
+            "async (table) => (await import('/static/csv_table.js')).parseTable(table).map(([text]) => text)",
+            table.getvalue(),
+        )
+    assert cells == texts == [from_csv_cell(csv_cell(text)) for text in texts]
 
 
 def test_a_key_that_may_only_look_sees_no_buttons_of_changes(browser, tmp_path):

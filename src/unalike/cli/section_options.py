@@ -116,19 +116,29 @@ def section_command(
         }  # fmt: skip
         defaults = {"arguments": None, "spec": None} | {name: _default(nodes[name]) for name in built}
         defaults |= dict.fromkeys(switches, False)
-        signature = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=defaults.get(name, inspect.Parameter.empty))
-            for name, kind in parameters.items()
-        ]  # fmt: skip
-        signature += [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
-        for name, kind in last.items():
-            signature.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=False))
+        command.__signature__ = _signature(parameters, defaults, own, last)  # type: ignore[attr-defined]
         command.__name__, command.__doc__, command.__module__ = function.__name__, function.__doc__, function.__module__
-        command.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
-        command.__annotations__ = {parameter.name: parameter.annotation for parameter in signature}
+        command.__annotations__ = {
+            parameter.name: parameter.annotation for parameter in inspect.signature(command).parameters.values()
+        }
         return command
 
     return decorate
+
+
+def _signature(
+    parameters: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    own: Sequence[inspect.Parameter],
+    last: Mapping[str, Any],
+) -> inspect.Signature:
+    """The signature from which typer makes the options: those of the section, the function's own, and switches at the end."""
+    keyword, empty = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.empty
+    return inspect.Signature([
+        *(inspect.Parameter(name, keyword, annotation=kind, default=defaults.get(name, empty)) for name, kind in parameters.items()),
+        *(parameter.replace(kind=keyword) for parameter in own),
+        *(inspect.Parameter(name, keyword, annotation=kind, default=False) for name, kind in last.items()),
+    ])  # fmt: skip
 
 
 def _nodes(action: str, section: type[Section] | None) -> list[SpecNode]:

@@ -14,7 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from unalike.data.class_names import check_class_name
+from unalike.data.decode import decode
+from unalike.data.view import View
+from unalike.engines.protocol import Engine
 from unalike.errors import DataError
+from unalike.recognition.augmented_views import augmented_views
 from unalike.recognition.backends.protocol import GalleryBackend
 from unalike.recognition.decision import score_of
 from unalike.recognition.ranking import VOTERS, check_vectors, rank_classes
@@ -26,6 +30,8 @@ MAX_TRIALS = 5000
 # Part of the second class's cosine that is subtracted from the best one under the rule ``nearest``; chosen on the development
 # splits of the suite by `benchmarks/open_set_scores.py` (docs/experiments/gallery.md, 2026-11-30).
 SECOND_WEIGHT = 0.25
+# Augmented views of each of so many enrolled images stand for second images where no class has one.
+VIEWS, MAX_VIEWED = 2, 200
 
 
 @dataclass(frozen=True)
@@ -236,3 +242,29 @@ def _image_trials(
         right_Q = ranking.code_Q == code_Q
         knowns = KnownTrials(score_Q[known_Q], ranking.margin_Q[known_Q], right_Q[known_Q], code_Q[known_Q])
     return unknowns, knowns
+
+
+def compare_views(trials: CalibrationTrials, engine: Engine, view: View) -> KnownTrials | None:
+    """Compare augmented views of enrolled images with their gallery; None where no image file can be read.
+
+    Args:
+        trials: of the gallery.
+        engine: computes embeddings.
+        view: how its input is made of an image.
+    """
+    snapshot = trials.snapshot
+    inputs, codes = [], []
+    for row in balanced_sample(snapshot.codes_N, MAX_VIEWED, 0).tolist():
+        try:
+            image_HWC = decode(snapshot.names[row], decoding=view.decoding)
+        except DataError:
+            continue
+        inputs += [view(augmented) for augmented in augmented_views(image_HWC, VIEWS, seed=row)]
+        codes += [int(snapshot.codes_N[row])] * VIEWS
+    if not inputs:
+        return None
+    steps = range(0, len(inputs), engine.batch)
+    vectors_MD = np.concatenate([engine(np.stack(inputs[start : start + engine.batch])) for start in steps])
+    ranking = rank_classes(snapshot, vectors_MD, trials.rule, trials.k)
+    code_M = np.array(codes)
+    return KnownTrials(ranking.score_Q.astype(np.float64), ranking.margin_Q, ranking.code_Q == code_M, code_M)

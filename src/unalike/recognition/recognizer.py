@@ -17,7 +17,7 @@ import numpy as np
 
 from unalike import progress
 from unalike.data.class_names import check_class_name
-from unalike.data.decode import ImageInput, decode, image_list
+from unalike.data.decode import ImageInput, image_list
 from unalike.data.decoding import Decoding
 from unalike.data.view import View
 from unalike.engines.protocol import Engine
@@ -34,10 +34,9 @@ from unalike.recognition.attributes import (
     check_where,
     checked_attributes,
 )
-from unalike.recognition.augmented_views import augmented_views
 from unalike.recognition.backends.address import open_gallery
 from unalike.recognition.backends.protocol import GalleryBackend, GalleryView, SearchIndex
-from unalike.recognition.calibration_trials import CalibrationTrials, KnownTrials, balanced_sample, collect_trials
+from unalike.recognition.calibration_trials import CalibrationTrials, collect_trials, compare_views
 from unalike.recognition.decision import LABEL, UNKNOWN, GalleryCalibration, check_rule
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.gallery_calibration import calibrate, check_settings
@@ -45,7 +44,7 @@ from unalike.recognition.identification import Identification, lead_over_others,
 from unalike.recognition.image_stream import image_batches, several_images
 from unalike.recognition.model_identity import ModelIdentity
 from unalike.recognition.operating_point import MAX_REFUSED, choose_threshold
-from unalike.recognition.ranking import VOTERS, check_vectors, rank_classes
+from unalike.recognition.ranking import VOTERS, check_vectors
 from unalike.recognition.snapshot_view import SnapshotView
 from unalike.recognition.training_trials import trained_share, trials_from_training
 from unalike.runs.environment import usable_cores
@@ -53,8 +52,6 @@ from unalike.source_names import source_name
 
 # Vectors that are not in the approximate index are searched exactly; above this share of it they are added.
 UPDATE_SHARE = 0.1
-# Augmented views of each of so many enrolled images stand for second images where no class has one.
-VIEWS, MAX_VIEWED = 2, 200
 CHECK_S = 1.0  # between two looks at the gallery's file
 
 
@@ -341,29 +338,9 @@ class Recogniser:
                 )
         if trials is None:
             trials = collect_trials(self.gallery, rule=rule)
-            views = self._view_trials(trials) if trials.knowns is None else None
+            views = compare_views(trials, self.engine, self.view) if trials.knowns is None else None
         self.gallery.calibration = choose_threshold(trials, rate, max_refused, views=views)
         return self.gallery.calibration, trials
-
-    def _view_trials(self, trials: CalibrationTrials) -> KnownTrials | None:
-        """Augmented views of enrolled images, compared with the gallery; None where no image file can be read."""
-        snapshot = trials.snapshot
-        rows = balanced_sample(snapshot.codes_N, MAX_VIEWED, 0)
-        views, codes = [], []
-        for row in rows.tolist():
-            try:
-                image = decode(snapshot.names[row], decoding=self.view.decoding)
-            except DataError:
-                continue
-            views += [self.view(view) for view in augmented_views(image, VIEWS, seed=row)]
-            codes += [int(snapshot.codes_N[row])] * VIEWS
-        if not views:
-            return None
-        batch = self.engine.batch
-        vectors = [self.engine(np.stack(views[start : start + batch])) for start in range(0, len(views), batch)]
-        ranking = rank_classes(snapshot, np.concatenate(vectors), trials.rule, trials.k)
-        code_M = np.array(codes)
-        return KnownTrials(ranking.score_Q.astype(np.float64), ranking.margin_Q, ranking.code_Q == code_M, code_M)
 
     def identify(
         self,

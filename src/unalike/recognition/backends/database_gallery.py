@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,43 +34,27 @@ from unalike.recognition.model_identity import ModelIdentity
 from unalike.recognition.ranking import DEPTH, VOTERS, ClassRanking, check_vectors, rank_by_nearest, rank_by_vote
 
 
-class DatabaseState(Protocol):
-    """What is known of a gallery at one moment without reading its references."""
+@dataclass(frozen=True, kw_only=True)
+class DatabaseState:
+    """What is known of a gallery at one moment without reading its references.
 
-    @property
-    def dim(self) -> int:
-        """Width D of the vectors."""
-        ...
+    Attributes:
+        dim, half: width of the vectors, and whether they are rounded to half precision.
+        vectors, classes: their numbers.
+        revision: number of changes of vectors and of their classes.
+        next_id: id of the next reference.
+        model_identity: the network.
+        calibration: threshold and margin, or None.
+    """
 
-    @property
-    def half(self) -> bool:
-        """Whether vectors are rounded to half precision."""
-        ...
-
-    @property
-    def vectors(self) -> int:
-        """Number of vectors."""
-        ...
-
-    @property
-    def classes(self) -> int:
-        """Number of classes that have one."""
-        ...
-
-    @property
-    def revision(self) -> int:
-        """Number of changes of vectors and of their classes."""
-        ...
-
-    @property
-    def calibration(self) -> GalleryCalibration | None:
-        """Threshold and margin, or None."""
-        ...
-
-    @property
-    def model_identity(self) -> ModelIdentity:
-        """The network that the vectors come from."""
-        ...
+    dim: int
+    half: bool
+    vectors: int
+    classes: int
+    revision: int
+    next_id: int
+    model_identity: ModelIdentity
+    calibration: GalleryCalibration | None = None
 
 
 class DatabaseView(GalleryView):

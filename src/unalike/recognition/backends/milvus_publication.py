@@ -78,9 +78,11 @@ def fill(connection: MilvusConnection, view: SnapshotView, uid: str) -> MilvusSt
     for part in batches(class_rows(FIRST, lines, 0), 0):
         connection.upsert(log, part)
     _copy_vectors(connection, vectors, snapshot, number_of, is_again=uid in listing.vectors)
+    total, classes = view.size
     return MilvusState(
-        uid, FIRST, view.dim, snapshot.half, *view.size, view.revision, snapshot.next_id, len(counts),
-        1 if attributes is None else len(attributes.sets) + 1, view.model_identity, view.calibration,
+        uid=uid, commit=FIRST, dim=view.dim, half=snapshot.half, vectors=total, classes=classes, revision=view.revision,
+        next_id=snapshot.next_id, next_class=len(counts), next_set=1 if attributes is None else len(attributes.sets) + 1,
+        model_identity=view.model_identity, calibration=view.calibration,
     )  # fmt: skip
 
 

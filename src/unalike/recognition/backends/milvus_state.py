@@ -19,10 +19,10 @@ import numpy as np
 
 from unalike.errors import DataError
 from unalike.recognition.attributes import NO_ATTRIBUTES, Attributes, AttributeSets, Where, check_where
+from unalike.recognition.backends.database_gallery import DatabaseState
 from unalike.recognition.backends.milvus_connection import MilvusConnection
-from unalike.recognition.decision import GalleryCalibration
 from unalike.recognition.gallery_content import read_calibration
-from unalike.recognition.model_identity import ModelIdentity, read_identity
+from unalike.recognition.model_identity import read_identity
 from unalike.storage.outside_files import reader_errors
 
 FORMAT_VERSION = 1
@@ -43,21 +43,15 @@ LOG_FIELDS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 LOG_INDEXES = {"vector": {"index_type": "FLAT", "metric_type": "IP"}}
 
 
-@dataclass(frozen=True)
-class MilvusState:
+@dataclass(frozen=True, kw_only=True)
+class MilvusState(DatabaseState):
     """What a gallery is at one commit.
 
     Attributes:
         uid: number of the gallery; another one where it was replaced.
         commit: number of the attempt that made this state.
-        dim, half: width of the vectors, and whether they were rounded to half precision.
-        vectors, classes: their numbers.
-        revision: number of changes of vectors and of their classes.
-        next_id: id of the next reference.
         next_class: number of the next class.
         next_set: number of the next set of attributes; 0 stands for none.
-        model_identity: the network.
-        calibration: threshold and margin, or None.
         aborted: attempts before ``commit`` that were none, whose rows count for nothing.
         formers: galleries that this one replaced and that are still read: their commit, and since when in seconds, by number.
         rewritten: since this commit the table of classes is complete without earlier lines.
@@ -66,16 +60,8 @@ class MilvusState:
 
     uid: str
     commit: int
-    dim: int
-    half: bool
-    vectors: int
-    classes: int
-    revision: int
-    next_id: int
     next_class: int
     next_set: int
-    model_identity: ModelIdentity
-    calibration: GalleryCalibration | None = None
     aborted: tuple[int, ...] = ()
     formers: Mapping[str, tuple[int, float]] = field(default_factory=dict)
     rewritten: int = 0
@@ -124,11 +110,11 @@ class MilvusState:
                 calibration = values["calibration"]
                 dim, half, vectors, classes, revision, next_id, next_class, next_set = (values[key] for key in _NUMBERS)
                 return cls(
-                    uid, commit, dim, half, vectors, classes, revision, next_id, next_class, next_set,
-                    read_identity(probe_D, values["network"]),
-                    None if calibration is None else read_calibration(calibration), tuple(values["aborted"]),
-                    {key: (number, since) for key, (number, since) in values["formers"].items()}, values["rewritten"],
-                    tuple((number, since) for number, since in values["history"]),
+                    uid=uid, commit=commit, dim=dim, half=half, vectors=vectors, classes=classes, revision=revision, next_id=next_id,
+                    next_class=next_class, next_set=next_set, model_identity=read_identity(probe_D, values["network"]),
+                    calibration=None if calibration is None else read_calibration(calibration), aborted=tuple(values["aborted"]),
+                    formers={key: (number, since) for key, (number, since) in values["formers"].items()},
+                    rewritten=values["rewritten"], history=tuple((number, since) for number, since in values["history"]),
                 )  # fmt: skip
         raise DataError(f"{display} has format version {version}", remedy="update unalike")
 

@@ -48,8 +48,10 @@ def new_row(name: str, view: SnapshotView) -> GalleryRow:
     if view.dim > MAX_DIM:
         raise DataError(f"vectors of width {view.dim}", expected=f"at most {MAX_DIM} in PostgreSQL")
     snapshot, (vectors, classes) = view.snapshot(), view.size
-    return GalleryRow(0, name, view.dim, snapshot.half, vectors, classes, view.revision, snapshot.next_id, 0,
-                      view.model_identity, view.calibration, None)  # fmt: skip
+    return GalleryRow(
+        id=0, name=name, dim=view.dim, half=snapshot.half, vectors=vectors, classes=classes, revision=view.revision,
+        next_id=snapshot.next_id, changes=0, model_identity=view.model_identity, calibration=view.calibration, search_index=None,
+    )  # fmt: skip
 
 
 def insert_classes(connection: psycopg.Connection[Any], row: GalleryRow, counts: Mapping[str, int]) -> dict[str, int]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unalike.errors import DataError, closest
+from unalike.recognition.backends.database_gallery import DatabaseState
 from unalike.recognition.decision import GalleryCalibration
 from unalike.recognition.gallery_content import read_calibration
 from unalike.recognition.model_identity import ModelIdentity, read_identity
@@ -73,35 +74,21 @@ def decode_text(text: str) -> str:
     return _ESCAPE.sub(lambda match: chr(int(match[1], 16)), text) if "\x1a" in text else text
 
 
-@dataclass(frozen=True)
-class GalleryRow:
+@dataclass(frozen=True, kw_only=True)
+class GalleryRow(DatabaseState):
     """The row of a gallery.
 
     Attributes:
         id: number of the gallery; another one where it was replaced.
         name: its name.
-        dim, half: width of the vectors, and whether they are kept in half precision.
-        vectors, classes: their numbers.
-        revision: number of changes of vectors and of their classes.
-        next_id: id of the next reference.
         changes: number of changes of any kind.
-        model_identity: the network.
-        calibration: threshold and margin, or None.
         search_index: plain data of the index for approximate search, or None.
         format: format version of its tables.
     """
 
     id: int
     name: str
-    dim: int
-    half: bool
-    vectors: int
-    classes: int
-    revision: int
-    next_id: int
     changes: int
-    model_identity: ModelIdentity
-    calibration: GalleryCalibration | None
     search_index: Mapping[str, Any] | None
     format: int = FORMAT_VERSION
 
@@ -221,9 +208,10 @@ def _row_of(values: tuple[Any, ...], display: str) -> GalleryRow:
         raise DataError(f"{display} has format version {version}", remedy="update unalike")
     with reader_errors(f"{display} is damaged, or another program wrote it", remedy="restore it from a backup"):
         return GalleryRow(
-            id, decode_text(name), dim, half, vectors, classes, revision, next_id, changes, _read_network(network, probe),
-            None if calibration is None else _read_calibration(calibration),
-            None if index is None else json.loads(index), version,
+            id=id, name=decode_text(name), dim=dim, half=half, vectors=vectors, classes=classes, revision=revision, next_id=next_id,
+            changes=changes, model_identity=_read_network(network, probe),
+            calibration=None if calibration is None else _read_calibration(calibration),
+            search_index=None if index is None else json.loads(index), format=version,
         )  # fmt: skip
 
 

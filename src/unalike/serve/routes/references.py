@@ -165,7 +165,7 @@ def _add_enrollment(service: Service, router: APIRouter) -> None:
         "require_class": {"type": "boolean", "default": False, "description": "Refuse with 404 where there is no such class, such "
                           "as one that somebody renamed in the meantime; otherwise its first image makes it."},
         "skip_known": {"type": "boolean", "default": False, "description": "Leave out images that are references of their class "
-                       "with these attributes already, by content; the answer counts them. An import that was broken off goes on with it."},
+                       "with these attributes already, others perhaps beside, by content; the answer counts them. An import that was broken off goes on with it."},
     }  # fmt: skip
     add_scoped(router, "POST", "galleries", "/references", enroll, answer=Enrollment, status=201, statuses=[409],
                summary="Enroll images as references of a class.", extra=image_body({"image": "Images of the class."}, parameters, required=()))  # fmt: skip

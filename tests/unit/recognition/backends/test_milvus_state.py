@@ -16,7 +16,9 @@ from unalike.recognition.gallery import Gallery
 
 def state() -> MilvusState:
     return MilvusState(
-        "ab", 9, 8, True, 3, 2, 5, 7, 4, 6, identity_of(1), calibration_for(Gallery(8)), (4, 6), {"cd": (3, 12.5)}, 2, ((1, 2.5),)
+        uid="ab", commit=9, dim=8, half=True, vectors=3, classes=2, revision=5, next_id=7, next_class=4, next_set=6,
+        model_identity=identity_of(1), calibration=calibration_for(Gallery(8)), aborted=(4, 6), formers={"cd": (3, 12.5)},
+        rewritten=2, history=((1, 2.5),),
     )  # fmt: skip
 
 
