@@ -228,16 +228,21 @@ def load_images(
             remedy=next((remedy for suffixes, remedy in _OTHER_KINDS.items() if suffix in suffixes), ""),
         )
     if labeled:
-        for label in np.flatnonzero(images.counts() == 1):
-            own_notices.add("class-of-one", images.classes[label])
-        for class_name in images.classes:
-            if class_name in MISSING_VALUES:
-                own_notices.add("missing-values", class_name)
-        for group in find_similar_names(images.classes):
-            own_notices.add("similar-classes", " and ".join(map(repr, sorted(group))))
+        _notice_odd_classes(images, own_notices)
     if notices is None:
         own_notices.say()
     return images
+
+
+def _notice_odd_classes(images: ImageSet, notices: Notices) -> None:
+    """Name classes of one image, those whose name stands for a missing value, and those whose names are alike."""
+    for label in np.flatnonzero(images.counts() == 1):
+        notices.add("class-of-one", images.classes[label])
+    for class_name in images.classes:
+        if class_name in MISSING_VALUES:
+            notices.add("missing-values", class_name)
+    for group in find_similar_names(images.classes):
+        notices.add("similar-classes", " and ".join(map(repr, sorted(group))))
 
 
 def resolve_source(source: str | Path, cache_dir: Path | None = None) -> Path:

@@ -103,24 +103,7 @@ def read_manifest(
         ]
 
     table = read_table(path, choose, path_columns=() if uri else (names["path"],))
-    required = ["path", *(["label"] if labeled else [])]
-    own_box = any(names[key] != key for key in BOX)  # then all four must exist
-    required += [key for key in COLUMNS if key not in required and (names[key] != key or own_box and key in BOX)]
-    for key in required:
-        if names[key] not in table.columns:
-            raise DataError(
-                f"{path}: no column {names[key]!r} among {shorten(', '.join(table.names)) or 'none'}",
-                expected=f"a column {names[key]!r}",
-                remedy=_column_remedy(key, names[key], table.names, has_setting=columns is not None),
-            )
-        if key in ("path", "label"):
-            _refuse_empty_cells(path, names[key], table.columns[names[key]])
-        if key == "label":
-            _check_labels(path, names[key], table.columns[names[key]])
-    for name in further:
-        if name not in table.columns:
-            raise DataError(f"{path}: no column {name!r} among {shorten(', '.join(table.names)) or 'none'}",
-                            expected=f"a column {name!r}", remedy=closest(name, table.names))  # fmt: skip
+    _check_columns(path, table, names, further, labeled=labeled, has_setting=columns is not None)
     cells = table.columns[names["path"]]
     if not cells:
         raise DataError(f"{path}: no rows", expected="one row an image, or one an object with the columns "
@@ -141,6 +124,30 @@ def read_manifest(
         None if groups is None else tuple(groups),
         tuple(zip(*(table.columns[name] for name in further), strict=True)) if further else None,
     )
+
+
+def _check_columns(
+    path: Path, table: Table, names: Mapping[str, str], further: Sequence[str], *, labeled: bool, has_setting: bool
+) -> None:
+    """Raise DataError for a column that is missing, an empty cell of a path or a label, and a label that no class can have."""
+    required = ["path", *(["label"] if labeled else [])]
+    own_box = any(names[key] != key for key in BOX)  # then all four must exist
+    required += [key for key in COLUMNS if key not in required and (names[key] != key or own_box and key in BOX)]
+    for key in required:
+        if names[key] not in table.columns:
+            raise DataError(
+                f"{path}: no column {names[key]!r} among {shorten(', '.join(table.names)) or 'none'}",
+                expected=f"a column {names[key]!r}",
+                remedy=_column_remedy(key, names[key], table.names, has_setting=has_setting),
+            )
+        if key in ("path", "label"):
+            _refuse_empty_cells(path, names[key], table.columns[names[key]])
+        if key == "label":
+            _check_labels(path, names[key], table.columns[names[key]])
+    for name in further:
+        if name not in table.columns:
+            raise DataError(f"{path}: no column {name!r} among {shorten(', '.join(table.names)) or 'none'}",
+                            expected=f"a column {name!r}", remedy=closest(name, table.names))  # fmt: skip
 
 
 def select_distinct_rows(rows: ManifestRows, notices: Notices) -> ManifestRows:

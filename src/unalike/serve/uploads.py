@@ -97,8 +97,10 @@ async def read_form(request: Request, limits: Limits, fields: Sequence[str] = IM
 def add_value(values: dict[str, Any], name: str, value: Any) -> None:
     """Add a parameter to others; one that is given several times is a list, which only those for lists take."""
     earlier = values.get(name)
-    several = earlier if isinstance(earlier, list) else [earlier]
-    values[name] = value if earlier is None else [*several, value]
+    if isinstance(earlier, list):
+        earlier.append(value)
+    else:
+        values[name] = value if earlier is None else [earlier, value]
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
