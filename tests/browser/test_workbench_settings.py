@@ -166,6 +166,37 @@ def test_an_error_goes_at_the_next_action(browser, service):
         message(page, "is made")
 
 
+def test_what_is_done_before_the_scripts_have_run_is_done_afterwards(browser, service):
+    with Visit(browser) as visit:
+        page = visit.page
+        delayed: list[Any] = []
+        page.route("**/static/settings.js", lambda route: delayed.append(route))
+        page.goto(f"{service.address}/settings", wait_until="commit")
+        page.locator("#key-name").fill("chief")
+        page.get_by_role("button", name="Create").click()
+        page.wait_for_timeout(200)
+        assert page.url == f"{service.address}/settings" and not page.locator("#confirm").is_visible()
+        delayed[0].continue_()
+        page.locator("#confirm[open]").wait_for(timeout=PATIENCE_MS)
+        page.locator("#confirm-yes").click()
+        page.locator("#secret").wait_for(timeout=PATIENCE_MS)
+        secret = page.locator("#secret-text").input_value()
+        page.unroute("**/static/settings.js")
+        page.locator("#secret-close").click()
+        page.get_by_role("button", name="Sign out").wait_for(timeout=PATIENCE_MS)
+        page.context.clear_cookies()
+
+        delayed.clear()
+        page.route("**/static/sign_in.js", lambda route: delayed.append(route))
+        page.goto(f"{service.address}/settings", wait_until="commit")
+        page.get_by_label("API key").fill(secret)
+        page.keyboard.press("Enter")
+        page.wait_for_timeout(200)
+        assert secret not in page.url
+        delayed[0].continue_()
+        page.locator("#settings").wait_for(timeout=PATIENCE_MS)
+
+
 def test_retention_is_changed_undone_and_kept(browser, service):
     with Visit(browser) as visit:
         page = visit.page
