@@ -333,6 +333,52 @@ def fusion(penalty: float) -> Rule:
     return rule
 
 
+def own_gains(
+    gallery: EnrolledClasses, weights: tuple[float, ...], fpirs: tuple[float, ...], samples: int
+) -> np.ndarray:
+    """Mean DIR over ``fpirs`` (1 + samples, weights) with the gallery's own images, once as known and once as unknown ones.
+
+    The first row is that of all classes, the others of classes drawn with replacement.
+    """
+    known_R = gallery.has_other_R
+    rng = np.random.default_rng(0)
+    classes = int(gallery.code_R.max()) + 1
+    weight_BC = np.vstack(
+        [np.ones(classes), *(np.bincount(rng.integers(0, classes, classes), minlength=classes) for _ in range(samples))]
+    )
+    values = np.zeros((len(weight_BC), len(weights)))
+    for column, weight in enumerate(weights):
+        rule = t_norm(1, weight)
+        unknown_R, _ = rule(gallery.foreign, gallery)
+        known_score_R, code_R = rule(gallery.again, gallery)
+        right_M = (code_R == gallery.code_R)[known_R]
+        order_R = np.argsort(-unknown_R, kind="stable")
+        for row, weight_C in enumerate(weight_BC):
+            share_R = np.cumsum(weight_C[gallery.code_R[order_R]])
+            known_weight_M = weight_C[gallery.code_R[known_R]]
+            for fpir in fpirs:
+                first = min(int(np.searchsorted(share_R, fpir * share_R[-1] * (1 + 1e-12), "right")), len(order_R) - 1)
+                hits_M = right_M & (known_score_R[known_R] > unknown_R[order_R[first]])
+                values[row, column] += hits_M @ known_weight_M / max(known_weight_M.sum(), 1) / len(fpirs)
+    return values
+
+
+def chosen_second(weights: tuple[float, ...], fpirs: tuple[float, ...], certain: float = 0.0) -> Rule:
+    """``t_norm`` with the second class, its weight chosen for each gallery by its own images: the first of ``weights`` unless
+    another's mean DIR over ``fpirs`` is higher in a share of at least ``certain`` of draws of classes."""
+
+    def rule(queries: ClassCosines, gallery: EnrolledClasses) -> tuple[np.ndarray, np.ndarray]:
+        weight = weights[0]
+        if gallery.has_other_R.sum() >= 20:
+            values = own_gains(gallery, weights, fpirs, 100 if certain else 0)
+            best = int(values[0].argmax())
+            if not certain or np.mean(values[1:, best] > values[1:, 0]) >= certain:
+                weight = weights[best]
+        return t_norm(1, weight)(queries, gallery)
+
+    return rule
+
+
 RULES: dict[str, Rule] = {
     "nearest": nearest,
     "two": by_array("two_QC"), "three": by_array("three_QC"), "prototype": by_array("mean_QC"),
@@ -349,5 +395,8 @@ RULES: dict[str, Rule] = {
     **{f"cohort {n} x {a:g}": cohort(n, a) for n in (1, 10) for a in (0.25, 0.5)},
     **{f"half prototype + t {n or 'all'} x {a:g}": mix("mean_QC", 0.5, n, a) for n in (1, 10) for a in (0.25, 0.5)},
     **{f"half three + t {n or 'all'} x {a:g}": mix("three_QC", 0.5, n, a) for n in (1, 10) for a in (0.25, 0.5)},
+    **{f"t 1 x {a:g}": t_norm(1, a) for a in (0.125, 0.375, 0.625, 0.75)},
+    **{f"chosen of {len(w)} certain {c:g}": chosen_second(w, (0.1, 0.03, 0.01), c)
+       for w in ((0.25, 0.5), (0.25, 0.0, 0.5)) for c in (0.0, 0.8, 0.95)},
     **{f"fusion {p:g}": fusion(p) for p in (0.001, 0.01, 0.1)},
 }  # fmt: skip

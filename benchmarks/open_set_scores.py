@@ -1,7 +1,7 @@
 """Which score tells strangers from known images best? Rules of `open_set_rules.py`, by DIR at FPIR 0.1 and 0.01.
 
     python benchmarks/open_set_scores.py --data DIR [--sets NAME,...] [--split development|report] [--heads frozen,closed]
-        [--demo DIR] [--rules NAME,...] [--splits 10] [--samples 200] [--cache DIR] [--out DIR] [--backbone tf_efficientnet_lite0]
+        [--demo DIR] [--rules NAME,...] [--base NAME] [--splits 10] [--samples 200] [--cache DIR] [--out DIR] [--backbone tf_efficientnet_lite0]
 
 Recognition sets of `suite.py`. In every split half of the classes, drawn by seed, are enrolled with their references; their queries
 are the known images, the queries of the other classes the strangers. ``frozen``: features of the trunk; ``closed``: vectors of the
@@ -13,8 +13,8 @@ With `--demo DIR`, the results of `unalike demo`: vectors of its trained model o
 left out``: all brands enrolled, each query once as known and once as unknown, compared without its brand (what `unalike evaluate` reports).
 
 DIR (detection and identification rate) is the mean over the splits, each with its own threshold. Intervals (95 %) of the difference to
-``nearest``: percentiles of a bootstrap over the classes of the set, the same samples for both rules and all splits. A rule counts
-where its mean rank over the sets is better than that of ``nearest`` and no interval is wholly below 0. Vectors are kept in OUT/vectors.
+the base (``nearest``): percentiles of a bootstrap over the classes of the set, the same samples for both rules and all splits. A rule counts
+where its mean rank over the sets is better than that of the base and no interval is wholly below 0. Vectors are kept in OUT/vectors.
 
 Shape letters: R references, Q queries, C classes, D dimensions, B samples.
 """
@@ -201,8 +201,10 @@ def weighted_dir(trials: Trials, weight_of: np.ndarray, fpirs: Sequence[float] =
     return np.array(values)
 
 
-def measure(splits: Sequence[Mapping[str, Trials]], classes: int, samples: int, seed: int = 0) -> Record:
-    """Figures of every rule over the splits: DIR and its difference to ``nearest`` with an interval, in percent."""
+def measure(
+    splits: Sequence[Mapping[str, Trials]], classes: int, samples: int, seed: int = 0, base: str = "nearest"
+) -> Record:
+    """Figures of every rule over the splits: DIR and its difference to ``base`` with an interval, in percent."""
     rng = np.random.default_rng(seed)
     plain = np.ones(classes)
     weights = [
@@ -217,7 +219,7 @@ def measure(splits: Sequence[Mapping[str, Trials]], classes: int, samples: int, 
     }  # (1 + B, FPIRS)
     record: Record = {}
     for name, value_BF in values.items():
-        difference_BF = 100 * (value_BF - values["nearest"])
+        difference_BF = 100 * (value_BF - values[base])
         record[name] = {
             "names right": round(100 * float(np.mean([split[name].known_right_N.mean() for split in splits])), 1)
         }
@@ -231,7 +233,7 @@ def measure(splits: Sequence[Mapping[str, Trials]], classes: int, samples: int, 
 
 
 def rank_rules(sets: Mapping[str, Record]) -> dict[str, tuple[float, float, list[str]]]:
-    """By rule: mean rank of the rule and of ``nearest`` between these two, mean difference, and where it is lower for certain."""
+    """By rule: mean rank of the rule beside the base, mean difference, and where it is lower for certain."""
     rules = {}
     rows = {name: record["rules"] for name, record in sets.items() if record["counts"]}
     for rule in next(iter(sets.values()))["rules"]:
@@ -253,7 +255,7 @@ def rank_rules(sets: Mapping[str, Record]) -> dict[str, tuple[float, float, list
 
 
 def format_table(sets: Mapping[str, Record]) -> str:
-    """A line a rule: mean rank beside ``nearest`` (1 better everywhere, 2 worse), mean differences, certain losses."""
+    """A line a rule: mean rank beside the base (1 better everywhere, 2 worse), mean differences, certain losses."""
     lines = ["| rule | mean rank | at 0.1 | at 0.01 | lower for certain |", "|---|---|---|---|---|"]
     for rule, (rank, *gains, worse) in sorted(rank_rules(sets).items(), key=lambda item: -sum(item[1][1:3])):
         lines.append(f"| {rule} | {rank:.2f} | {gains[0]:+.1f} | {gains[1]:+.1f} | {', '.join(worse)} |")
@@ -270,6 +272,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--heads", default="frozen,closed")
     parser.add_argument("--demo", type=Path, help="results of the demo")
     parser.add_argument("--rules", default=",".join(RULES), help="comma-separated")
+    parser.add_argument("--base", default="nearest", help="rule that the others are compared with")
     parser.add_argument("--splits", type=int, default=10)
     parser.add_argument("--samples", type=int, default=200, help="of the bootstrap")
     parser.add_argument("--backbone", default="tf_efficientnet_lite0")
@@ -277,13 +280,13 @@ def read_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def describe(splits: Sequence[Mapping[str, Trials]], does_count: bool, samples: int) -> Record:
+def describe(splits: Sequence[Mapping[str, Trials]], does_count: bool, samples: int, base: str) -> Record:
     """Sizes and figures of a set."""
     first = splits[0]["nearest"]
     names = np.union1d(first.known_class_N, first.unknown_class_M)
     return {
         "counts": does_count and len(names) >= 2 * LEAST_CLASSES, "classes": len(names), "known": len(first.known_score_N),
-        "strangers": len(first.unknown_score_M), "rules": measure(splits, int(names.max()) + 1, samples),
+        "strangers": len(first.unknown_score_M), "rules": measure(splits, int(names.max()) + 1, samples, base=base),
     }  # fmt: skip
 
 
@@ -301,12 +304,12 @@ def measure_sets(options: argparse.Namespace, rules: Sequence[str]) -> Iterator[
             task = read_task(data_set, options)
             for head in options.heads.split(","):
                 splits = [run_split(task, head, goal, rules, seed) for seed in seeds]
-                yield f"{name}, {head}", describe(splits, counts(data_set, 0.5), options.samples)
+                yield f"{name}, {head}", describe(splits, counts(data_set, 0.5), options.samples, options.base)
     if options.demo is not None:
         task = read_demo(options.demo, options.out)
         splits = [run_split(task, "frozen", "new-classes", rules, seed) for seed in seeds]
-        yield "demo", describe(splits, True, options.samples)
-        yield "demo, each left out", describe([leave_out_each(task, rules)], True, options.samples)
+        yield "demo", describe(splits, True, options.samples, options.base)
+        yield "demo, each left out", describe([leave_out_each(task, rules)], True, options.samples, options.base)
 
 
 def main() -> None:
@@ -315,7 +318,7 @@ def main() -> None:
     if options.data is None and options.demo is None:
         print("skipped: no data (give --data DIR or --demo DIR)")
         return
-    rules = [name for name in RULES if name in {"nearest", *options.rules.split(",")}]
+    rules = [name for name in RULES if name in {"nearest", options.base, *options.rules.split(",")}]
     sets: dict[str, Record] = {}
     for name, record in measure_sets(options, rules):
         sets[name] = record

@@ -27,9 +27,13 @@ from unalike.recognition.snapshot import GallerySnapshot
 
 # Most trials that are made of a gallery: a seeded sample, balanced over classes. Each costs a search.
 MAX_TRIALS = 5000
-# Part of the second class's cosine that is subtracted from the best one under the rule ``nearest``; chosen on the development
-# splits of the suite by `benchmarks/open_set_scores.py` (docs/experiments/gallery.md, 2026-11-30).
-SECOND_WEIGHT = 0.25
+# Parts of the second class's cosine that may be subtracted from the best one under the rule ``nearest``: the first, unless the
+# gallery's own trials prefer another in at least CERTAIN_SHARE of DRAWS draws of its classes. Chosen on the development splits of
+# the suite by `benchmarks/open_set_scores.py` (docs/experiments/gallery.md, 2026-11-30).
+SECOND_WEIGHTS = (0.25, 0.5)
+CERTAIN_SHARE, DRAWS = 0.8, 100
+# False match rates at which weights are compared, and the least number of known images that can compare them.
+COMPARED_RATES, MIN_COMPARED = (0.1, 0.03, 0.01), 20
 # Augmented views of each of so many enrolled images stand for second images where no class has one.
 VIEWS, MAX_VIEWED = 2, 200
 
@@ -124,7 +128,7 @@ def collect_trials(
     return weigh_second(CalibrationTrials(snapshot, rule, k, unknowns, knowns, " and ".join(sources)))
 
 
-def weigh_second(trials: CalibrationTrials, weight: float = SECOND_WEIGHT) -> CalibrationTrials:
+def weigh_second(trials: CalibrationTrials) -> CalibrationTrials:
     """Subtract a part of the second class's cosine from the scores of trials by the rule ``nearest``.
 
     As they are, where an image has no second class (galleries of one or two classes), and where there are no known images: augmented
@@ -136,9 +140,65 @@ def weigh_second(trials: CalibrationTrials, weight: float = SECOND_WEIGHT) -> Ca
         return trials
     if not (np.isfinite(unknowns.margin_N).all() and np.isfinite(knowns.margin_M).all()):
         return trials
+    weight = choose_second_weight(unknowns, knowns, unknowns.margin_N)
     unknowns = replace(unknowns, score_N=score_of(unknowns.score_N, unknowns.margin_N, weight))
     knowns = replace(knowns, score_M=score_of(knowns.score_M, knowns.margin_M, weight))
     return replace(trials, unknowns=unknowns, knowns=knowns, second_weight=weight)
+
+
+def choose_second_weight(unknowns: UnknownTrials, knowns: KnownTrials, margin_N: np.ndarray) -> float:
+    """The one of SECOND_WEIGHTS under which most known images of the trials are named right at the same false match rates.
+
+    Compared is the mean, over COMPARED_RATES, of the share of known images that are named right and score above the threshold
+    of the rate. A larger weight helps networks that put unknown images near to many classes, and harms where cosines to other
+    classes are near 0. A small difference is luck of the classes, so the first weight stays unless another is as good or better
+    in most draws of classes.
+
+    Args:
+        unknowns, knowns: trials whose scores are cosines.
+        margin_N: lead of the best class over the second in ``unknowns``, all finite.
+    """
+    if len(knowns.score_M) < MIN_COMPARED:
+        return SECOND_WEIGHTS[0]
+    classes, code_T = np.unique(np.concatenate([unknowns.group_N, knowns.group_M]), return_inverse=True)
+    rng = np.random.default_rng(0)
+    draws = [np.bincount(rng.integers(0, len(classes), len(classes)), minlength=len(classes)) for _ in range(DRAWS)]
+    count_BC = np.vstack([np.ones(len(classes)), *draws])  # the first row: every class once
+    split = len(unknowns.score_N)
+    weight_BN, weight_BM = count_BC[:, code_T[:split]] * unknowns.weight_N, count_BC[:, code_T[split:]]
+    shares = []
+    for weight in SECOND_WEIGHTS:
+        score_N = score_of(unknowns.score_N, margin_N, weight)
+        score_M = score_of(knowns.score_M, knowns.margin_M, weight)
+        shares.append(_named_shares(score_N, score_M, knowns.right_M, weight_BN, weight_BM))
+    named_BW = np.column_stack(shares)
+    best = int(named_BW[0].argmax())
+    is_certain = (named_BW[1:, best] >= named_BW[1:, 0]).mean() >= CERTAIN_SHARE
+    return SECOND_WEIGHTS[best] if is_certain else SECOND_WEIGHTS[0]
+
+
+def _named_shares(
+    score_N: np.ndarray, score_M: np.ndarray, right_M: np.ndarray, weight_BN: np.ndarray, weight_BM: np.ndarray
+) -> np.ndarray:
+    """Mean share (B) of known images that are named right above the thresholds of COMPARED_RATES.
+
+    Args:
+        score_N, score_M: of unknown and of known images.
+        right_M: whether a known image's best class is its own.
+        weight_BN, weight_BM: what each image counts, in each of B draws.
+    """
+    order_N, order_M = np.argsort(-score_N, kind="stable"), np.argsort(-score_M, kind="stable")
+    sum_BN = np.cumsum(weight_BN[:, order_N], axis=1)
+    named_BM = np.cumsum(weight_BM[:, order_M] * right_M[order_M], axis=1)
+    named_BM = np.column_stack([np.zeros(len(named_BM)), named_BM])
+    total_B = np.maximum(weight_BM.sum(axis=1), 1)
+    rows_B, share_B = np.arange(len(sum_BN)), np.zeros(len(sum_BN))
+    for rate in COMPARED_RATES:
+        first_B = (sum_BN <= rate * sum_BN[:, -1:] * (1 + 1e-12)).sum(axis=1)  # the first score that is too much
+        threshold_B = score_N[order_N[np.minimum(first_B, len(order_N) - 1)]]
+        above_B = np.searchsorted(-score_M[order_M], -threshold_B, "left")
+        share_B += named_BM[rows_B, above_B] / total_B / len(COMPARED_RATES)
+    return share_B
 
 
 def balanced_sample(codes_N: np.ndarray, most: int, seed: int) -> np.ndarray:
