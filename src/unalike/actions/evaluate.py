@@ -88,6 +88,7 @@ def _compute_metrics(section: Evaluate, sets: EvaluationSets) -> tuple[Ranking, 
     """The ranking, the content of ``metrics.json``, and the part of it about pairs and unknown classes."""
     from unalike.metrics.open_set import collect_trials, summarize_trials
     from unalike.metrics.summary import summarize
+    from unalike.recognition.calibration_trials import SECOND_WEIGHTS
 
     reference, query, same = sets.reference, sets.query, sets.same
     n, confidence, seed = section.bootstrap, section.confidence, section.seed
@@ -102,7 +103,9 @@ def _compute_metrics(section: Evaluate, sets: EvaluationSets) -> tuple[Ranking, 
     trials = collect_trials(
         sets.query_vectors, query.labels_N, sets.reference_vectors, reference.labels_N, same=same, seed=seed
     )
-    open_set = summarize_trials(trials, n=n, confidence=confidence, resample=section.resample)
+    open_set = summarize_trials(
+        trials, n=n, confidence=confidence, resample=section.resample, second_weight=SECOND_WEIGHTS[0]
+    )
     return ranking, summary | open_set, open_set
 
 

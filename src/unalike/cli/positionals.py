@@ -31,7 +31,7 @@ _PRETRAINED = (
 
 
 def is_model(argument: str) -> bool:
-    """Whether a positional argument names a model: a file with a model's suffix, ``pretrained``, or the folder of a run.
+    """Whether a positional argument names a model: a file with a model's suffix, ``pretrained``, or the folder of a run or of runs.
 
     Folders of runs that write images (discover) are data.
     """
@@ -40,8 +40,9 @@ def is_model(argument: str) -> bool:
         return not os.path.lexists(argument)
     if path.is_dir():
         from unalike.runs.record import recorded_action
+        from unalike.runs.written_model import run_in_folder
 
-        return recorded_action(path) in MODEL_ACTIONS
+        return recorded_action(run_in_folder(path)) in MODEL_ACTIONS
     return PurePath(argument).suffix.lower() in _RETRIEVAL
 
 

@@ -34,6 +34,7 @@ class OpenSetTrials:
         rows_Q: Indices of the queries that were compared.
         labels_Q: Their class indices.
         own_Q, other_Q: Best cosine among references of the query's class and of others; -inf where there are none.
+        next_Q: Best cosine among references of classes that are neither the query's nor that of ``other_Q``; -inf likewise.
         pair_own_N, pair_label_N: Cosine of each pair of one class, and that class.
         pair_other_M: Cosine of each pair of two classes.
     """
@@ -42,6 +43,7 @@ class OpenSetTrials:
     labels_Q: np.ndarray
     own_Q: np.ndarray
     other_Q: np.ndarray
+    next_Q: np.ndarray
     pair_own_N: np.ndarray
     pair_label_N: np.ndarray
     pair_other_M: np.ndarray
@@ -82,7 +84,7 @@ def collect_trials(
     block = max(1, max_pairs // max(1, len(reference_RD)))
     if len(rows_Q) > block:
         rows_Q = np.sort(np.random.default_rng(seed).choice(rows_Q, block, replace=False))
-    own_Q, other_Q = np.full(len(rows_Q), -math.inf), np.full(len(rows_Q), -math.inf)
+    own_Q, other_Q, next_Q = (np.full(len(rows_Q), -math.inf) for _ in range(3))
     own, label, other = [np.empty(0, np.float32)], [np.empty(0, np.int64)], [np.empty(0, np.float32)]
     step = max(1, CHUNK_PAIRS // max(1, len(reference_RD)))
     for top in range(0, len(rows_Q) if len(reference_RD) else 0, step):
@@ -93,13 +95,18 @@ def collect_trials(
         if same:
             own_BR[np.arange(len(rows_B)), rows_B] = False
         own_Q[top : top + step] = np.where(own_BR, scores_BR, -math.inf).max(axis=1)
-        other_Q[top : top + step] = np.where(other_BR, scores_BR, -math.inf).max(axis=1)
+        others_BR = np.where(other_BR, scores_BR, -math.inf)
+        nearest_B = others_BR.argmax(axis=1)
+        other_Q[top : top + step] = others_BR[np.arange(len(rows_B)), nearest_B]
+        others_BR[labels_R[nearest_B][:, None] == labels_R] = -math.inf
+        next_Q[top : top + step] = others_BR.max(axis=1)
         own.append(scores_BR[own_BR])
         label.append(np.repeat(labels_Q[rows_B], own_BR.sum(axis=1)))
         other.append(scores_BR[other_BR])
     return OpenSetTrials(
-        rows_Q, labels_Q[rows_Q], own_Q, other_Q, np.concatenate(own), np.concatenate(label), np.concatenate(other)
-    )
+        rows_Q, labels_Q[rows_Q], own_Q, other_Q, next_Q,
+        np.concatenate(own), np.concatenate(label), np.concatenate(other),
+    )  # fmt: skip
 
 
 def summarize_trials(
@@ -109,6 +116,7 @@ def summarize_trials(
     confidence: float = 0.95,
     rates: Sequence[float] = RATES,
     resample: str = "auto",
+    second_weight: float = 0.0,
 ) -> dict[str, Any]:
     """Summarize trials as plain data for ``metrics.json``.
 
@@ -119,21 +127,24 @@ def summarize_trials(
         rates: False match rates (verification) and false positive identification rates, 0..1, exclusive.
         resample: As for ``summary.summarize``, for identification. Pairs share images, so that classes alone are independent
             there.
+        second_weight: Part of the second class's cosine (0..1) that galleries subtract from the best one; with it identification is
+            reported by that score too, where every query has a second class.
 
     Returns:
         ``verification`` of pairs, and ``identification`` against the references, whose unknown queries are
-        ``classes_held_out`` or ``open_set_queries``; None where there were none. A rate that the number of trials cannot
+        ``classes_held_out`` or ``open_set_queries``; None where there were none. Figures by the score of galleries are in
+        ``less_second_class`` of these, None where they cannot be told. A rate that the number of trials cannot
         support (``trials_needed``) is left out. Intervals treat the threshold as fixed.
     """
     settings = {"n": n, "confidence": confidence, "resample": resample}
     known_Q = np.isfinite(trials.own_Q)
     enrolled_Q = known_Q & np.isfinite(trials.other_Q)
     open_Q = ~known_Q & np.isfinite(trials.other_Q)
+    parts = {"classes_held_out": (enrolled_Q, enrolled_Q), "open_set_queries": (known_Q, open_Q)}
     return {
         "verification": _verification(trials, rates, settings),
         "identification": {
-            "classes_held_out": _identification(trials, enrolled_Q, trials.other_Q[enrolled_Q], rates, settings),
-            "open_set_queries": _identification(trials, known_Q, trials.other_Q[open_Q], rates, settings),
+            name: _identification(trials, *masks, rates, settings, second_weight) for name, masks in parts.items()
         },
     }
 
@@ -159,30 +170,47 @@ def _verification(trials: OpenSetTrials, rates: Sequence[float], settings: dict[
 
 
 def _identification(
-    trials: OpenSetTrials, known_Q: np.ndarray, unknown_M: np.ndarray, rates: Sequence[float], settings: dict[str, Any]
-) -> dict[str, Any] | None:
-    if not known_Q.any() or not len(unknown_M):
+    trials: OpenSetTrials, known_Q: np.ndarray, unknown_Q: np.ndarray, rates: Sequence[float], settings: dict[str, Any],
+    second_weight: float,
+) -> dict[str, Any] | None:  # fmt: skip
+    """Figures by the cosine, and by what galleries subtract of the second class.
+
+    Args:
+        known_Q: Queries that meet all references.
+        unknown_Q: Queries that meet those of other classes.
+    """
+    if not known_Q.any() or not unknown_Q.any():
         return None
-    own_Q, other_Q = trials.own_Q[known_Q], trials.other_Q[known_Q]
-    best_Q, right_Q = np.maximum(own_Q, other_Q), own_Q > other_Q
+    own_Q, other_Q, next_Q = trials.own_Q[known_Q], trials.other_Q[known_Q], trials.next_Q[known_Q]
+    right_Q, labels_Q = own_Q > other_Q, trials.labels_Q[known_Q]
+    best_Q, best_M = np.maximum(own_Q, other_Q), trials.other_Q[unknown_Q]
+    second_Q, second_M = np.where(right_Q, other_Q, np.maximum(own_Q, next_Q)), trials.next_Q[unknown_Q]
+    figures: dict[str, Any] = {"known": int(known_Q.sum()), "unknown": len(best_M)}
+    figures |= _detection(best_Q, right_Q, best_M, labels_Q, rates, settings)
+    if second_weight:
+        figures["less_second_class"] = None
+        if np.isfinite(second_Q).all() and np.isfinite(second_M).all():
+            score_Q, score_M = best_Q - second_weight * second_Q, best_M - second_weight * second_M
+            figures["less_second_class"] = {
+                "second_weight": second_weight,
+                **_detection(score_Q, right_Q, score_M, labels_Q, rates, settings),
+            }
+    return figures
+
+
+def _detection(
+    score_Q: np.ndarray, right_Q: np.ndarray, score_M: np.ndarray, labels_Q: np.ndarray, rates: Sequence[float],
+    settings: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """AUROC and DIR at each rate, of known queries (score, whether their best class is right, class) beside unknown ones."""
     at = []
     for rate in rates:
-        if trials_needed(rate, settings["confidence"]) <= len(unknown_M):
-            detection_rate, threshold = dir_at_fpir(best_Q, right_Q, unknown_M, rate)
-            hits = (right_Q & (best_Q >= threshold)).astype(float)
-            at.append(
-                {
-                    "fpir": rate,
-                    "dir": _interval(detection_rate, hits, trials.labels_Q[known_Q], settings),
-                    "threshold": threshold,
-                }
-            )
-    return {
-        "known": int(known_Q.sum()),
-        "unknown": len(unknown_M),
-        "auroc": auroc(best_Q, unknown_M),
-        "dir_at_fpir": at,
-    }
+        if trials_needed(rate, settings["confidence"]) <= len(score_M):
+            detection_rate, threshold = dir_at_fpir(score_Q, right_Q, score_M, rate)
+            hits_Q = (right_Q & (score_Q >= threshold)).astype(float)
+            interval = _interval(detection_rate, hits_Q, labels_Q, settings)
+            at.append({"fpir": rate, "dir": interval, "threshold": threshold})
+    return {"auroc": auroc(score_Q, score_M), "dir_at_fpir": at}
 
 
 def _interval(
@@ -204,6 +232,16 @@ def format_open_set(summary: dict[str, Any]) -> list[str]:
         lines.append(f"same or another: AUROC {pairs['auroc']:.4f}{''.join(at)}")
     for name, part in summary["identification"].items():
         if part is not None:
-            at = [f", DIR {entry['dir']['value']:.4f} at FPIR {entry['fpir']:g}" for entry in part["dir_at_fpir"]]
-            lines.append(f"known or unknown ({name.replace('_', ' ')}): AUROC {part['auroc']:.4f}{''.join(at)}")
+            known = f"known or unknown ({name.replace('_', ' ')})"
+            lines.append(f"{known}: {_format_detection(part)}")
+            if score := part.get("less_second_class"):
+                weight = score["second_weight"]
+                lines.append(
+                    f"   as galleries decide (less {weight:g} of the second class): {_format_detection(score)}"
+                )
     return lines
+
+
+def _format_detection(figures: dict[str, Any]) -> str:
+    at = [f", DIR {entry['dir']['value']:.4f} at FPIR {entry['fpir']:g}" for entry in figures["dir_at_fpir"]]
+    return f"AUROC {figures['auroc']:.4f}{''.join(at)}"

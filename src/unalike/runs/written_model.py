@@ -16,6 +16,8 @@ from unalike.progress import say
 from unalike.runs.filenames import BEST_CHECKPOINT, LATEST_CHECKPOINT, PERIODIC_CHECKPOINTS, SEARCH_FILE
 from unalike.runs.record import read_json, recorded_action
 
+# Folder of the training in the root of several runs' results.
+TRAINING_FOLDER = "train"
 # Action -> patterns of the default names of the file that it writes.
 WRITTEN_FILES = {
     "export": ("*.onnx",), "quantize": ("*.onnx",), "gen_engine": ("*.xml", "*_optimised.onnx"),
@@ -75,12 +77,22 @@ def newest_file(folder: Path, patterns: Iterable[str]) -> Path | None:
     return max(files, key=lambda file: file.stat().st_mtime, default=None)
 
 
+def run_in_folder(folder: Path) -> Path:
+    """The folder itself, or its training where it is the root of several runs' results (``-r``), as that of the demo is."""
+    training = folder / TRAINING_FOLDER
+    is_root = recorded_action(folder) is None and recorded_action(training) == "train"
+    return training if is_root else folder
+
+
 def model_in_folder(folder: Path) -> Path:
     """The model that the run in a folder wrote: a checkpoint of a training, a file of an export or a conversion.
+
+    In the root of several runs' results it is that of the training.
 
     Raises:
         RunError: The run wrote no model, or writes none.
     """
+    folder = run_in_folder(folder)
     action = recorded_action(folder)
     if action == "train":
         model = trained_model(folder)

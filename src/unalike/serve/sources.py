@@ -13,7 +13,7 @@ from unalike.errors import RunError, SpecError
 from unalike.inference.model_files import EXPORTED, SUFFIXES
 from unalike.runs.filenames import EXPERIMENT_FILE
 from unalike.runs.record import recorded_action
-from unalike.runs.written_model import model_in_folder
+from unalike.runs.written_model import model_in_folder, run_in_folder
 from unalike.storage.filesystems import split_address
 from unalike.storage.overwrite import refuse_address
 
@@ -120,8 +120,9 @@ def _with_run(sources: Sources, run: Path) -> Sources:
     sources = replace(sources, folder=run / SERVICE_FOLDER)
     if (run / _DEMO_REFERENCES).is_dir():
         return _with_demo(sources, run)
-    action = recorded_action(run)
-    if action in (None, "gallery_build", "inspect_fit", "verify"):
+    if recorded_action(run) is None and not any(path.is_file() for path in run.iterdir()):
+        run = run_in_folder(run)
+    if recorded_action(run) in (None, "gallery_build", "inspect_fit", "verify"):
         files = [path for path in sorted(run.iterdir()) if path.is_file()]
     else:
         files = [model_in_folder(run)]

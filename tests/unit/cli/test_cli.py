@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,11 @@ def test_the_folder_of_a_run_is_its_model(api: Calls, tmp_path: Path, capsys: py
     (exported / "model.onnx").unlink()
     assert cli.run_command(["evaluate", str(exported)]) == 1
     assert "without a model" in capsys.readouterr().err
+    trained = run("train")
+    with zipfile.ZipFile(trained / "ml_model_best.pth", "w") as archive:
+        archive.writestr("data.pkl", "x")
+    assert cli.run_command(["evaluate", str(tmp_path)]) == 0  # the root of several runs
+    assert api.seen[-1][1][1] == [f'evaluate.checkpoint="{trained / "ml_model_best.pth"}"']
 
 
 def test_flags_rule_over_the_spec(api: Calls) -> None:

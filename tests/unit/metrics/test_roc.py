@@ -94,19 +94,21 @@ def test_clustered_intervals_hold_as_often_as_they_say():
 
 
 def oracle_trials(query, labels_Q, reference, labels_R, same):
-    own, other, best_own, best_other = [], [], [], []
+    own, other, best_own, best_other, next_other = [], [], [], [], []
     for q in range(len(query)):
-        mine, theirs = [], []
+        mine, theirs, best_of = [], [], {}
         for r in range(len(reference)):
             score = query[q] @ reference[r] / np.linalg.norm(query[q]) / np.linalg.norm(reference[r])
             if labels_R[r] != labels_Q[q]:
                 theirs.append(score)
+                best_of[labels_R[r]] = max(score, best_of.get(labels_R[r], -math.inf))
             elif not (same and q == r):
                 mine.append(score)
         own, other = own + mine, other + theirs
         best_own.append(max(mine, default=-math.inf))
         best_other.append(max(theirs, default=-math.inf))
-    return own, other, best_own, best_other
+        next_other.append(sorted(best_of.values())[-2])
+    return own, other, best_own, best_other, next_other
 
 
 @pytest.mark.parametrize("same", [False, True])
@@ -117,11 +119,12 @@ def test_trials_equal_two_loops(same):
         (reference[:20], labels_R[:20]) if same else (draws.normal(size=(20, 4)), draws.integers(0, 9, 20))
     )
     trials = collect_trials(query, labels_Q, reference, labels_R, same=same)
-    own, other, best_own, best_other = oracle_trials(query, labels_Q, reference, labels_R, same)
+    own, other, best_own, best_other, next_other = oracle_trials(query, labels_Q, reference, labels_R, same)
     np.testing.assert_allclose(trials.pair_own_N, own, atol=1e-6)
     np.testing.assert_allclose(trials.pair_other_M, other, atol=1e-6)
     np.testing.assert_allclose(trials.own_Q, best_own, atol=1e-6)
     np.testing.assert_allclose(trials.other_Q, best_other, atol=1e-6)
+    np.testing.assert_allclose(trials.next_Q, next_other, atol=1e-6)
     summary = summarize_trials(trials, n=50, rates=(0.2,))
     known = np.isfinite(best_own)
     unknown = np.array(best_other)[known]
@@ -132,6 +135,18 @@ def test_trials_equal_two_loops(same):
     if not same:
         assert summary["identification"]["open_set_queries"]["unknown"] == (~known).sum() > 0
         assert len(format_open_set(summary)) == 3
+    assert "less_second_class" not in held_out
+    summary = summarize_trials(trials, n=50, rates=(0.5,), second_weight=0.25)
+    by_score = summary["identification"]["classes_held_out"]["less_second_class"]
+    ranked = [sorted(x, reverse=True) for x in zip(best_own, best_other, next_other, strict=True) if np.isfinite(x[0])]
+    score_known = np.array([first - 0.25 * second for first, second, _ in ranked])
+    score_unknown = np.array(best_other)[known] - 0.25 * np.array(next_other)[known]
+    right = (np.array(best_own) > np.array(best_other))[known]
+    assert by_score["auroc"] == pytest.approx(auroc(score_known, score_unknown))
+    assert by_score["dir_at_fpir"][0]["dir"]["value"] == pytest.approx(
+        dir_at_fpir(score_known, right, score_unknown, 0.5)[0]
+    )
+    assert len(format_open_set(summary)) == (3 if same else 5)
 
 
 def test_many_pairs_are_sampled_by_seed_and_one_class_tells_nothing():
@@ -145,6 +160,10 @@ def test_many_pairs_are_sampled_by_seed_and_one_class_tells_nothing():
     summary = summarize_trials(alone, n=0)
     assert summary == {"verification": None, "identification": {"classes_held_out": None, "open_set_queries": None}}
     assert format_open_set(summary) == []
+    two = summarize_trials(collect_trials(vectors, labels % 2, vectors, labels % 2, same=True), n=0, second_weight=0.25)
+    assert (
+        two["identification"]["classes_held_out"]["less_second_class"] is None
+    )  # unknown to one class, there is no second
 
 
 def test_trials_in_groups_of_two_sorts_hold_as_often_as_they_say():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,18 @@ def test_a_folder_of_a_build_a_fit_or_plain_files_gives_its_files(tmp_path: Path
     plain = touch(tmp_path / "p", "m.onnx", "m.pth")
     assert find_sources(Serve(run=str(plain))).model == str(plain / "m.onnx")
     assert find_sources(Serve(run=str(plain / "m.onnx"))).model == str(plain / "m.onnx")
+
+
+def test_the_root_of_several_runs_gives_its_own_files_else_the_trained_model(tmp_path: Path) -> None:
+    touch(tmp_path / "train", "m.onnx")
+    checkpoint = tmp_path / "train/ml_model_best.pth"
+    with zipfile.ZipFile(checkpoint, "w") as archive:
+        archive.writestr("data.pkl", "x")
+    touch(tmp_path / "train", action="train")
+    sources = find_sources(Serve(run=str(tmp_path)))
+    assert sources.model == str(checkpoint) and sources.folder == tmp_path / "serve"
+    touch(tmp_path, "shop.gallery")
+    assert find_sources(Serve(run=str(tmp_path))).galleries == {"shop": str(tmp_path / "shop.gallery")}
 
 
 def test_a_run_of_training_gives_its_model_and_its_references(tmp_path: Path) -> None:
