@@ -21,7 +21,7 @@ from unalike.deploy.onnx_graph import (
 )
 from unalike.deploy.quantization.accuracy_table import LabeledSets
 from unalike.deploy.quantization.activation_ranges import CalibrationImages, sample_calibration_images
-from unalike.engines.checksum import check_model_file
+from unalike.engines.checksum import read_model_file
 from unalike.engines.metadata import NetworkFacts, file_key
 from unalike.errors import ModelError, SpecError
 
@@ -92,8 +92,7 @@ def load_source_network(
     path = Path(section.onnx_file)
     if not path.is_file():
         raise ModelError(f"{name}.onnx_file: there is no file {path}", remedy="write one: unalike export")
-    check_model_file(path)
-    content = path.read_bytes()
+    content = read_model_file(path).graph
     proto = read_network(content, str(path))
     dataset = experiment.dataset
     normalization_set = experiment.is_set("dataset.pixel_mean") or experiment.is_set("dataset.pixel_std")

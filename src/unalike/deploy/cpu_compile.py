@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,12 +43,10 @@ def write_ir(content: bytes, path: Path, facts: NetworkFacts) -> None:
         raise ExportError(f"OpenVINO cannot read the network ({str(error).splitlines()[-1][:200]})") from error
     graph.set_rt_info(facts.to_json(), ["framework", KEY])
     path.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        atomic_write(path) as partial,
-        atomic_write(weights) as partial_weights,
-    ):  # the .bin is in place before the .xml
+    # OpenVINO makes the name of the weights of that of the graph: under a name of its own their file would have no lock, and
+    # whoever writes into the folder meanwhile would remove it. The .bin is in place before the .xml.
+    with atomic_write(path) as partial, atomic_write(weights, beside=partial) as partial_weights:
         openvino.save_model(graph, str(partial), compress_to_fp16=facts.precision == "fp16")
-        os.replace(partial.with_suffix(".bin"), partial_weights)
         append_xml_checksum(partial, partial_weights)
 
 

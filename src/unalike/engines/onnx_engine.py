@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unalike.engines.checksum import check_model_file
+from unalike.engines.checksum import ModelContent
 from unalike.engines.metadata import KEY, read_facts
 from unalike.engines.normalization import Normalization
-from unalike.engines.process_local import ModelSource, ProcessLocal
+from unalike.engines.process_local import ModelSource, ProcessLocal, restore_engine
 from unalike.engines.protocol import check_images, require_maps, require_vector
 from unalike.errors import DeviceError, ModelError, missing_extra
 from unalike.runs.environment import usable_cores
@@ -41,9 +41,9 @@ def import_onnxruntime(purpose: str = "runtime onnxruntime", extra: str = "onnx"
         raise missing_extra("onnxruntime", extra, purpose) from error
 
 
-def is_quantized(model: str | Path | bytes) -> bool:
-    """Whether an ONNX file, or its content, holds Q/DQ nodes: their operators' names are plain text in it."""
-    return b"QuantizeLinear" in (model if isinstance(model, bytes) else Path(model).read_bytes())
+def is_quantized(content: bytes) -> bool:
+    """Whether the content of an ONNX file holds Q/DQ nodes: their operators' names are plain text in it."""
+    return b"QuantizeLinear" in content
 
 
 class OnnxEngine:
@@ -80,9 +80,8 @@ class OnnxEngine:
         self.load(model, mean, std)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (
-            self._source.model, self.threads, self._mean, self._std, self._requested_precision, self._device,
-        )  # fmt: skip
+        arguments = self.source.model, self.threads, self._mean, self._std, self._requested_precision, self._device
+        return restore_engine, (type(self), arguments, self.source.sha256)
 
     @property
     def _session(self) -> onnxruntime.InferenceSession:
@@ -90,29 +89,26 @@ class OnnxEngine:
         return self._local.get(self._open_again)
 
     def _open_again(self) -> onnxruntime.InferenceSession:
-        self._source.check()
-        return self._create_session()
+        return self._create_session(self.source.read())
 
     def load(
         self, model: str | Path | bytes, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
     ) -> None:
         """Load another network in place of the present one; arguments as in the constructor."""
-        source = "the model in memory" if isinstance(model, bytes) else str(model)
         if not isinstance(model, bytes) and not Path(model).is_file():
-            raise ModelError(f"there is no model file {source}")
-        if not isinstance(model, bytes):
-            check_model_file(Path(model))
-        self._source, self._mean, self._std = ModelSource(model), mean, std
-        self._local.set(self._create_session())
-        with reader_errors(f"{source} cannot be used", error=ModelError):
-            self._read_interface(source)
+            raise ModelError(f"there is no model file {model}")
+        self.source, self._mean, self._std = ModelSource(model), mean, std
+        content = self.source.read()
+        self._local.set(self._create_session(content))
+        with reader_errors(f"{self.source.name} cannot be used", error=ModelError):
+            self._read_interface(content.graph)
 
-    def _read_interface(self, source: str) -> None:
+    def _read_interface(self, content: bytes) -> None:
         """Read metadata, inputs and outputs of the network."""
-        model, mean, std = self._source.model, self._mean, self._std
+        source, mean, std = self.source.name, self._mean, self._std
         metadata = self._session.get_modelmeta().custom_metadata_map.get(KEY)
         self.facts = read_facts(metadata, source, mean, std)
-        self.precision = "int8" if is_quantized(model) else self.facts.precision
+        self.precision = "int8" if is_quantized(content) else self.facts.precision
         if self._requested_precision not in ("auto", self.precision):
             raise DeviceError(
                 f"precision {self._requested_precision} with onnxruntime",
@@ -140,9 +136,9 @@ class OnnxEngine:
         self._output_names = [output.name for output in outputs[: int(self.dim > 0) + len(self.map_facts)]]
         self.batch = self._fixed_batch or CPU_BATCH
 
-    def _create_session(self) -> onnxruntime.InferenceSession:
-        model = self._source.model
-        source = "the model in memory" if isinstance(model, bytes) else str(model)
+    def _create_session(self, content: ModelContent) -> onnxruntime.InferenceSession:
+        source = self.source.name
+        model = self.source.model if content.names_other_files else content.graph
         onnxruntime = import_onnxruntime()
         kind, _, number = self._device.lower().partition(":")
         if PROVIDERS.get(kind) not in onnxruntime.get_available_providers():

@@ -21,10 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from unalike.engines.checksum import check_model_file
 from unalike.engines.metadata import KEY, NetworkFacts, read_facts
 from unalike.engines.openvino_precision import has_depthwise_convolutions, lower_late_layers
-from unalike.engines.process_local import ModelSource, ProcessLocal
+from unalike.engines.process_local import ModelSource, ProcessLocal, restore_engine
 from unalike.engines.protocol import check_images, require_maps, require_vector
 from unalike.errors import DeviceError, ModelError, missing_extra
 from unalike.storage.outside_files import reader_errors
@@ -91,9 +90,10 @@ class OpenVinoEngine:
         self.load(model, mean, std)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (
-            self._source.model, self._requested_precision, self.threads, self._mean, self._std, self.streams, self.device,
+        arguments = (
+            self.source.model, self._requested_precision, self.threads, self._mean, self._std, self.streams, self.device
         )  # fmt: skip
+        return restore_engine, (type(self), arguments, self.source.sha256)
 
     @property
     def _core(self) -> Any:
@@ -108,7 +108,7 @@ class OpenVinoEngine:
     @property
     def _network(self) -> _CompiledNetwork:
         """The compiled network of this process; a forked process compiles it again."""
-        return self._local.get(self._open_again)
+        return self._local.get(self._open)
 
     @property
     def _compiled(self) -> Any:
@@ -162,17 +162,14 @@ class OpenVinoEngine:
         self, model: str | Path | bytes, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
     ) -> None:
         """Load and compile another network in place of the present one; arguments as in the constructor."""
-        self._source, self._mean, self._std = ModelSource(model), mean, std
+        if not isinstance(model, bytes) and not Path(model).is_file():
+            raise ModelError(f"there is no model file {model}")
+        self.source, self._mean, self._std = ModelSource(model), mean, std
         self._local.set(self._open())
 
-    def _open_again(self) -> _CompiledNetwork:
-        self._source.check()
-        return self._open()
-
     def _open(self) -> _CompiledNetwork:
-        model, mean, std = self._source.model, self._mean, self._std
-        source = "the model in memory" if isinstance(model, bytes) else str(model)
-        graph = self._read(model, source)
+        source, mean, std = self.source.name, self._mean, self._std
+        graph = self._read()
         with reader_errors(f"OpenVINO cannot run {source}", remedy="try onnxruntime", error=ModelError):
             facts = read_facts(_metadata(graph), source, mean, std)
             self.precision, self._hint = self._resolve_precision(
@@ -199,19 +196,20 @@ class OpenVinoEngine:
         low = self._openvino.Type.bf16
         return any(node.get_output_element_type(0) == low for node in graph.get_ops() if node.get_output_size())
 
-    def _read(self, model: str | Path | bytes, source: str) -> Any:
-        if not isinstance(model, bytes) and not Path(model).is_file():
-            raise ModelError(f"there is no model file {source}")
-        if not isinstance(model, bytes):
-            check_model_file(Path(model))
-        with reader_errors(f"OpenVINO cannot read {source}", error=ModelError):
-            if isinstance(model, bytes):
-                return self._core.read_model(model=model, weights=b"")
-            return self._core.read_model(str(model))
+    def _read(self) -> Any:
+        content = self.source.read()
+        with reader_errors(f"OpenVINO cannot read {self.source.name}", error=ModelError):
+            if content.names_other_files and not isinstance(self.source.model, bytes):
+                return self._core.read_model(self.source.model)
+            return self._core.read_model(model=content.graph, weights=content.weights)
 
-    def read_graph(self, model: str | Path | bytes) -> Any:
-        """Read this engine's network once more, as an ``openvino.Model`` that takes uint8 NHWC."""
-        return self._with_preprocessing(self._read(model, "the network"), self.facts)
+    def read_graph(self) -> Any:
+        """Read this engine's network once more, as an ``openvino.Model`` that takes uint8 NHWC.
+
+        Raises:
+            ModelError: its file is another one by now.
+        """
+        return self._with_preprocessing(self._read(), self.facts)
 
     def _with_preprocessing(self, graph: Any, facts: NetworkFacts) -> Any:
         """Make the graph take uint8 NHWC: the change of layout and the normalization become part of it."""

@@ -8,11 +8,20 @@ import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
+from unalike.engines.checksum import ModelContent, read_model_file
 from unalike.errors import ModelError
 
+
+class HasSource(Protocol):
+    """An engine, or a part of one, that knows where its network was read from."""
+
+    source: ModelSource
+
+
 Value = TypeVar("Value")
+Engine = TypeVar("Engine", bound=HasSource)
 
 _all: weakref.WeakSet[ProcessLocal[Any]] = weakref.WeakSet()
 _lock = threading.RLock()
@@ -74,30 +83,45 @@ def limit_faiss_threads(check: ForkCheck) -> None:
 class ModelSource:
     """Where a network was read from, so that it can be read again.
 
-    Args:
-        model: its file, or its content.
+    Attributes:
+        model: its file, by its absolute path, or its content.
+        name: for messages.
+        sha256: digest of the file as it was read, in 64 hexadecimal digits; empty before, and for a content.
     """
 
     def __init__(self, model: str | Path | bytes) -> None:
         self.model = model if isinstance(model, bytes) else os.path.abspath(model)
-        self._status = self._read_status()
+        self.name = "the model in memory" if isinstance(model, bytes) else str(model)
+        self.sha256 = ""
 
-    def check(self) -> None:
-        """Raise ModelError when the file is another one by now: a process must not mix two networks."""
-        if self._read_status() != self._status:
+    def read(self) -> ModelContent:
+        """The content, checked.
+
+        Raises:
+            ModelError: the file is missing or damaged, or another one than at the first reading: a process must not mix two
+                networks.
+        """
+        if isinstance(self.model, bytes):
+            return ModelContent(self.model, b"", "")
+        content = read_model_file(Path(self.model))
+        self.require(content.sha256)
+        self.sha256 = content.sha256
+        return content
+
+    def require(self, sha256: str) -> None:
+        """Raise ModelError unless the content that was read is that of a digest; nothing where one of both is not known."""
+        if self.sha256 and sha256 and sha256 != self.sha256:
             raise ModelError(
-                f"{self.model!s} was changed since it was loaded, and a forked process cannot read it again",
-                remedy="load it in the new process, or end both and start again",
+                f"{self.name} was changed since it was loaded, and is another network now",
+                remedy="load it again; another process needs the file that the first one loaded",
             )
 
-    def _read_status(self) -> tuple[int, int] | None:
-        if isinstance(self.model, bytes):
-            return None
-        try:
-            status = os.stat(self.model)
-        except OSError:
-            return None
-        return status.st_size, status.st_mtime_ns
+
+def restore_engine(kind: Callable[..., Engine], arguments: tuple[Any, ...], sha256: str) -> Engine:
+    """An engine that was pickled, by the path of its file. Raises ModelError where that is another network by now."""
+    engine = kind(*arguments)
+    engine.source.require(sha256)
+    return engine
 
 
 def _in_forked_process() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from unalike.engines.openvino_engine import OpenVinoEngine, import_openvino
-from unalike.engines.process_local import ModelSource, ProcessLocal
+from unalike.engines.process_local import ModelSource, ProcessLocal, restore_engine
 from unalike.errors import ModelError
 
 # Relative difference at which two float32 results count as equal.
@@ -30,7 +30,7 @@ class PooledNetwork:
     """A network whose embedding, before normalization, is ``features.mean((1, 2)) @ weight_DC.T + bias_D``.
 
     Args:
-        model: An ONNX file, its content, or an OpenVINO ``.xml``.
+        source: Where the network was read from.
         trunk: OpenVINO's network up to the mean, for one image.
         input_size: Height and width of the input, in pixels.
         weight_DC, bias_D: The linear head.
@@ -38,20 +38,21 @@ class PooledNetwork:
     """
 
     def __init__(
-        self, model: str | Path | bytes, trunk: Any, input_size: tuple[int, int], weight_DC: np.ndarray,
+        self, source: ModelSource, trunk: Any, input_size: tuple[int, int], weight_DC: np.ndarray,
         bias_D: np.ndarray, threads: int | None = None,
     ) -> None:  # fmt: skip
-        self._source, self.input_size, self.threads = ModelSource(model), input_size, threads
+        self.source, self.input_size, self.threads = source, input_size, threads
         self.weight_DC, self.bias_D = weight_DC, bias_D
         self._local: ProcessLocal[Any] = ProcessLocal()
         self._local.set(_compile(trunk, threads))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return load_pooled_network, (self._source.model, self.threads)
+        return restore_engine, (load_pooled_network, (self.source.model, self.threads), self.source.sha256)
 
     def _compile_again(self) -> Any:
-        self._source.check()
-        return load_pooled_network(self._source.model, self.threads)._local.get(self._compile_again)
+        network = load_pooled_network(self.source.model, self.threads)
+        network.source.require(self.source.sha256)
+        return network._local.get(self._compile_again)
 
     def features(self, images_BHWC: np.ndarray) -> np.ndarray:
         """Compute feature maps: uint8 (B, H, W, 3) of the input size -> float32 (B, h, w, C)."""
@@ -74,11 +75,11 @@ def load_pooled_network(model: str | Path | bytes, threads: int | None = None) -
     openvino = import_openvino()
     engine = OpenVinoEngine(model, "auto", threads)
     try:
-        weight_DC, bias_D = _linear_head(openvino, engine, model)
-        graph = _static_graph(engine, model)
+        weight_DC, bias_D = _linear_head(openvino, engine)
+        graph = _static_graph(engine)
         feature_map = _last_spatial_mean(graph).input_value(0)
         trunk = openvino.Model([feature_map], graph.get_parameters(), "trunk")
-        return PooledNetwork(model, trunk, engine.input_size, weight_DC, bias_D, threads)
+        return PooledNetwork(engine.source, trunk, engine.input_size, weight_DC, bias_D, threads)
     except RuntimeError as error:  # the only error class of OpenVINO
         raise ModelError(f"the network cannot be cut where it averages ({str(error).splitlines()[0][:120]})") from error
 
@@ -90,9 +91,9 @@ def _compile(graph: Any, threads: int | None) -> Any:
     return import_openvino().Core().compile_model(graph, "CPU", options)
 
 
-def _static_graph(engine: OpenVinoEngine, model: str | Path | bytes) -> Any:
+def _static_graph(engine: OpenVinoEngine) -> Any:
     """The network's graph for one uint8 image."""
-    graph = engine.read_graph(model)
+    graph = engine.read_graph()
     height, width = engine.input_size
     graph.reshape([1, height, width, 3])
     # Shapes are constants now: folded, their computation no longer ties what follows the mean to the image.
@@ -117,15 +118,13 @@ def _last_spatial_mean(graph: Any) -> Any:
     return mean
 
 
-def _linear_head(
-    openvino: ModuleType, engine: OpenVinoEngine, model: str | Path | bytes
-) -> tuple[np.ndarray, np.ndarray]:
+def _linear_head(openvino: ModuleType, engine: OpenVinoEngine) -> tuple[np.ndarray, np.ndarray]:
     """(weight_DC, bias_D) of the head after the mean, up to a last normalization. Raises ModelError where it is not linear.
 
     The outputs of the nodes behind the mean are tested from the last one backwards: one is the head's where it is linear in
     the mean and has the direction of the final output.
     """
-    graph = _static_graph(engine, model)
+    graph = _static_graph(engine)
     mean = _last_spatial_mean(graph)
     shape = [int(n) for n in mean.output(0).get_shape()]
     entry = openvino.op.Parameter(openvino.Type.f32, openvino.Shape(shape))

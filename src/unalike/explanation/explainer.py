@@ -175,7 +175,10 @@ def _load_pooled(model: LoadedModel, exported: Path | None, threads: int | None)
 
     source = export_source(model)
     if source is None:
-        return load_pooled_network(Path(model.source), threads)
+        pooled_network = load_pooled_network(Path(model.source), threads)
+        if (first := getattr(model.engine, "source", None)) is not None:
+            pooled_network.source.require(first.sha256)
+        return pooled_network
     return load_pooled_network(exported or export(source, model.preprocessing.input_size), threads)
 
 

@@ -108,7 +108,9 @@ def _load_exported(
     precision: str, threads: int | None, device: str | None, quiet: bool,
 ) -> FeatureMapModel:  # fmt: skip
     """Load an exported network. ModelError where its stages, size or vector are not the requested ones."""
-    model = load_model(path, runtime=runtime, precision=precision, threads=threads, device=device, quiet=quiet)
+    model = load_model(
+        path, runtime=runtime, precision=precision, threads=threads, device=device, quiet=quiet, keep_content=True
+    )
     engine: Any = model.engine
     maps = tuple(getattr(engine, "map_facts", ()))
     require_maps(maps)
@@ -128,8 +130,9 @@ def _load_exported(
         )
     if vector and not engine.dim:
         raise ModelError(f"{path.name} gives maps alone", expected="a vector too", remedy="export it with its vector")
-    content = path.read_bytes() if path.suffix == ".onnx" else None
-    return FeatureMapModel(engine, model.preprocessing, maps, str(path), model.trunk, content, engine.facts.licence)
+    return FeatureMapModel(
+        engine, model.preprocessing, maps, str(path), model.trunk, model.content, engine.facts.licence
+    )
 
 
 def _build_network(

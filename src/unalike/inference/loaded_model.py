@@ -13,6 +13,7 @@ from unalike.data.decode import ImageInput
 from unalike.data.decoding import Decoding
 from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
+from unalike.engines.checksum import read_model_file
 from unalike.engines.metadata import digest_file_key
 from unalike.engines.protocol import Engine
 from unalike.errors import DeviceError, MissingExtra, ModelError, WeightsError
@@ -21,7 +22,7 @@ from unalike.inference.engine_selection import create_engine, log_engine, move_t
 from unalike.inference.model_files import CHECKPOINTS, EXPORTED, FILE_RUNTIMES, PRETRAINED, SUFFIXES, is_pretrained
 from unalike.runs.filenames import RECORD_FILE
 from unalike.runs.written_model import model_in_folder
-from unalike.storage.digests import file_sha256
+from unalike.storage.digests import content_sha256, file_sha256
 from unalike.storage.fetch import local_path
 from unalike.storage.outside_files import path_remedy, reader_errors
 
@@ -49,6 +50,7 @@ class LoadedModel:
         held_out_scores: scores of images that its training held out (``training.automatic.held_out_scores``); empty where
             its file has none.
         head: kind of its head; empty where its file does not say it.
+        content: the bytes of its ONNX file, of which the engine was made, where they were asked for.
     """
 
     engine: Engine
@@ -60,6 +62,7 @@ class LoadedModel:
     knows_decoding: bool = True
     held_out_scores: Mapping[str, Any] = field(default_factory=dict)
     head: str = ""
+    content: bytes | None = field(default=None, repr=False)
 
     @property
     def view(self) -> View:
@@ -88,19 +91,21 @@ class _ExportedFile:
     streams: int | None
     device: str | None
     gpu: int
+    content: bytes | None = None
 
     @cached_property
     def sha256(self) -> str:
-        """Hexadecimal digest of the content."""
-        return file_sha256(self.path)
+        """Hexadecimal digest of the content, by which measured rates are found: another file meanwhile costs time alone."""
+        return file_sha256(self.path) if self.content is None else content_sha256(self.content)
 
     def create(self, runtime: str) -> ExportedEngine:
         """Create the engine of one runtime."""
+        model = self.path if self.content is None else self.content
         if runtime == "openvino":
             from unalike.engines.openvino_engine import OpenVinoEngine
 
             return OpenVinoEngine(
-                self.path, self.precision, self.threads, self.mean, self.std, streams=self.streams, device=self.device
+                model, self.precision, self.threads, self.mean, self.std, streams=self.streams, device=self.device
             )
         if self.streams:
             raise DeviceError(
@@ -113,7 +118,7 @@ class _ExportedFile:
         from unalike.engines.onnx_engine import OnnxEngine
 
         return OnnxEngine(
-            self.path, threads=self.threads, mean=self.mean, std=self.std, precision=self.precision, device=self.device
+            model, threads=self.threads, mean=self.mean, std=self.std, precision=self.precision, device=self.device
         )
 
     def select(self, runtime: str, measure: bool) -> ExportedEngine:
@@ -189,6 +194,7 @@ def load_model(
     streams: int | None = None,
     device: str | None = None,
     experiment: Experiment | None = None,
+    keep_content: bool = False,
 ) -> LoadedModel:
     """Load a model.
 
@@ -204,6 +210,7 @@ def load_model(
         quiet: do not print which engine was chosen.
         device: ``CPU``, ``GPU`` or ``cuda:1`` of an exported network.
         experiment: the spec of the action; its ``model`` section describes the network of a checkpoint of TAO.
+        keep_content: keep the bytes of an ONNX file that holds all of its network, and make the engine of them.
 
     Raises:
         ModelError: there is no such file, it is no model, or the view does not fit the network.
@@ -215,7 +222,9 @@ def load_model(
         return _load_pretrained(str(path), runtime, precision, threads, view, gpu, images, quiet)
     path = require_model_file(path)
     if path.suffix in EXPORTED:
-        file = _ExportedFile(path, precision, mean, std, threads, streams, device, gpu)
+        content = read_model_file(path) if keep_content and path.suffix == ".onnx" else None
+        whole = None if content is None or content.names_other_files else content.graph
+        file = _ExportedFile(path, precision, mean, std, threads, streams, device, gpu, whole)
         model = _load_exported(file, runtime, view, (images or 0) >= runtime_benchmark.MIN_IMAGES)
         log_engine(model.engine, quiet)
     elif path.suffix in CHECKPOINTS:
@@ -239,11 +248,13 @@ def _load_exported(file: _ExportedFile, runtime: str, view: View | None, measure
         view = View.from_dict(facts.view) if facts.view else View(*engine.input_size)
     network = facts.network
     if not network and file.path.suffix == ".onnx":
-        network = digest_file_key(file.sha256)
+        source = getattr(engine, "source", None)
+        network = digest_file_key((source and source.sha256) or file.sha256)
     preprocessing = Preprocessing(view, facts.mean, facts.std)
     has_view = facts.view is not None
     scores = facts.extra.get("held_out_scores") or {}
-    return LoadedModel(engine, preprocessing, tuple(facts.classes), file.path, facts.trunk, network, has_view, scores)
+    return LoadedModel(engine, preprocessing, tuple(facts.classes), file.path, facts.trunk, network, has_view, scores,
+                       content=file.content)  # fmt: skip
 
 
 def _gpu_number(device: str | None, gpu: int) -> int:

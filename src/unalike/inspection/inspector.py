@@ -293,7 +293,7 @@ class Inspector:
             config = require_types(AnomalyModelConfig.from_dict(header["recipe"]), "configuration")
             if search is not None:
                 config = replace(config, search=search)
-            content = blocks["network"].check().tobytes()
+            content = blocks["network"].load().tobytes()
             fitted_precision = str(header["facts"].get("precision", "fp32"))
             engine = engine_from_onnx(
                 content, runtime, fitted_precision if precision == "auto" else precision, threads, device
@@ -306,18 +306,18 @@ class Inspector:
                 engine, preprocessing, maps, str(path), header["trunk"], content, header["licence"]
             )
             classifier = PatchClassifier.from_blocks(
-                {name: block.check() for name, block in blocks.items() if name.startswith(BLOCK_PREFIX)}
+                {name: block.load() for name, block in blocks.items() if name.startswith(BLOCK_PREFIX)}
             )
             where = header["where"] if "where" in header else {"place": header["place"]}
             positions = require_types(PositionEncoding(**where), "positions")
             model = AnomalyModel(
-                blocks["mean"].check(), blocks["mix"].check(), MemoryBank(blocks["memory"].check(), config.search), positions,
-                blocks["local"].check(), classifier, _checked_gain(header.get("gain", 0.0)),
+                blocks["mean"].load(), blocks["mix"].load(), MemoryBank(blocks["memory"].load(), config.search), positions,
+                blocks["local"].load(), classifier, _checked_gain(header.get("gain", 0.0)),
             )  # fmt: skip
             alarm = header["alarm"]
             threshold = None if alarm is None else require_types(AnomalyThreshold.from_dict(alarm), "threshold")
             tiling, facts = require_types(Tiling.from_dict(header["sight"]), "tiling"), _checked_facts(header["facts"])
-            ignored_HW = blocks["ignored"].check().astype(bool) if "ignored" in blocks else None
+            ignored_HW = blocks["ignored"].load().astype(bool) if "ignored" in blocks else None
         if ignore_mask is not None or ignore_boxes:
             frame = facts.get("frame") or (None if ignore_mask is None else upright_size(ignore_mask))
             ignored_HW = _with_ignored(ignored_HW, frame, path, ignore_mask, ignore_boxes)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+import os
 import pickle
 import tarfile
 import types
@@ -15,6 +18,7 @@ import torch
 
 from unalike.errors import WeightsError
 from unalike.storage.fetch import local_path
+from unalike.storage.outside_files import read_settled
 
 MAX_RATIO = 20  # of an archive's content to its own size
 MAX_VALUES, MAX_DEPTH = 1_000_000, 200  # of nested mappings
@@ -137,12 +141,14 @@ def tensors_of(content: Any, path: str | Path) -> dict[str, torch.Tensor]:
 def read_content(path: str | Path) -> Any:
     """The content of a weight file, tensors and plain containers only; a URI is fetched. Raises WeightsError, DataError."""
     path = local_path(path)
+    return read_settled(path, lambda: _read_content(path), error=WeightsError)
+
+
+def _read_content(path: Path) -> Any:
     _check_kind(path)
     try:
         if _is_safetensors(path):
-            from safetensors.torch import load_file
-
-            return load_file(path)
+            return _read_safetensors(path)
         _check_archive(path)
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -181,6 +187,48 @@ def _is_safetensors(path: Path) -> bool:
         head = file.read(9)
     length = int.from_bytes(head[:8], "little")
     return len(head) == 9 and head[8:9] == b"{" and 2 <= length < path.stat().st_size
+
+
+# Types of tensors in safetensors files (https://huggingface.co/docs/safetensors).
+_SAFETENSORS_TYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "C64": torch.complex64,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "BOOL": torch.bool, "I64": torch.int64,
+    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "U16": torch.uint16,
+    "U32": torch.uint32, "U64": torch.uint64,
+}  # fmt: skip
+_MAX_HEADER_BYTES = 100_000_000  # as the library's own
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read the tensors of a safetensors file into memory.
+
+    The library maps the file, and a process that reads a map ends (SIGBUS) when somebody copies another file over it (seen
+    2026-11-30). Raises ValueError and others for a damaged file.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(size - 8, _MAX_HEADER_BYTES):
+            raise ValueError(f"a header of {length} bytes")
+        header, total = json.loads(file.read(length)), 0
+        for name, entry in header.items():
+            if name == "__metadata__":
+                continue
+            dtype, shape, (start, end) = _SAFETENSORS_TYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
+            total += end - start
+            if min([start, *shape], default=0) < 0 or max(end, total) > size - 8 - length:
+                raise ValueError(f"{name} lies outside the file")
+            if end - start != math.prod(shape) * dtype.itemsize:
+                raise ValueError(f"{name} has {end - start} bytes for {shape} of {entry['dtype']}")
+            content = bytearray(end - start)
+            file.seek(8 + length + start)
+            if file.readinto(content) != len(content):
+                raise ValueError(f"{name} is cut off")
+            tensors[name] = (
+                torch.frombuffer(content, dtype=dtype).reshape(shape) if content else torch.empty(shape, dtype=dtype)
+            )
+    return tensors
 
 
 def _check_kind(path: Path) -> None:

@@ -223,15 +223,15 @@ def load_index(path: str | Path) -> FaissIndex:
         raise DataError(f"{path} has index version {header.get('index_version')}", expected=str(FORMAT_VERSION),
                         remedy="delete it: it is built again")  # fmt: skip
     try:
-        faiss_index = faiss.deserialize_index(np.array(blocks["faiss"].check()))
+        faiss_index = faiss.deserialize_index(blocks["faiss"].load())
     except RuntimeError as error:
         raise DataError(f"{path} cannot be read by faiss: {str(error).splitlines()[0][:120]}",
                         remedy="delete it: it is built again") from error  # fmt: skip
-    ids_M = blocks["ids"].check()
+    ids_M = blocks["ids"].load()
     low, high = map(float, header.get("bounds", (math.nan, math.nan)))
     if faiss_index.ntotal != len(ids_M) or not len(ids_M):
         raise DataError(f"{path} holds {faiss_index.ntotal} vectors and {len(ids_M)} ids", remedy="delete it")
-    return FaissIndex(faiss_index, ids_M, blocks["sample"].check(), blocks["sample_vectors"].check(),
+    return FaissIndex(faiss_index, ids_M, blocks["sample"].load(), blocks["sample_vectors"].load(),
                       str(header["kind"]), int(header["effort"]), float(header["recall"]),
                       (low, high))  # fmt: skip
 

@@ -51,18 +51,18 @@ class GalleryContent:
     @classmethod
     def read(cls, header: Mapping[str, Any], blocks: Mapping[str, Block]) -> GalleryContent:
         """Read the header and the small blocks. Raises what does not fit, to be named by ``blockfile.content_errors``."""
-        vectors, codes_N = blocks["vectors"], blocks["codes"].check()
+        vectors, codes_N = blocks["vectors"], blocks["codes"].load()
         count, dim = len(codes_N), _whole(header["dim"], 1, MAX_DIM)
         _require(
             vectors.shape == (count, dim) and vectors.dtype in (np.float32, np.float16), "the shape of the vectors"
         )
         _require(codes_N.ndim == 1 and codes_N.dtype == np.int32, "the list of classes")
-        ids_N = blocks["ids"].check() if "ids" in blocks else np.arange(count)
+        ids_N = blocks["ids"].load() if "ids" in blocks else np.arange(count)
         _require(ids_N.shape == (count,) and ids_N.dtype == np.int64, "the list of numbers")
         names, ends = blocks["names"], blocks["name_ends"]
         _require(names.dtype == np.uint8 and len(names.shape) == 1, "the list of names")
         _require(ends.shape == (count,) and ends.dtype == np.int64, "the list of names")
-        probe_D = blocks["probe"].check().copy()
+        probe_D = blocks["probe"].load()
         _require(probe_D.ndim == 1 and probe_D.dtype == np.float32, "the embedding of the probe image")
         classes = list(header["classes"])
         _require(all(isinstance(name, str) and name for name in classes), "a name of a class")
@@ -71,7 +71,7 @@ class GalleryContent:
         classes, codes_N = _merge_equal_names(classes, codes_N)
         calibration, attributes = header["calibration"], None
         if "attributes" in header:
-            attributes = read_reference_attributes(header["attributes"], blocks["attributes"].check(), count)
+            attributes = read_reference_attributes(header["attributes"], blocks["attributes"].load(), count)
         return cls(
             dim, vectors, codes_N, ids_N, classes, PackedTexts(names, ends), _whole(header.get("revision", 0)),
             _whole(header.get("next_id", count)),

@@ -35,7 +35,9 @@ _next_search: dict[str, float] = {}
 
 
 @contextmanager
-def atomic_write(path: Path, *, follow_links: bool = True, sync: bool = True) -> Iterator[Path]:
+def atomic_write(
+    path: Path, *, follow_links: bool = True, sync: bool = True, beside: Path | None = None
+) -> Iterator[Path]:
     """Yield an empty temporary file beside ``path``; what is written there is synced to disk and renamed to ``path``.
 
     An exception leaves the old file alone and removes the temporary one. The temporary name is random, so that any number
@@ -47,13 +49,15 @@ def atomic_write(path: Path, *, follow_links: bool = True, sync: bool = True) ->
         path: The file to replace or create; its folder must exist.
         follow_links: Write the file that a symbolic link leads to; False: replace the link by a file.
         sync: Wait for the disk. Without, a kill leaves the old file or the new one, but a loss of power may leave neither.
+        beside: The temporary file of another write, whose name this one gets with the suffix of ``path``: for libraries that
+            make the name of a second file of that of the first.
     """
     path = _target(path) if follow_links else path
     if path.exists() and not path.is_file() and not path.is_dir():
         yield path
         return
     _remove_abandoned(path.parent)
-    partial, descriptor, mode = _create_partial(path)
+    partial, descriptor, mode = _create_partial(path, beside)
     try:
         yield partial
         if mode is not None:
@@ -142,7 +146,7 @@ def _target(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _create_partial(path: Path) -> tuple[Path, int, int | None]:
+def _create_partial(path: Path, beside: Path | None = None) -> tuple[Path, int, int | None]:
     """Create an empty file, locked for as long as it is written.
 
     Returns:
@@ -154,7 +158,7 @@ def _create_partial(path: Path) -> tuple[Path, int, int | None]:
         old = None
     mode = None if old is None else stat.S_IMODE(old.st_mode)
     while True:
-        partial = temporary_path(path)
+        partial = temporary_path(path) if beside is None else beside.with_suffix(path.suffix)
         # While it is written, only its owner has rights that the old file does not give.
         descriptor = os.open(
             partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else 0o600 | (mode & 0o666)

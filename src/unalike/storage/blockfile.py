@@ -210,6 +210,14 @@ class Block:
         content = self.file.read(self._offset + start, stop - start)
         return np.frombuffer(content, self.dtype).reshape(-1, *self.shape[1:])
 
+    def load(self) -> np.ndarray:
+        """Return all of it as an array of its own in memory, checked: the file may be written over or shortened then."""
+        array = np.empty(self.shape, self.dtype)
+        content = array.reshape(-1).view(np.uint8)
+        for chunk in range(len(self.checksums)):
+            content[chunk * CHUNK_BYTES : (chunk + 1) * CHUNK_BYTES] = np.frombuffer(self._read(chunk), np.uint8)
+        return array
+
     def rows(self) -> Iterator[np.ndarray]:
         """All rows in order, checked, about 1 MiB at a time; none of them stays in memory. At least one array."""
         rest = b""

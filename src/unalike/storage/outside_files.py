@@ -12,14 +12,18 @@ import io
 import os
 import re
 import stat
+import time
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote
 
 from unalike.errors import DataError, UnalikeError, closest
 
+T = TypeVar("T")
+WRITING_S, PAUSE_S = 5.0, 0.05  # how long, and how often, a file is read again that somebody writes to in place
 _MAX_REASON = 200
 _FILE_ADDRESS = re.compile(r"file:(?://([^/\\]*))?(?=/)", re.IGNORECASE)
 _KINDS = (
@@ -155,6 +159,47 @@ def require_file(path: str | Path, *, error: type[UnalikeError] = DataError) -> 
     except (OSError, ValueError) as failure:
         raise error(f"{path}: {reason(failure)}") from failure
     _require_regular(path, status, error)
+
+
+def read_settled(path: Path, reader: Callable[[], T], *, error: type[UnalikeError] = DataError) -> T:
+    """Return what ``reader`` makes of a file that nobody wrote over in place meanwhile (``cp``); it is read again until then.
+
+    Such a reader may get the half of each content. A file that was renamed over the old one is whole, and so was the old one.
+
+    Args:
+        path: The file, which a library opens by its name.
+        reader: Reads it.
+        error: The class of error to raise.
+
+    Raises:
+        UnalikeError: Of class ``error``: it was written to for ``WRITING_S``; and what ``reader`` raises.
+    """
+    deadline = time.monotonic() + WRITING_S
+    while True:
+        before = _settled_status(path)
+        failure: UnalikeError | None = None
+        try:
+            value = reader()
+        except UnalikeError as raised:
+            failure = raised
+        after = _settled_status(path)
+        if failure is None and (before is None or after is None or before[0] != after[0] or before == after):
+            return value
+        if failure is not None and before == after:
+            raise failure
+        if time.monotonic() > deadline:
+            raise error(f"{path} is written to again and again while it is read", expected="a finished file",
+                        remedy="to replace a file in use, write another one and rename it (mv)") from failure  # fmt: skip
+        time.sleep(PAUSE_S)
+
+
+def _settled_status(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file is written to in place; None where there is no file."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @contextmanager

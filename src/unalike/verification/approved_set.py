@@ -98,18 +98,18 @@ class ApprovedSet:
             raise DataError(f"{path} has set version {header.get('set_version')}", remedy="update unalike")
         with content_errors(path):
             names = PackedTexts(blocks["names"], blocks["name_ends"]).unpack()
-            content, ends = blocks["layers"].check().tobytes(), blocks["layer_ends"].check().tolist()
+            content, ends = blocks["layers"].load().tobytes(), blocks["layer_ends"].load().tolist()
             assets = tuple(
                 _checked(Asset(name, _decode_png(content[start:end]), background, (red, green, blue)))
                 for name, start, end, (background, red, green, blue) in zip(
                     names, [0, *ends[:-1]], ends, header["grounds"], strict=True
                 )
             )
-            vectors_ND = blocks["vectors"].check()
-            identity = read_identity(blocks["probe"].check().copy(), header["maker"])
+            vectors_ND = blocks["vectors"].load()
+            identity = read_identity(blocks["probe"].load(), header["maker"])
             gallery = Gallery(vectors_ND.shape[1], identity)
-            gallery.enrol(np.array(vectors_ND), header["vector_names"])
-            network = blocks["network"].check().tobytes() or None
+            gallery.enrol(vectors_ND, header["vector_names"])
+            network = blocks["network"].load().tobytes() or None
             thresholds = _read_thresholds(header["limits"], path)
             return cls(assets, gallery, thresholds, network, tuple((a, b) for a, b in header["twins"]))
 

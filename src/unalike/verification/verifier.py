@@ -120,13 +120,17 @@ class Verifier:
             return cls.of(
                 opened_assets, trunk.engine, view, source=trunk.source, trunk=trunk.trunk, network=trunk.content
             )
-        opened_model = load_model(model, runtime=runtime, precision=precision, threads=threads)
-        content = opened_model.source.read_bytes() if opened_model.source.suffix == ".onnx" else None
+        opened_model = load_model(model, runtime=runtime, precision=precision, threads=threads, keep_content=True)
         view = replace(opened_model.view, decoding=opened_model.view.decoding.completed(decoding))
         if (view.decoding.version, view.decoding.range) != (decoding.version, decoding.range):
             opened_assets = open_assets(assets, names, view.decoding)
         return cls.of(
-            opened_assets, opened_model.engine, view, source=str(model), trunk=opened_model.trunk, network=content
+            opened_assets,
+            opened_model.engine,
+            view,
+            source=str(model),
+            trunk=opened_model.trunk,
+            network=opened_model.content,
         )
 
     @classmethod

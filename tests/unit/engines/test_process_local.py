@@ -80,14 +80,35 @@ def test_a_forked_process_that_ends_by_itself_ends_well(model):
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
 
 
-def test_a_forked_process_does_not_read_another_network(model):
-    engine = OpenVinoEngine(model, precision="fp32")
-    os.utime(model, (1, 1))
-    assert isinstance(in_child(engine, networks.pictures(1)), ModelError)
+def replace_by_another(model):
+    """Another network of the same size and time under the same name."""
+    status = model.stat()
+    model.write_bytes(networks.exported_bytes(seed=1))
+    os.utime(model, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert model.stat().st_size == status.st_size
+
+
+@pytest.mark.parametrize("kind", ["openvino", "onnxruntime"])
+def test_a_forked_process_does_not_read_another_network(model, kind):
+    engine, images = make(kind, model), networks.pictures(2)
+    os.utime(model, (1, 1))  # the same content
+    np.testing.assert_allclose(in_child(engine, images), engine(images), atol=1e-5)
+    replace_by_another(model)
+    failure = in_child(engine, images)
+    assert isinstance(failure, ModelError) and "was changed since it was loaded" in str(failure)
+    model.unlink()
+    assert isinstance(in_child(engine, images), ModelError)
+    source = ModelSource(b"content")
+    assert source.read().graph == b"content" and source.name == "the model in memory"
+
+
+@pytest.mark.parametrize("kind", ["openvino", "onnxruntime", "refreshable"])
+def test_a_pickled_engine_does_not_come_back_as_another_network(model, kind):
+    content = pickle.dumps(make(kind, model))
+    pickle.loads(content)
+    replace_by_another(model)
     with pytest.raises(ModelError, match="was changed since it was loaded"):
-        source = ModelSource(model)
-        model.unlink()
-        source.check()
+        pickle.loads(content)
 
 
 @pytest.mark.parametrize("kind", ["openvino", "onnxruntime"])

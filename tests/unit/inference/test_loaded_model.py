@@ -15,7 +15,7 @@ from tests.support.networks import VIEW, exported_bytes
 from unalike.engines.metadata import KEY, file_key, read_facts
 from unalike.engines.onnx_engine import OnnxEngine
 from unalike.errors import DeviceError, ModelError, UnalikeError
-from unalike.inference import runtime_benchmark
+from unalike.inference import loaded_model, runtime_benchmark
 from unalike.inference.loaded_model import load_model
 
 real = hashlib.file_digest
@@ -64,6 +64,27 @@ def test_the_content_of_a_file_is_hashed_once(tmp_path, monkeypatch):
     digests = []
     monkeypatch.setattr(hashlib, "file_digest", lambda *a: digests.append(a) or real(*a))
     assert load_model(model, images=5).network == file_key(model.read_bytes()) and len(digests) == 1
+
+
+def test_the_content_that_is_kept_is_what_the_engine_was_made_of(tmp_path, monkeypatch):
+    """An inspector or an approved set keeps it beside the vectors that the engine computes: both have to be one network."""
+    path, real = tmp_path / "m.onnx", loaded_model._load_exported
+    path.write_bytes(networks.exported_bytes())
+
+    def replaced_before(*arguments):
+        path.write_bytes(networks.exported_bytes(seed=1))
+        model = real(*arguments)
+        path.write_bytes(networks.exported_bytes(seed=2))
+        return model
+
+    monkeypatch.setattr(loaded_model, "_load_exported", replaced_before)
+    for runtime in ("openvino", "onnxruntime"):
+        path.write_bytes(networks.exported_bytes())
+        model = load_model(path, runtime=runtime, precision="fp32", keep_content=True)
+        assert model.content == networks.exported_bytes() and model.network == file_key(model.content)
+        expected = networks.plain_vectors(networks.SmallEmbedder(0).eval(), networks.pictures(2))
+        np.testing.assert_allclose(model.engine(networks.pictures(2)), expected, atol=1e-4)
+    assert load_model(path, runtime="onnxruntime").content is None
 
 
 # ---------------------------------------------------------------- files from outside

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import subprocess
@@ -24,7 +25,7 @@ from unalike.model.embedder import (
     create_embedder,
     load_trunk_weights,
 )
-from unalike.model.weight_files import read_weights
+from unalike.model.weight_files import read_content, read_weights
 from unalike.model.weights import load_tensors
 from unalike.spec import Experiment, load_spec
 
@@ -212,6 +213,45 @@ def test_all_formats_and_wrappers_give_the_same_tensors(tmp_path: Path) -> None:
         read = read_weights(file)
         assert read.keys() == tensors.keys(), file
         assert all(torch.equal(read[k], tensors[k]) and read[k].dtype == tensors[k].dtype for k in tensors)
+
+
+def test_safetensors_are_read_as_their_library_reads_them(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    types = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
+             torch.uint8, torch.bool, torch.float8_e4m3fn, torch.float8_e5m2]  # fmt: skip
+    tensors = {f"{dtype}": (10 * torch.randn(3, 5)).to(dtype) for dtype in types}
+    tensors |= {"scalar": torch.tensor(2.5), "empty": torch.empty(0, 4)}
+    file = tmp_path / "t.safetensors"
+    save_file(tensors, file, metadata={"format": "pt"})
+    own, theirs = read_content(file), load_file(file)
+    assert own.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert own[name].dtype == tensor.dtype and own[name].shape == tensor.shape
+        assert torch.equal(own[name].view(torch.uint8).flatten() if tensor.dim() and tensor.numel() else own[name],
+                           tensor.view(torch.uint8).flatten() if tensor.dim() and tensor.numel() else tensor)  # fmt: skip
+    file.write_bytes(b"another file")  # copied over: what was read stays
+    assert own["torch.float32"].equal(tensors["torch.float32"])
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"dtype": "F32", "shape": [2], "data_offsets": [0, 8000]},
+        {"dtype": "F32", "shape": [2], "data_offsets": [-4, 4]},
+        {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]},
+        {"dtype": "F32", "shape": [-1, -2], "data_offsets": [0, 8]},
+        {"dtype": "X9", "shape": [2], "data_offsets": [0, 8]},
+        {"dtype": "F32", "shape": [2]},
+        [],
+    ],
+)
+def test_forged_safetensors_are_one_line(tmp_path: Path, entry: object) -> None:
+    header = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, "b": entry}).encode()
+    file = tmp_path / "t.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    with pytest.raises(WeightsError, match="damaged"):
+        read_weights(file)
 
 
 def test_reading_needs_no_import_of_what_the_file_names(tmp_path: Path) -> None:

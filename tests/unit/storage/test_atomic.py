@@ -81,6 +81,18 @@ def test_half_files_of_killed_writers_are_removed_and_those_of_living_ones_stay(
     assert os.listdir(tmp_path) == ["a[1].pth"]
 
 
+def test_the_second_of_two_files_has_the_name_of_the_first_and_a_lock_of_its_own(tmp_path):
+    """Libraries make the name of the weights of that of the graph; whoever writes beside them must not remove them."""
+    with atomic_write(tmp_path / "m.xml") as graph, atomic_write(tmp_path / "m.bin", beside=graph) as weights:
+        assert weights == graph.with_suffix(".bin")
+        write_text(tmp_path / "other", "removes half files that nobody writes")
+        assert weights.exists() and graph.exists()
+        weights.write_bytes(b"weights")
+        graph.write_bytes(b"graph")
+    assert sorted(os.listdir(tmp_path)) == ["m.bin", "m.xml", "other"]
+    assert (tmp_path / "m.bin").read_bytes() == b"weights" and (tmp_path / "m.xml").read_bytes() == b"graph"
+
+
 def test_threads_that_write_one_file_do_not_meet(tmp_path):
     path, faults = tmp_path / "a.bin", []
     contents = [bytes([letter]) * 30_000 for letter in b"abcd"]

@@ -57,6 +57,20 @@ def test_copies_of_damaged_rows_are_refused(tmp_path, monkeypatch):
         block.copy(0, 1)
 
 
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_what_was_loaded_stays_when_the_file_is_shortened_in_place(tmp_path, monkeypatch, is_mapped):
+    if is_mapped:
+        monkeypatch.setattr(blockfile, "LARGE_BYTES", 0)
+    path, rows = large(tmp_path)
+    blocks = read_blocks(path)[1]
+    array, empty = blocks["rows"].load(), blocks["none"].load()
+    path.write_bytes(b"short")  # a map of the file would end the process here (SIGBUS)
+    assert np.array_equal(array, rows) and array.flags.writeable
+    assert empty.shape == (0, 3) and empty.dtype == np.int64
+    with pytest.raises(DataError, match="overwritten"):
+        blocks["rows"].load()
+
+
 def test_damage_is_found_when_the_damaged_piece_is_read(tmp_path):
     path, rows = large(tmp_path)
     content = bytearray(path.read_bytes())

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from unalike.errors import DataError, SpecError
+from unalike.storage import outside_files
 from unalike.storage.outside_files import (
     expand_home,
     find_other_case,
@@ -16,6 +17,7 @@ from unalike.storage.outside_files import (
     open_file,
     path_remedy,
     read_bytes,
+    read_settled,
     reader_errors,
     reason,
     require_file,
@@ -102,3 +104,56 @@ def test_a_path_in_another_case_is_named(tmp_path: Path) -> None:
         == f"did you mean {str(other)!r}? Upper and lower case, or invisible characters, differ"
     )
     assert find_other_case(tmp_path / "folder" / "more.png") is None and find_other_case("/nothing/here") is None
+
+
+def test_a_file_that_is_written_over_while_it_is_read_is_read_again(tmp_path: Path) -> None:
+    path, readings = tmp_path / "f", 0
+    path.write_bytes(b"old")
+
+    def read() -> bytes:
+        nonlocal readings
+        readings += 1
+        content = path.read_bytes()
+        if readings < 3:
+            path.write_bytes(b"new" * readings)  # in place
+        if readings == 1:
+            raise DataError("half")
+        return content
+
+    assert read_settled(path, read) == b"newnew" and readings == 3
+
+
+def test_a_file_that_is_renamed_over_another_one_is_read_once(tmp_path: Path) -> None:
+    path, readings = tmp_path / "f", 0
+    path.write_bytes(b"old")
+
+    def read() -> bytes:
+        nonlocal readings
+        readings += 1
+        content = path.read_bytes()
+        (tmp_path / "new").write_bytes(b"new")
+        os.replace(tmp_path / "new", path)
+        return content
+
+    assert read_settled(path, read) == b"old" and readings == 1
+
+
+def test_a_failure_that_nobody_caused_meanwhile_is_raised_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, readings = tmp_path / "f", 0
+    path.write_bytes(b"x")
+
+    def fail() -> None:
+        nonlocal readings
+        readings += 1
+        raise DataError("damaged")
+
+    with pytest.raises(DataError, match="damaged"):
+        read_settled(path, fail)
+    with pytest.raises(DataError, match="damaged"):
+        read_settled(tmp_path / "nothing", fail)
+    assert readings == 2
+    monkeypatch.setattr(outside_files, "WRITING_S", 0.2)
+    with pytest.raises(SpecError, match="written to again and again while it is read.*mv"):
+        read_settled(path, lambda: path.write_bytes(path.read_bytes() + b"x"), error=SpecError)

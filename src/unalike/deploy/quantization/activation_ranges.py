@@ -9,7 +9,7 @@ import importlib
 import io
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from unalike.engines.normalization import network_input
 from unalike.engines.onnx_engine import import_onnxruntime
 from unalike.errors import DataError, SpecError, UnreadableImage, missing_extra
 from unalike.storage.atomic import write_text
-from unalike.storage.digests import content_sha256
+from unalike.storage.digests import content_sha256, text_sha256
 from unalike.storage.outside_files import read_bytes, reader_errors
 
 FORMAT_VERSION = 1
@@ -122,6 +122,8 @@ def read_ranges(path: Path, settings: RangeSettings) -> Ranges | None:
             cache = json.loads(read_bytes(path, MAX_BYTES))
             if cache["format_version"] != FORMAT_VERSION:
                 raise ValueError(f"format version {cache['format_version']}")
+            if cache.get("sha256", _digest(cache["ranges"])) != _digest(cache["ranges"]):  # none in earlier files
+                raise ValueError("its checksum differs")
             source = dict(cache.get("made_from", {}))
             ranges = {str(name): (float(low), float(high)) for name, (low, high) in cache["ranges"].items()}
     except DataError as error:
@@ -140,9 +142,14 @@ def write_ranges(path: Path, settings: RangeSettings, ranges: Ranges) -> None:
         raise SpecError(
             f"cal_cache_file: {path} exists and is not a calibration file of unalike", remedy="name another file"
         )
-    cache = {"format_version": FORMAT_VERSION, "tool": "unalike", "made_from": settings.to_dict(), "ranges": ranges}
+    cache = {"format_version": FORMAT_VERSION, "tool": "unalike", "made_from": settings.to_dict(), "ranges": ranges,
+             "sha256": _digest(ranges)}  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(cache, indent=1))
+
+
+def _digest(ranges: Mapping[str, Any]) -> str:
+    return text_sha256(json.dumps(ranges))
 
 
 def _is_cache_file(path: Path) -> bool:

@@ -9,11 +9,12 @@ Shape letters: B vectors of a batch, D width of a vector.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from unalike.errors import DataError, ModelError, RunError
 from unalike.inference.shards.plan import METADATA_KEY, ShardPlan, pyarrow
 from unalike.sanitize import valid_unicode
 from unalike.storage.output_folder import OutputFolder
+from unalike.storage.outside_files import reader_errors
 
 _NAME = re.compile(r"vectors-(\d{6,})\.parquet")
 _ROWS = 4096  # rows of a group, which is written when it is full
@@ -111,7 +113,7 @@ def write_shard(folder: OutputFolder, plan: ShardPlan, shard: int, facts: dict[s
     if plan.labeled:
         fields.insert(1, ("label", pa.string()))
     schema = pa.schema(fields)
-    with folder.write(shard_name(shard)) as path, pq.ParquetWriter(path, schema) as file:
+    with folder.write(shard_name(shard)) as path, pq.ParquetWriter(path, schema, write_page_checksum=True) as file:
         writer = ShardWriter(plan, file, schema)
         yield writer
         writer.flush()
@@ -129,23 +131,57 @@ def read_record(folder: OutputFolder, plan: ShardPlan, shard: int) -> ShardRecor
         RunError: It belongs to another plan, or its vectors have another width.
         DataError: It is damaged.
     """
+    with folder.open(shard_name(shard)) as stream:
+        return _open_shard(stream, folder, plan, shard)[1]
+
+
+def read_columns(folder: OutputFolder, plan: ShardPlan, shard: int, columns: Sequence[str]) -> tuple[ShardRecord, Any]:
+    """Read what a shard says of itself, and columns of it as a table, of one file: another run may replace it meanwhile.
+
+    Raises:
+        RunError: As ``read_record``.
+        DataError: It is damaged, or is written over in place.
+    """
+    with folder.open(shard_name(shard)) as stream:
+        before = _status(stream)
+        file, record = _open_shard(stream, folder, plan, shard)
+        with reader_errors(f"{folder.name}/{shard_name(shard)} cannot be read", expected="a shard as unalike embed wrote it",
+                           remedy="delete it, and run unalike embed again with --resume"):  # fmt: skip
+            table = file.read(columns=list(columns))
+            if _status(stream) != before:
+                raise ValueError("it was written to while it was read")
+            if table.column_names != list(columns):
+                raise ValueError(f"it has columns {', '.join(table.column_names)}")
+            if len(table) != record.images:
+                raise ValueError(f"{len(table)} rows, its metadata say {record.images}")
+            return record, table
+
+
+def _status(stream: BinaryIO) -> tuple[int, int] | None:
+    """Size and time of the last change of a file of this machine; None for one of a store."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, AttributeError):
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def _open_shard(stream: BinaryIO, folder: OutputFolder, plan: ShardPlan, shard: int) -> tuple[Any, ShardRecord]:
+    """The opened file, and what it says of itself; raises as ``read_record``."""
     _, pq = pyarrow()
     name = f"{folder.name}/{shard_name(shard)}"
-    with folder.open(shard_name(shard)) as stream:
-        try:
-            file = pq.ParquetFile(stream)
-            values = json.loads(file.metadata.metadata[METADATA_KEY])
-            width = file.schema_arrow.field("vector").type.list_size
-            record = ShardRecord(
-                shard, int(values["images"]), tuple((str(n), str(why)) for n, why in values["unreadable"])
-            )
-            network, plan_key = str(values["network"]), values["plan"]
-        except Exception as error:  # pyarrow raises exceptions of many classes
-            raise DataError(
-                f"{name}: no shard ({error})", remedy="delete it, and run the command again with --resume"
-            ) from error
+    try:
+        file = pq.ParquetFile(stream, page_checksum_verification=True)
+        values = json.loads(file.metadata.metadata[METADATA_KEY])
+        width = file.schema_arrow.field("vector").type.list_size
+        record = ShardRecord(shard, int(values["images"]), tuple((str(n), str(why)) for n, why in values["unreadable"]))
+        network, plan_key = str(values["network"]), values["plan"]
+    except Exception as error:  # pyarrow raises exceptions of many classes
+        raise DataError(
+            f"{name}: no shard ({error})", remedy="delete it, and run the command again with --resume"
+        ) from error
     if (plan_key, network, width) != (plan.key, plan.network, plan.dim):
         raise RunError(f"{name} belongs to another run: network {network}, width {width}",
                        expected=f"network {plan.network}, width {plan.dim}, of the same plan",
                        remedy="name another folder, or begin again with --overwrite")  # fmt: skip
-    return record
+    return file, record

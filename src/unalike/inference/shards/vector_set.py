@@ -14,8 +14,8 @@ import numpy as np
 
 from unalike.data.imageset import ImageSet
 from unalike.errors import DataError, UnalikeError
-from unalike.inference.shards.plan import PLAN_FILE, PlanFile, ShardPlan, pyarrow
-from unalike.inference.shards.shard_file import read_record, shard_name, shard_number
+from unalike.inference.shards.plan import PLAN_FILE, PlanFile, ShardPlan
+from unalike.inference.shards.shard_file import read_columns, read_record, shard_name, shard_number
 from unalike.progress import progress
 from unalike.storage.filesystems import uri_of
 from unalike.storage.output_folder import OutputFolder
@@ -82,32 +82,27 @@ def read_vector_set(source: str | Path) -> VectorSet:
     with progress(f"reading {folder.name}", plan.shards, "shards") as advance:
         for record in records:
             here_ND = vectors_ND[len(names) : len(names) + record.images]
-            columns = _read_shard(folder, record.shard, here_ND)
+            columns = _read_shard(folder, plan, record.shard, here_ND)
             names += columns[0]
             labels += columns[1]
             advance()
     return _labeled_set(plan, folder.name, names, labels, vectors_ND)
 
 
-def _read_shard(folder: OutputFolder, shard: int, vectors_ND: np.ndarray) -> tuple[list[str], list[str]]:
+def _read_shard(
+    folder: OutputFolder, plan: ShardPlan, shard: int, vectors_ND: np.ndarray
+) -> tuple[list[str], list[str]]:
     """Read a shard: its vectors into ``vectors_ND``; returns names and classes of their images."""
-    _, pq = pyarrow()
-    name = shard_name(shard)
-    with folder.open(name) as stream:
-        try:
-            table = pq.read_table(stream, columns=["path", "label", "vector"])
-            if len(table) != len(vectors_ND):
-                raise ValueError(f"{len(table)} rows, its metadata say {len(vectors_ND)}")
-            first = 0
-            for chunk in table.column("vector").chunks:
-                values: Any = chunk.flatten().to_numpy(zero_copy_only=False)
-                vectors_ND[first : first + len(chunk)] = values.reshape(len(chunk), -1)
-                first += len(chunk)
-            return table.column("path").to_pylist(), table.column("label").to_pylist()
-        except Exception as error:  # pyarrow raises exceptions of many classes
-            raise DataError(f"{folder.name}/{name} cannot be read ({' '.join(str(error).split())[:200]})",
-                            expected="a shard as unalike embed wrote it",
-                            remedy="delete it, and run unalike embed again with --resume") from error  # fmt: skip
+    record, table = read_columns(folder, plan, shard, ("path", "label", "vector"))
+    if record.images != len(vectors_ND):
+        raise DataError(f"{folder.name}/{shard_name(shard)} was written again while it was read", expected="a finished run",
+                        remedy="read it again when that run has ended")  # fmt: skip
+    first = 0
+    for chunk in table.column("vector").chunks:
+        values: Any = chunk.flatten().to_numpy(zero_copy_only=False)
+        vectors_ND[first : first + len(chunk)] = values.reshape(len(chunk), -1)
+        first += len(chunk)
+    return table.column("path").to_pylist(), table.column("label").to_pylist()
 
 
 def _labeled_set(

@@ -15,6 +15,7 @@ import pytest
 from tests.support.sharding import mean_model, read_shards, write_images
 from unalike.data.notices import Notices
 from unalike.errors import DataError, RunError
+from unalike.inference.shards import vector_set
 from unalike.inference.shards.plan import METADATA_KEY, write_plan
 from unalike.inference.shards.source import open_source
 from unalike.inference.shards.vector_set import is_vector_folder, read_vector_set
@@ -127,3 +128,34 @@ def test_images_without_a_class_are_left_out_and_counted(shards: Path) -> None:
     assert "" not in vectors.images.classes and list(vectors.images.paths) == [
         path for path, label in zip(*(read_shards(shards)[name].to_pylist() for name in ("path", "label")), strict=True) if label
     ]  # fmt: skip
+
+
+def test_a_shard_of_another_network_that_comes_while_the_others_are_read(
+    shards: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """Its metadata were read before all vectors: they have to be those of the vectors that are read now."""
+    other, real = embed(tmp_path / "other", network="weights else"), vector_set.read_columns
+
+    def replace_before(folder, plan, shard, columns):
+        if shard == 2:
+            shutil.copy(other / "vectors-000002.parquet", shards)
+        return real(folder, plan, shard, columns)
+
+    monkeypatch.setattr(vector_set, "read_columns", replace_before)
+    with pytest.raises(RunError, match="belongs to another run"):
+        read_vector_set(shards)
+
+
+def test_flipped_bits_in_vectors_are_noticed(shards: Path) -> None:
+    path = shards / "vectors-000000.parquet"
+    content, before, refusals = path.read_bytes(), read_vector_set(shards), 0
+    for place in range(4, len(content) // 2, 7):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        try:
+            after = read_vector_set(shards)
+        except (DataError, RunError):
+            refusals += 1
+            continue
+        np.testing.assert_array_equal(after.vectors_ND, before.vectors_ND)
+        assert after.images.paths == before.images.paths and after.images.classes == before.images.classes
+    assert refusals
