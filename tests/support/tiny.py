@@ -51,7 +51,7 @@ def spec(**changes: object) -> SimpleNamespace:
             head_epochs=0, frozen_stages=0, freeze_batchnorm=False, train_trunk=True, train_embedder=True,
             validation_interval=1, checkpoint_interval=1, checkpoint_interval_unit="epoch", smooth_loss=True,
             precision="fp32", num_gpus=1, num_nodes=1, gpu_ids=[0],
-            ema=SimpleNamespace(enabled=False, decay=0.9),
+            ema=SimpleNamespace(enabled=False, decay=0.9), lora=SimpleNamespace(rank=0, alpha=16.0, layers="attention"),
             loss=SimpleNamespace(name="TripletMarginLoss", parameters={}, sampled_classes=None), seed=0,
             miner=SimpleNamespace(name="MultiSimilarityMiner", parameters={}),
             checkpointer=SimpleNamespace(
@@ -60,7 +60,7 @@ def spec(**changes: object) -> SimpleNamespace:
             ),
             optim=SimpleNamespace(
                 name="Adam", schedule="step", warmup_iters=2, warmup_factor=0.1, warmup_method="linear", steps=[4, 6],
-                gamma=0.1, triplet_loss_margin=0.3, miner_function_margin=0.1, loss_lr=None,
+                gamma=0.1, triplet_loss_margin=0.3, miner_function_margin=0.1, loss_lr=None, layer_decay=1.0, decay_norms=True,
                 trunk=SimpleNamespace(**rates), embedder=SimpleNamespace(**rates),
             ),
         ),

@@ -187,7 +187,6 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "training.ema": ("unit/training/test_freezing.py",),
     "training.head_fitting": ("flow/test_fitted.py",),
     "training.model_card_content": (ACTIONS,),
-    "training.optimizer": (LOOP, "unit/training/test_schedule.py"),
     "training.recipe": ("contract/test_tao_user.py",),
     "training.hyperparameter_search.results": ("unit/training/hyperparameter_search/test_search.py",),
 }  # fmt: skip

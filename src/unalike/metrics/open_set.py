@@ -232,8 +232,8 @@ def format_open_set(summary: dict[str, Any]) -> list[str]:
         lines.append(f"same or another: AUROC {pairs['auroc']:.4f}{''.join(at)}")
     for name, part in summary["identification"].items():
         if part is not None:
-            known = f"known or unknown ({name.replace('_', ' ')})"
-            lines.append(f"{known}: {_format_detection(part)}")
+            title = f"known or unknown ({name.replace('_', ' ')})"
+            lines.append(f"{title}: {_format_detection(part)}")
             if score := part.get("less_second_class"):
                 weight = score["second_weight"]
                 lines.append(

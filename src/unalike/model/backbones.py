@@ -245,6 +245,9 @@ def _build_timm(
             timm_name, pretrained=overlay is not None, pretrained_cfg_overlay=overlay, **options
         )
     except (TypeError, AssertionError, ValueError, NotImplementedError) as error:
+        if drop_path and "drop_path_rate" in str(error):
+            raise ModelError(f"train.drop_path is {drop_path}, and {name} has no blocks that can be skipped",
+                             remedy="set train.drop_path=0") from error  # fmt: skip
         raise _unbuildable(name, input_size, error) from error
     except Exception as error:
         if overlay is None:

@@ -213,7 +213,9 @@ def build_embedder(experiment: Experiment) -> Embedder:
     model = experiment.model
     trunk_from_file = bool(model.pretrained_trunk_path or model.pretrained_model_path)
     pretrained = "false" if trunk_from_file else str(model.pretrained).lower()
-    embedder = create_embedder(EmbedderConfig.from_spec(model), pretrained=pretrained)
+    embedder = create_embedder(
+        EmbedderConfig.from_spec(model), pretrained=pretrained, drop_path=experiment.train.drop_path
+    )
     load_trunk_weights(embedder.trunk, experiment)
     for path in (model.pretrained_embedder_path, model.pretrained_model_path):
         if path:

@@ -69,6 +69,15 @@ class Optim(Section):
         "step", "After warm-up: fall by gamma at each of `steps`, or along half a cosine to zero at the last epoch.",
         settled=True, ours=True,
     )  # fmt: skip
+    layer_decay: float = field(
+        1.0, "Each stage of the trunk learns at this many times the rate of the next higher one, a block of a transformer being a "
+        "stage; 1: all alike. Pretrained transformers are fine-tuned with 0.65 to 0.9.",
+        gt=0, le=1, ours=True, automl_enabled=False,
+    )  # fmt: skip
+    decay_norms: bool = field(
+        True, "Weight decay also of one-dimensional weights (scales of normalization layers), class tokens and position tables; "
+        "transformers are fine-tuned with false.", ours=True,
+    )  # fmt: skip
     loss_lr: float | None = field(
         None, "Learning rate of a loss that has weights of its own (proxies, class centers); unset means the embedder's.",
         gt=0, settled=True, ours=True,

@@ -66,6 +66,17 @@ class Ema(Section):
     )
 
 
+class Lora(Section):
+    rank: int = field(
+        0, "Rank of the updates that layers of the trunk learn while all else in the trunk stays as it is (LoRA); 0: none. "
+        "Saved weights hold the updates merged.", ge=0, le=1024, ours=True, automl_enabled=False,
+    )  # fmt: skip
+    alpha: float = field(16.0, "Updates count alpha / rank.", gt=0, low=1.0, high=64.0, ours=True, automl_enabled=False)
+    layers: Literal["attention", "all"] = field(
+        "attention", "Layers with updates: the linear layers of the attention, or all linear layers of the trunk.", ours=True,
+    )  # fmt: skip
+
+
 class Finish(Section):
     enabled: bool = field(
         False, "After the last epoch blend trained with original trunk weights and fit the head anew, in closed form.",
@@ -171,6 +182,11 @@ class Train(Section):
     loss: Loss = section(Loss, "The loss, by name, with its parameters.", settled=True, ours=True)
     miner: Miner = section(Miner, "Which pairs or triplets of a batch the loss looks at.", settled=True, ours=True)
     ema: Ema = section(Ema, "Running average of the weights.", settled=True, ours=True)
+    drop_path: float = field(
+        0.0, "Share of a batch's images that skip a residual block, rising to this at the top of the trunk (stochastic depth); "
+        "against overfitting of large transformers.", ge=0, lt=1, ours=True, automl_enabled=False,
+    )  # fmt: skip
+    lora: Lora = section(Lora, "Low-rank updates of a frozen trunk (LoRA).", ours=True)
     finish: Finish = section(Finish, "What is done with the weights after the last epoch.", settled=True, ours=True)
     max_gather: bool = field(
         True,

@@ -40,6 +40,9 @@ class Freezer:
             raise SpecError(f"train.frozen_stages is {count}", expected=f"at most {len(stages)}, the stages of "
                             f"{experiment.model.backbone}")  # fmt: skip
         whole_trunk = not options.train_trunk or count == len(stages)
+        if whole_trunk and options.lora.rank:
+            raise SpecError(f"train.lora.rank is {options.lora.rank}, and the whole trunk is frozen", expected="one of the two",
+                            remedy="set train.lora.rank=0, or train.train_trunk=true and train.frozen_stages=0")  # fmt: skip
         self.frozen: list[nn.Module] = (
             [embedder.trunk] if whole_trunk else [module for stage in stages[:count] for module in stage]
         )
@@ -50,6 +53,8 @@ class Freezer:
                 parameter.requires_grad_(False)
         if not self.train_embedder:
             embedder.head.requires_grad_(False)
+        if options.lora.rank:  # the statistics of what does not learn stay as well
+            self.frozen += [module for module in embedder.trunk.modules() if isinstance(module, _BatchNorm)]
         self.trunk_parameters = [p for p in embedder.trunk.parameters() if p.requires_grad]
 
     def set_train_modes(self, *, head_only: bool) -> None:

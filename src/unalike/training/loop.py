@@ -27,6 +27,7 @@ from unalike.training.cpu.batchnorm_folding import FoldablePairs, fold_batchnorm
 from unalike.training.cpu.openvino_stages import CompiledStages, use_compiled_stages
 from unalike.training.ema import ModelEma
 from unalike.training.freezing import Freezer
+from unalike.training.lora import merged_copy, merged_state, state_before_training, unmerged_part, unmerged_state
 from unalike.training.loss_reader import (
     READ_LAG,
     LossReader,
@@ -381,7 +382,7 @@ class TrainingLoop:
                 # and those must be what all ranks measure.
                 for buffer in self.embedder.buffers():
                     torch.distributed.broadcast(buffer, src=0)
-            kpis = dict(self.validate(self.embedder))
+            kpis = dict(self.validate(merged_copy(self.embedder)))
         self.history.validations.append({"epoch": epoch, "step": self.position.global_step, **kpis})
         self.listener("validation", {"epoch": epoch, "step": self.position.global_step, "kpi": kpis})
         return kpis
@@ -423,7 +424,10 @@ class TrainingLoop:
         self.fabric.barrier()
 
     def weights(self) -> Mapping[str, Tensor]:
-        """Return the weights that are validated and saved: the moving average where there is one."""
+        """Return the weights that are validated and saved: the moving average where there is one, low-rank updates merged."""
+        return merged_state(self._unmerged_weights())
+
+    def _unmerged_weights(self) -> Mapping[str, Tensor]:
         return self.ema.average if self.ema is not None else self.embedder.state_dict()
 
     def state_dict(self) -> dict[str, Any]:
@@ -438,6 +442,7 @@ class TrainingLoop:
             "precision": self.fabric.strategy.precision.state_dict(),
             "average": None if self.ema is None else {
                 "updates": self.ema.updates, "raw": dict(self.embedder.state_dict())},
+            "lora": unmerged_part(self._unmerged_weights()),
             "history": {"steps": list(self.history.steps), "validations": list(self.history.validations)},
             "random": read_random_state(),
         }  # fmt: skip
@@ -456,7 +461,8 @@ class TrainingLoop:
             raise WeightsError("the checkpoint holds weights alone, no state of training",
                                remedy="give it as model.pretrained_model_path instead")  # fmt: skip
         check_identity(self.identity, state.get("identity", {}))
-        weights = checkpoint["model"] if state["average"] is None else state["average"]["raw"]
+        model = unmerged_state(checkpoint["model"], state.get("lora") or {})
+        weights = model if state["average"] is None else state["average"]["raw"]
         try:
             self.embedder.load_state_dict(weights)
             self.optimizer.load_state_dict(state["optimiser"])
@@ -467,7 +473,7 @@ class TrainingLoop:
                                remedy="resume with the spec that it was trained with") from error  # fmt: skip
         if self.ema is not None and state["average"] is not None:
             self.ema.updates = state["average"]["updates"]
-            for key, value in checkpoint["model"].items():
+            for key, value in model.items():
                 self.ema.average[key].copy_(value)
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         position = state["position"]
@@ -482,9 +488,10 @@ class TrainingLoop:
 
     def _continue_from_weights(self, checkpoint: Mapping[str, Any]) -> None:
         """Go on after the epoch of another program's checkpoint: its weights and epoch, with a new optimizer."""
-        self.embedder.load_state_dict(checkpoint["model"])
+        weights = state_before_training(self.embedder, checkpoint["model"])
+        self.embedder.load_state_dict(weights)
         if self.ema is not None:
-            for key, value in checkpoint["model"].items():
+            for key, value in weights.items():
                 self.ema.average[key].copy_(value)
         epoch = 0 if checkpoint.get("epoch") is None else int(checkpoint["epoch"]) + 1
         self.position = Position(epoch, 0, epoch * self.steps)

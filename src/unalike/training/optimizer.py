@@ -1,4 +1,5 @@
-"""The optimizer and its parameter groups: trunk, embedder, loss; weights and biases apart.
+"""The optimizer and its parameter groups: trunk, embedder, loss; weights and biases apart, and stages of the trunk where
+their rates differ.
 
 Every group carries ``base_lr``; the loop writes ``lr = base_lr x factor`` before each update, so that the rate at any
 step is the formula of ``schedule.LRSchedule`` and nothing else.
@@ -6,7 +7,7 @@ step is the formula of ``schedule.LRSchedule`` and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,7 @@ from unalike.errors import SpecError
 from unalike.training.sampled_proxies import SampledProxies
 
 if TYPE_CHECKING:
+    from unalike.model.backbones import Trunk
     from unalike.model.embedder import Embedder
     from unalike.spec import Experiment
     from unalike.spec.optim import Group
@@ -45,16 +47,57 @@ def is_fused(experiment: Experiment, parameters: Iterable[nn.Parameter]) -> bool
     )
 
 
-def _param_groups(name: str, module: nn.Module, rates: Group) -> list[dict[str, Any]]:
-    """Return the groups of a module's trainable weights and biases; a group without parameters is left out."""
-    weights = [p for n, p in module.named_parameters() if p.requires_grad and not n.endswith("bias")]
-    biases = [p for n, p in module.named_parameters() if p.requires_grad and n.endswith("bias")]
-    groups = [
-        {"params": weights, "base_lr": rates.base_lr, "weight_decay": rates.weight_decay, "name": name},
-        {"params": biases, "base_lr": rates.base_lr * rates.bias_lr_factor, "weight_decay": rates.weight_decay_bias,
-         "name": f"{name}_bias"},
-    ]  # fmt: skip
-    return [group | {"momentum": rates.momentum} for group in groups if group["params"]]
+def _param_groups(
+    name: str, module: nn.Module, rates: Group, *, scale: Mapping[nn.Parameter, float] | None = None,
+    without_decay: Container[nn.Parameter] = (),
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Return the groups of a module's trainable weights and biases; a group without parameters is left out.
+
+    Args:
+        name: of the group of weights at the full rate; what differs from it has a longer name.
+        module: the module.
+        rates: rate and decay.
+        scale: factor of the rate, by parameter; 1 where it is not named.
+        without_decay: weights without weight decay.
+    """
+    groups: dict[str, dict[str, Any]] = {}
+    for parameter_name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        factor = 1.0 if scale is None else scale.get(parameter, 1.0)
+        is_bias, decays = parameter_name.endswith("bias"), parameter not in without_decay
+        suffix = "_bias" if is_bias else "" if decays else "_without_decay"
+        decay = rates.weight_decay_bias if is_bias else rates.weight_decay if decays else 0.0
+        base_lr = rates.base_lr * (rates.bias_lr_factor if is_bias else 1.0) * factor
+        key = name + suffix + ("" if factor == 1.0 else f"_x{factor:.3g}")
+        group = groups.setdefault(key, {"params": [], "base_lr": base_lr, "weight_decay": decay, "name": key})
+        group["params"].append(parameter)
+    # Weights first, then biases: the order in which checkpoints of earlier releases hold the optimizer's state.
+    ordered = sorted(groups.values(), key=lambda group: "_bias" in group["name"])
+    return [group | {"momentum": rates.momentum} for group in ordered]
+
+
+def stage_factors(trunk: Trunk, decay: float) -> dict[nn.Parameter, float]:
+    """Return the factor of each parameter's rate: ``decay`` to the power of the number of stages above its own.
+
+    Parameters that are in no stage, as class tokens, belong to the lowest one (Bao, Dong and Wei, "BEiT", 2021).
+    """
+    stages = trunk.stages()
+    factors = {
+        parameter: decay ** (len(stages) - 1 - i)
+        for i, stage in enumerate(stages)
+        for module in stage
+        for parameter in module.parameters()
+    }
+    return {parameter: decay ** (len(stages) - 1) for parameter in trunk.direct_parameters()} | factors
+
+
+def tables_and_scales(trunk: Trunk) -> set[nn.Parameter]:
+    """Return the weights that transformers are trained without decay of: scales of normalization, tokens, position tables."""
+    tables = set(trunk.direct_parameters())
+    if callable(table_names := getattr(trunk.net, "no_weight_decay", None)):
+        tables |= {parameter for name, parameter in trunk.net.named_parameters() if name in table_names()}
+    return tables | {parameter for parameter in trunk.parameters() if parameter.ndim <= 1}
 
 
 def build_optimizer(experiment: Experiment, embedder: Embedder, criterion: nn.Module) -> torch.optim.Optimizer:
@@ -69,7 +112,11 @@ def build_optimizer(experiment: Experiment, embedder: Embedder, criterion: nn.Mo
         SpecError: nothing is left to train.
     """
     optim = experiment.train.optim
-    groups = _param_groups("trunk", embedder.trunk, optim.trunk)
+    trunk = embedder.trunk
+    groups = _param_groups(
+        "trunk", trunk, optim.trunk, scale=stage_factors(trunk, optim.layer_decay) if optim.layer_decay < 1 else None,
+        without_decay=() if optim.decay_norms else tables_and_scales(trunk),
+    )  # fmt: skip
     groups += _param_groups("embedder", embedder.head, optim.embedder)
     proxies = [p for p in criterion.parameters() if p.requires_grad]
     if proxies:

@@ -35,6 +35,7 @@ from unalike.training.heads.interpolation import attach_head, copy_weights, spec
 from unalike.training.heads.warm_start import start_from_head
 from unalike.training.loggers import Loggers
 from unalike.training.loop import EpochChooser, History, TrainingLoop
+from unalike.training.lora import add_lora, merge_lora
 from unalike.training.losses import Criterion, build_criterion
 from unalike.training.optimizer import build_optimizer
 from unalike.training.plain_limit import PlainLimit, limit_validation
@@ -174,6 +175,7 @@ def _train(
     try:
         with setup.run.graceful():
             history = loop.run()
+        merge_lora(setup.embedder)
         refits = initial is not None and (limit is None or setup.fabric.broadcast(limit.refits()))
         if initial is not None and not refits:
             say("no time to interpolate weights and fit the head again: the network stays as the last epoch left it")
@@ -209,6 +211,8 @@ def _build_loop(
     if initialize is not None:
         initialize(embedder, criterion)
     fabric.to_device(criterion)
+    if count := add_lora(embedder.trunk, experiment.train.lora):
+        say(f"LoRA: {count} layers of {experiment.model.backbone} learn updates of rank {experiment.train.lora.rank}")
     freezer = Freezer(embedder, experiment)  # before the optimizer, which takes the parameters that are not frozen
     checkpoint_manager = CheckpointManager(run.dir, experiment.train)
 

@@ -34,13 +34,13 @@ from unalike.spec.load import check_fields
 from unalike.spec.schema import schema_text
 from unalike.verification.verifier import Verifier
 
-# SHA-256 of the schemas of 2026-11-29. They change only when a field of TAO's sections does (dataset.decoding, train.epoch_images since; section mlflow, ours; model.download); descriptions keep their spelling too.
+# SHA-256 of the schemas of 2026-11-29. They change only when a field of TAO's sections does (dataset.decoding, train.epoch_images since; section mlflow, ours; model.download; train.lora, train.drop_path, optim.layer_decay and decay_norms); descriptions keep their spelling too.
 TAO_SCHEMAS = {
-    "train": "7c33ad77f573ac66de999a5b09648640bcd417db87b11a199058f0e270655fc9",
-    "evaluate": "75d8c39777f04067ebe4d60833db70c90ac451e86a42407bf51b3615058281bb",
-    "inference": "0c6610c1db7f163999d0364d8726f4f0ff84a383af0a7c9e8ff48da6369b3195",
-    "export": "c5b2b507251602408a1fac3aa596c161d3062d43b11c6183634f0bd7402f8eda",
-    "gen_trt_engine": "77d74e6fb73e8a6e9e063b2a004ebecebbea4eb8b4d3bdeb0c0e76f0c000663c",
+    "train": "63fbffbbd78add53898fc484e76a512e968254814ba4a0eb0f5912ec8afee881",
+    "evaluate": "3c6ea10115533f95c0f60da696d34b2c18727835920ca513552103c6ad6e76fa",
+    "inference": "480be3ff29169653d6130e7cdfa20b506ae7a35f1413262354c2e4a87185d705",
+    "export": "a149a17ac5048e6d4f4e4569807d982b6fd425242a33f7eda3144bc17be22ab2",
+    "gen_trt_engine": "b08f47a8137a07f7375951b45971f2a5c9536449cc763c4b02a3e3adb8f1b670",
 }
 CONFIG = {field.name for field in dataclasses.fields(AnomalyModelConfig)}
 VERIFICATION = {"reference", "images", "results_dir", "asset", "save"}
