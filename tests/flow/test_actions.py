@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.support import networks
 from tests.support.program import PLAINLY, TINY, data_of, process, status_lines, unalike
 
 
@@ -185,3 +186,49 @@ def test_check_decodes_the_images(images, tmp_path, monkeypatch):
     monkeypatch.setattr("unalike.actions.check.READ_S", -1.0)
     done = unalike("check", shop, *TINY)
     assert done.returncode == 0 and "; 0 of them, drawn at random, were decoded" in done.stdout
+
+
+@pytest.mark.parametrize("action", ["quantize", "engine", "export"])
+def test_overwrite_removes_what_a_killed_run_had_written(trained, images, tmp_path, monkeypatch, action):
+    """The network is written before it is compared; whoever is killed in between registers nothing any more."""
+    from unalike.deploy import engine_build
+    from unalike.deploy.quantization import pipeline
+
+    def kill(*unused, **options):
+        raise RuntimeError("killed")
+
+    if action == "export":
+        words = [
+            "export",
+            trained / "ml_model_best.pth",
+            "-r",
+            tmp_path / "out",
+            f"dataset.train_dataset={images / 'train'}",
+        ]
+        monkeypatch.setattr("unalike.runs.run.Run.write_experiment", _kill_after(tmp_path / "out", kill))
+    else:
+        model = networks.write_model(tmp_path)
+        section = {"quantize": "quantize", "engine": "gen_engine"}[action]
+        words = [action, model, "-r", tmp_path / "out", f"{section}.calibration.cal_image_dir=[{images / 'train'}]",
+                 f"{section}.goal.worst_cosine=-1"]  # fmt: skip
+        monkeypatch.setattr({"quantize": pipeline, "engine": engine_build}[action], "write_comparison", kill)
+    first = unalike(*words)
+    left = [path.name for path in (tmp_path / "out").rglob("*") if path.suffix in (".onnx", ".xml", ".bin")]
+    assert first.returncode != 0 and left, first.stderr
+    monkeypatch.undo()
+    again = unalike(*words, "--overwrite")
+    assert again.returncode == 0, again.stderr
+
+
+def _kill_after(folder, kill):
+    """``Run.write_experiment`` that ends the run once its network is there."""
+    from unalike.runs.run import Run
+
+    real = Run.write_experiment
+
+    def write_experiment(self, experiment):
+        if any(folder.rglob("*.onnx")):
+            kill()
+        real(self, experiment)
+
+    return write_experiment

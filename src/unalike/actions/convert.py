@@ -45,6 +45,6 @@ def convert(
             expected="one of TAO's ml_recog",
             remedy="use it as it is",
         )
-    write_checkpoint(target, payload)
+    write_checkpoint(target, payload, follow_links=True)
     facts = {"backbone": payload["facts"]["trunk"], "dim": payload["spec"]["model"]["feat_dim"]}
     return Result(target.parent, target, facts)

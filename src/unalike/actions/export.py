@@ -53,6 +53,7 @@ def run_export(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str, Any
                          head=embedder.head_kind)  # fmt: skip
     path = Path(section.onnx_file) if section.onnx_file else run.dir / f"{Path(section.checkpoint).stem}.onnx"
     refuse_existing(path, field="export.onnx_file")
+    run.own(path)  # before it is there: --overwrite removes it after a kill
     count = max(section.parity_images, IMAGES)
     embedder.to(export_device(experiment))
     export = export_onnx(
@@ -70,7 +71,6 @@ def run_export(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str, Any
     if section.verbose:
         say(f"graph: {export.graph}")
     figures = {"opset": export.opset, **export.parity.to_dict()}
-    run.own(path)
     run.record(parity=figures, onnx=str(path))
     return path, figures
 

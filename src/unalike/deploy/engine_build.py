@@ -17,7 +17,13 @@ from unalike.deploy.conversion_inputs import (
 )
 from unalike.deploy.cpu_compile import write_ir, write_optimized
 from unalike.deploy.quantization.mixed_precision import convert_named_layers
-from unalike.deploy.quantization.pipeline import INT8_NEEDS_IMAGES, cache_path, quantize_source, write_comparison
+from unalike.deploy.quantization.pipeline import (
+    INT8_NEEDS_IMAGES,
+    cache_path,
+    comparison_file,
+    quantize_source,
+    write_comparison,
+)
 from unalike.engines.protocol import Engine
 from unalike.errors import SpecError
 from unalike.progress import say
@@ -60,11 +66,11 @@ def run_gen_engine(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str,
             labeled_sets=labeled_sets,
         )  # fmt: skip
         content = quantized.content
+    weights = [path.with_suffix(".bin")] if section.runtime == "openvino" else []
+    run.own(path, comparison_file(path), *weights)  # before they are there: --overwrite removes them after a kill
     (write_ir if section.runtime == "openvino" else write_optimized)(content, path, facts)
     engine = _open_engine(path, section.runtime)
     figures = write_comparison(experiment, source, [engine], images, labeled_sets, quantized, path, run, notices)
-    if section.runtime == "openvino":
-        run.own(path.with_suffix(".bin"))
     description = engine.describe()
     say(f"{path}: {description['runtime']} {description['precision']} on {description['device']}")
     if data_type == "BF16" and engine.precision != "bf16":
@@ -120,8 +126,8 @@ def run_gen_trt_engine(experiment: Experiment, run: Run) -> tuple[Path, Mapping[
         quantized = convert_named_layers(source.content, facts, trt.layers_precision)
     timing_cache = Path(section.timing_cache) if section.timing_cache else None
     options = BuildOptions(*batches, trt.workspace_size, timing_cache, section.gpu_id, section.verbose)
+    run.own(path, facts_file(path), comparison_file(path), *([timing_cache] if timing_cache else []))
     build_figures = build_engine(quantized.content if quantized else source.content, path, facts, options)
-    run.own(path, facts_file(path), *([timing_cache] if timing_cache else []))
     figures: dict[str, Any] = dict(build_figures)
     if images is not None:
         engine = TensorRtEngine(path, section.gpu_id)

@@ -12,10 +12,10 @@ Shape letters: B images, H height, W width, D width of an embedding, C channels 
 from __future__ import annotations
 
 import importlib
+import threading
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from types import ModuleType
 from typing import Any
 
@@ -301,7 +301,7 @@ class OpenVinoEngine:
                     part = output[start : start + step]
                     part[...] = request.get_output_tensor(number).data[: len(part)]
             finally:
-                network.idle.put(request)
+                network.give_back(request)
 
         try:
             for start in range(0, count, step):
@@ -321,20 +321,59 @@ class OpenVinoEngine:
 
 
 class _CompiledNetwork:
-    """A compiled network with its infer requests, of which those that nobody uses are in ``idle``."""
+    """A compiled network with its infer requests, which callers get in the order in which they ask for one.
+
+    Without an order a caller that returns a request and asks for the next one is served before those that wait: they are
+    still waking up.
+
+    Attributes:
+        idle: requests that nobody uses and nobody waits for.
+    """
 
     def __init__(self, model: Any, requests: int) -> None:
         self.model, self.requests = model, requests
-        self.idle: SimpleQueue[Any] = SimpleQueue()
-        for _ in range(requests):
-            self.idle.put(model.create_infer_request())
+        self.idle: deque[Any] = deque(model.create_infer_request() for _ in range(requests))
+        self._waiting: deque[_Turn] = deque()
+        self._lock = threading.Lock()
 
     def take(self, *, wait: bool) -> Any:
         """An idle request; where there is none, wait for one, or return None."""
+        with self._lock:
+            if self.idle:
+                return self.idle.popleft()
+            if not wait:
+                return None
+            turn = _Turn()
+            self._waiting.append(turn)
         try:
-            return self.idle.get(block=wait)
-        except Empty:
-            return None
+            turn.called.acquire()
+        except BaseException:  # Ctrl-C while it waited
+            with self._lock:
+                if turn.request is None:
+                    self._waiting.remove(turn)
+                    raise
+            self.give_back(turn.request)
+            raise
+        return turn.request
+
+    def give_back(self, request: Any) -> None:
+        """Return a request: to who has waited longest for one, else to those that are idle."""
+        with self._lock:
+            if not self._waiting:
+                self.idle.append(request)
+                return
+            turn = self._waiting.popleft()
+            turn.request = request
+        turn.called.release()
+
+
+class _Turn:
+    """A caller's place in the queue: the request that it gets, and the lock that it waits for."""
+
+    def __init__(self) -> None:
+        self.request: Any = None
+        self.called = threading.Lock()
+        self.called.acquire()
 
 
 def _metadata(graph: Any) -> str | None:

@@ -38,8 +38,11 @@ _KINDS: dict[str, tuple[type, ...]] = {
 _PLAIN = (str, bytes, int, float, bool, type(None), torch.Tensor)
 
 
-def write_checkpoint(path: str | Path, payload: Mapping[str, Any]) -> Path:
+def write_checkpoint(path: str | Path, payload: Mapping[str, Any], *, follow_links: bool = False) -> Path:
     """Write ``payload`` and return its path; an older file of that name stays complete until the new one is.
+
+    A symbolic link is replaced by the file: in the folder of a run it is one of ours, or of a program that keeps files by
+    their content. ``follow_links`` writes the file that it leads to, for a path that the user named.
 
     Raises RunError when the disk is full or not writable, TypeError when the payload holds what ``read_checkpoint``
     could not read back.
@@ -49,7 +52,7 @@ def write_checkpoint(path: str | Path, payload: Mapping[str, Any]) -> Path:
     _require_plain(content, "payload")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path, follow_links=False) as partial, partial.open("wb") as file, deferred_signals():
+        with atomic_write(path, follow_links=follow_links) as partial, partial.open("wb") as file, deferred_signals():
             torch.save(content, file)
     except (OSError, RuntimeError) as error:
         # torch reports a failed write as RuntimeError, whatever the cause.

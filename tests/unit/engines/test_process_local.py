@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -137,7 +138,7 @@ def test_no_request_is_lost_when_a_call_fails(model):
     idle = [network.take(wait=False) for _ in range(network.requests)]
     assert network.take(wait=False) is None
     for request in idle[1:]:
-        network.idle.put(request)
+        network.give_back(request)
 
     class Broken:
         def start_async(self, inputs):
@@ -149,7 +150,7 @@ def test_no_request_is_lost_when_a_call_fails(model):
         def get_output_tensor(self, number):
             return idle[0].get_output_tensor(number)
 
-    network.idle.put(Broken())
+    network.give_back(Broken())
     failures = 0
     for _ in range(network.requests):
         try:
@@ -157,7 +158,7 @@ def test_no_request_is_lost_when_a_call_fails(model):
         except RuntimeError:
             failures += 1
     assert failures == 1
-    assert network.idle.qsize() == network.requests
+    assert len(network.idle) == network.requests
 
 
 def test_a_value_is_made_once_a_process():
@@ -170,3 +171,30 @@ def test_a_value_is_made_once_a_process():
     assert local.get(create) == local.get(create) == os.getpid() and len(made) == 1
     child = in_child(lambda: (local.get(create), local.get(create), os.getpid(), len(made)))
     assert child[0] == child[1] == child[2] != os.getpid() and child[3] == 2
+
+
+def test_callers_get_requests_in_the_order_in_which_they_asked(model):
+    """One that returns a request and asks for the next one at once comes after those that wait already."""
+    network = OpenVinoEngine(model, precision="fp32")._network
+    requests = [network.take(wait=False) for _ in range(network.requests)]
+    order, threads = [], []
+
+    def wait(number):
+        request = network.take(wait=True)
+        order.append(number)
+        network.give_back(request)
+
+    for number in range(6):
+        threads.append(threading.Thread(target=wait, args=(number,)))
+        threads[-1].start()
+        while len(network._waiting) <= number:
+            time.sleep(0.001)
+    assert network.take(wait=False) is None
+    network.give_back(requests.pop())
+    last = network.take(wait=True)  # the six were before
+    assert sorted(order) == list(range(6)) and order == list(range(6))
+    for request in [last, *requests]:
+        network.give_back(request)
+    for thread in threads:
+        thread.join()
+    assert len(network.idle) == network.requests and not network._waiting

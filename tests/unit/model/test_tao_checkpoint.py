@@ -124,6 +124,10 @@ def test_convert_writes_a_checkpoint_of_ours(tmp_path: Path, small: Embedder, mo
         unalike.convert(file)
     with pytest.raises(WeightsError, match="already"):
         unalike.convert(result.path, "again.pth")
+    Path("v1.pth").write_bytes(b"old")
+    Path("current.pth").symlink_to("v1.pth")
+    unalike.convert(file, "current.pth", overwrite=True)  # writes the file that the link leads to
+    assert Path("current.pth").is_symlink() and is_same(load_embedder("v1.pth")[0], small)
 
 
 def test_a_configuration_of_any_depth_is_searched() -> None:

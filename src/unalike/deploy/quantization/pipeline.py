@@ -144,14 +144,17 @@ def write_comparison(
     )  # fmt: skip
     for line in table.lines():
         say(line)
-    table_file = path.with_name(f"{path.name}.parity.json")
-    write_text(table_file, json_text(table.to_dict(), indent=1) + "\n")
+    write_text(comparison_file(path), json_text(table.to_dict(), indent=1) + "\n")
     notices.say()
     notices.write(run.dir / NOTICES_FILE)
-    run.own(path, table_file)
     figures = dict(table.figures())
     run.record(file=str(path), parity=figures)
     return figures
+
+
+def comparison_file(path: Path) -> Path:
+    """The file of a network's comparison with fp32."""
+    return path.with_name(f"{path.name}.parity.json")
 
 
 def _open_engines(content: bytes, facts: NetworkFacts) -> list[Engine]:
@@ -185,6 +188,7 @@ def run_quantization(experiment: Experiment, run: Run) -> tuple[Path, Mapping[st
         layers=section.layers_precision, labeled_sets=labeled_sets,
     )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
+    run.own(path, comparison_file(path))  # before they are there: --overwrite removes them after a kill
     write_bytes(path, append_onnx_checksum(quantized.content))
     facts = replace(source.facts, precision=section.data_type.lower())
     figures = write_comparison(

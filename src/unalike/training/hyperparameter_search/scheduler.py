@@ -40,13 +40,13 @@ from unalike.training.hyperparameter_search.study import (
     record_heartbeat,
 )
 from unalike.training.hyperparameter_search.trial import TrialExit, TrialJob, TrialMetrics, delete_periodic_checkpoints
-from unalike.training.hyperparameter_search.workers import Worker
+from unalike.training.hyperparameter_search.workers import Worker, describe_checkpoint
 
 if TYPE_CHECKING:
     from unalike.runs.run import Run
 
 POLL_INTERVAL_S = 0.5
-MAX_ATTEMPTS = 3  # a trial is given up after the search was killed during so many attempts
+MAX_ATTEMPTS = 3  # a trial is given up after the search was killed during so many attempts in a row that got no further
 MAX_FAILURES = 5  # so many failed trials and no finished one end the search
 CLOSING_SHARE = 0.03  # of the time limit, for stopping trials and writing the results
 MAX_REPEATS = 10  # so many draws in a row that had been tried already: the space is exhausted
@@ -239,6 +239,7 @@ class TrialScheduler:
         folder = self.folder / trial_folder(trial.number)
         metrics = TrialMetrics(folder, self.plan.monitor, self.plan.sign)
         trial.set_user_attr("attempts", attempt)
+        trial.set_user_attr("began_with", describe_checkpoint(folder))
         try:
             job = self.plan.template.write_job(trial.number, values, folder)
         except SpecError as error:
@@ -271,7 +272,7 @@ class TrialScheduler:
         return [t for t in running if t.user_attrs.get("run") == str(self.folder) or own_storage]
 
     def _resume(self, frozen: FrozenTrial) -> ActiveTrial | None:
-        """Resume an interrupted trial from its checkpoint; give it up after ``MAX_ATTEMPTS``."""
+        """Resume an interrupted trial from its checkpoint; give it up after ``MAX_ATTEMPTS`` that left no newer one."""
         trial = self._open_trial(frozen.number)
         attempt = int(frozen.user_attrs.get("attempts", 0)) + 1
         record = TrialRecord.from_trial(frozen)
@@ -279,10 +280,15 @@ class TrialScheduler:
             append_trial(self.folder, replace(record, state="killed", reason="the search ended in mid-trial"))
         if "values" not in frozen.user_attrs:
             return self._begin(trial) or self._next_trial()
-        if attempt > MAX_ATTEMPTS and record.state != "stopped":
+        got_further = describe_checkpoint(self.folder / trial_folder(frozen.number)) != frozen.user_attrs.get(
+            "began_with", ""
+        )
+        stalled = 0 if got_further else int(frozen.user_attrs.get("stalled", 0)) + 1
+        trial.set_user_attr("stalled", stalled)
+        if stalled >= MAX_ATTEMPTS and record.state != "stopped":
             job = TrialJob(frozen.number, self.folder / trial_folder(frozen.number), Path(), record.values)
             metrics = TrialMetrics(job.folder, self.plan.monitor, self.plan.sign)
-            reason = f"the search was killed during each of {MAX_ATTEMPTS} attempts"
+            reason = f"the search was killed during each of {MAX_ATTEMPTS} attempts, which got no further"
             self._end(ActiveTrial(trial, job, metrics, self.clock(), attempt - 1), TrialExit(False, reason))
             return self._next_trial()
         trial.set_user_attr("state", "running")

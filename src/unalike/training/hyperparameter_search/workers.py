@@ -132,6 +132,15 @@ def has_checkpoint(folder: Path) -> bool:
         return False
 
 
+def describe_checkpoint(folder: Path) -> str:
+    """Return what tells a trial's newest checkpoint from the one before it; empty where there is none."""
+    try:
+        path = newest_checkpoint(folder)
+        return f"{path.name} {path.stat().st_mtime_ns}"
+    except (WeightsError, OSError):
+        return ""
+
+
 def read_exit(folder: Path, code: int) -> TrialExit:
     """Find out how a trial ended, from its exit code, its status and its log.
 

@@ -166,3 +166,26 @@ def test_a_trial_that_kills_the_search_three_times_is_given_up(tmp_path):
     _, jobs, _ = play_search(experiment, folder, curve)
     assert [job.number for job in jobs] == [2]
     assert "killed during each of 3" in next(r for r in read_trials(folder) if r["state"] == "failed")["reason"]
+
+
+def test_a_trial_that_gets_further_in_each_attempt_is_not_given_up(tmp_path):
+    """Machines that are taken away every few minutes end the search again and again; each time an epoch was trained."""
+
+    class Fatal(Exception):
+        pass
+
+    epochs = iter(range(5))
+
+    def curve(job):
+        if job.number == 0 and (epoch := next(epochs, None)) is not None:
+            (job.folder / f"model_epoch_{epoch:03d}_step_00001.pth").write_text("a checkpoint")
+            raise Fatal
+        return [0.5]
+
+    experiment, folder = journal_spec(tmp_path, trials=2), tmp_path / "run"
+    for _ in range(5):
+        with pytest.raises(Fatal):
+            play_search(experiment, folder, curve)
+    result, jobs, _ = play_search(experiment, folder, curve)
+    assert [job.number for job in jobs] == [0, 1] and jobs[0].resume and result.record["counts"] == {"complete": 2}
+    assert [row["state"] for row in read_trials(folder)] == ["killed"] * 5 + ["complete"] * 2
