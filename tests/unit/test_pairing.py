@@ -48,6 +48,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "recognition.training_trials": ("unit/recognition/test_operating_point.py",),
     "recognition.report": ("unit/actions/test_gallery.py",),
     "runs.record": ("unit/runs/test_run.py",),
+    "runs.vector_folder": ("unit/inference/shards/test_vector_set.py",),
     "runs.written_model": (CLI, WORKSPACE),
     # Commands: arguments and calls only. Their tests run the command line.
     **dict.fromkeys(("cli.commands", "cli.positionals", "cli.next_steps", "cli.shared_options", "cli.output", "cli.specs"), (CLI,)),

@@ -24,10 +24,11 @@ from unalike.data.readability import find_unreadable
 from unalike.errors import DataError, DeviceError, RunError, SpecError, WeightsError
 from unalike.inference.loaded_model import load_model
 from unalike.inference.model_files import PRETRAINED
-from unalike.inference.shards.vector_set import is_vector_folder, read_vector_set
+from unalike.inference.shards.vector_set import read_vector_set
 from unalike.installation import install_command
 from unalike.runs.folder import results_folder
 from unalike.runs.mlflow_tracking import tracking_uri
+from unalike.runs.vector_folder import is_vector_folder
 from unalike.spec.actions import MODEL_ACTIONS, STANDALONE_ACTIONS, command_of
 from unalike.spec.mandatory import has_value, missing_fields
 from unalike.storage.filesystems import SCHEMES

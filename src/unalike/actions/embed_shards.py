@@ -18,7 +18,6 @@ from unalike.inference.model_files import PRETRAINED, is_pretrained
 from unalike.inference.shards.cluster import embed_on_ray
 from unalike.inference.shards.image_reader import ImageReader, stream_tar
 from unalike.inference.shards.plan import (
-    PLAN_FILE,
     PlanFile,
     ShardPlan,
     check_unchanged,
@@ -29,6 +28,7 @@ from unalike.inference.shards.shard_file import ShardRecord, read_record, shard_
 from unalike.inference.shards.source import FILES, ShardSource, open_source
 from unalike.inference.shards.worker import MANY_IMAGES, ShardReport, ShardWorker, WorkerOptions, network_key
 from unalike.progress import progress, say
+from unalike.runs.vector_folder import PLAN_FILE
 from unalike.sanitize import csv_cell
 from unalike.storage.filesystems import uri_of
 from unalike.storage.output_folder import OutputFolder

@@ -21,9 +21,10 @@ from unalike.data.notices import Notices
 from unalike.errors import ModelError, SpecError
 from unalike.inference.loaded_model import LoadedModel
 from unalike.inference.shards.plan import ShardPlan
-from unalike.inference.shards.vector_set import VectorSet, is_vector_folder, read_vector_set
+from unalike.inference.shards.vector_set import VectorSet, read_vector_set
 from unalike.numerics.normalization import UnitVectors, unit_vectors
 from unalike.progress import say, warn
+from unalike.runs.vector_folder import is_vector_folder
 from unalike.storage.digests import text_sha256
 
 if TYPE_CHECKING:
@@ -68,12 +69,7 @@ class EvaluationSets:
 
 def vector_fields(experiment: Experiment) -> list[str]:
     """Those of ``reference`` and ``query`` of ``dataset.val_dataset`` that name a folder of vectors."""
-    return [name for name, source in _sources(experiment).items() if holds_vectors(source)]
-
-
-def holds_vectors(source: str) -> bool:
-    """Whether a reference or query is a folder of vectors, not of images."""
-    return is_vector_folder(source)
+    return [name for name, source in _sources(experiment).items() if is_vector_folder(source)]
 
 
 def _sources(experiment: Experiment) -> dict[str, str]:

@@ -65,9 +65,9 @@ def run_action(
 
 def _evaluates_vectors(reference: str | None) -> bool:
     """Whether a reference is a folder of vectors, from which no gallery is built."""
-    from unalike.actions.evaluation_sets import holds_vectors
+    from unalike.runs.vector_folder import is_vector_folder
 
-    return reference is not None and holds_vectors(reference)
+    return reference is not None and is_vector_folder(reference)
 
 
 def train(

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from unalike.errors import SpecError
 from unalike.jobs.database import Job
-from unalike.jobs.outputs import SEARCH_MARKS, find_model, folder_of
+from unalike.jobs.outputs import SEARCH_MARKS, field_of, find_model, folder_of
 from unalike.runs.filenames import JOB_CALIBRATION_CACHE, JOB_ENGINE_FILE, JOB_ONNX_FILE
+from unalike.runs.vector_folder import is_vector_folder
 from unalike.runs.written_model import newest_checkpoint
 from unalike.spec.mandatory import missing_fields
 from unalike.storage.filesystems import uri_of
@@ -183,11 +184,20 @@ def refuse_incomplete(job: Job, parent: Job | None) -> None:
     own = own_fields(job)
     field_names = {rule.field for rule in FIELD_RULES
              if rule.action in (EVERY, job.action) and rule.parents and parent is not None and parent.action in rule.parents}  # fmt: skip
+    if job.action == "evaluate" and _evaluates_vectors(job):
+        field_names.add("evaluate.checkpoint")  # its images were embedded before
     missing = missing_fields(job.action, lambda path: path in own or path in field_names)
     if missing:
         raise SpecError(f"{job.action}: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set",
                         expected="everything that the job needs, before it is created",
                         remedy=f"set {'it' if len(missing) == 1 else 'them'} in the overrides or the spec")  # fmt: skip
+
+
+def _evaluates_vectors(job: Job) -> bool:
+    reference = field_of(job, "dataset.val_dataset.reference")
+    if not isinstance(reference, str):
+        return False
+    return is_vector_folder(reference if uri_of(reference) else Path(job.cwd) / reference)
 
 
 def refuse_parent(job: Job, parent: Job) -> None:

@@ -8,7 +8,10 @@ import pytest
 
 import unalike
 from unalike.errors import SpecError
+from unalike.jobs.database import Job
+from unalike.jobs.parent_fields import refuse_incomplete
 from unalike.jobs.workspace import Workspace
+from unalike.runs.vector_folder import PLAN_FILE
 from unalike.spec import load_spec
 from unalike.spec.actions import ACTIONS
 from unalike.spec.fields import declared_fields
@@ -62,3 +65,15 @@ def test_a_job_without_its_data_is_not_created(tmp_path: Path) -> None:
         with pytest.raises(SpecError, match=named):
             workspace.create(action, overrides)
     assert not workspace.jobs()
+
+
+def test_a_job_on_vectors_needs_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = tmp_path / "vectors"
+    vectors.mkdir()
+    (vectors / PLAN_FILE).write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    job = Job("1", "evaluate", cwd=str(tmp_path), spec={"dataset": {"val_dataset": {"reference": "vectors"}}})
+    refuse_incomplete(job, None)
+    (vectors / PLAN_FILE).unlink()
+    with pytest.raises(SpecError, match=r"evaluate\.checkpoint"):
+        refuse_incomplete(job, None)

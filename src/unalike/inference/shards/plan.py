@@ -15,10 +15,10 @@ from typing import Any
 
 from unalike.errors import DataError, RunError, missing_extra
 from unalike.inference.shards.source import FILES, Item, ShardSource
+from unalike.runs.vector_folder import PLAN_FILE
 from unalike.storage.digests import text_sha256
 from unalike.storage.output_folder import OutputFolder
 
-PLAN_FILE = "plan.parquet"
 METADATA_KEY = b"unalike"
 FORMAT_VERSION = 1
 # Settings -> what an error calls them.

@@ -5,7 +5,6 @@ Shape letters: N vectors, D width of a vector.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -13,11 +12,10 @@ from typing import Any, cast
 import numpy as np
 
 from unalike.data.imageset import ImageSet
-from unalike.errors import DataError, UnalikeError
-from unalike.inference.shards.plan import PLAN_FILE, PlanFile, ShardPlan
+from unalike.errors import DataError
+from unalike.inference.shards.plan import PlanFile, ShardPlan
 from unalike.inference.shards.shard_file import read_columns, read_record, shard_name, shard_number
 from unalike.progress import progress
-from unalike.storage.filesystems import uri_of
 from unalike.storage.output_folder import OutputFolder
 
 
@@ -36,20 +34,6 @@ class VectorSet:
     vectors_ND: np.ndarray
     plan: ShardPlan
     unlabeled: int = 0
-
-
-def is_vector_folder(source: str | Path) -> bool:
-    """Whether a source is a folder, or an address of one, that ``unalike embed`` wrote shards into.
-
-    Where a store cannot be asked it is taken as one of images, whose reader says why it cannot be reached.
-    """
-    address = uri_of(source)
-    if address is not None and os.path.splitext(address)[1]:
-        return False
-    try:
-        return OutputFolder(source).exists(PLAN_FILE)
-    except UnalikeError:
-        return False
 
 
 def read_vector_set(source: str | Path) -> VectorSet:

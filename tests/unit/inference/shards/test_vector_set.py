@@ -18,8 +18,9 @@ from unalike.errors import DataError, RunError
 from unalike.inference.shards import vector_set
 from unalike.inference.shards.plan import METADATA_KEY, write_plan
 from unalike.inference.shards.source import open_source
-from unalike.inference.shards.vector_set import is_vector_folder, read_vector_set
+from unalike.inference.shards.vector_set import read_vector_set
 from unalike.inference.shards.worker import ShardWorker, WorkerOptions, network_key
+from unalike.runs.vector_folder import is_vector_folder
 from unalike.storage.filesystems import RemoteStore
 from unalike.storage.output_folder import OutputFolder
 
