@@ -1,6 +1,6 @@
 """Sets of images in tar files that are read where they are, listed as a folder of the same content would be.
 
-One uncompressed tar file, several (``part-{000..127}.tar``, or a folder of them), here or in a store. An image of a sample with
+One uncompressed tar file, several (``part-{000..127}.tar``, or a folder or prefix of them), here or in a store. An image of a sample with
 ``.cls`` or ``.json`` lies in the folder of its class, whatever its name.
 
 Shape letters: N images of the set.
@@ -24,13 +24,13 @@ from unalike.data.notices import Notices
 from unalike.data.shard_files import RANGE_SCHEMES, LocalShard, RemoteShard, is_compressed
 from unalike.data.tar_members import OpenedTar, open_tar
 from unalike.data.tar_stream import expand_range, is_tar
-from unalike.errors import DataError
+from unalike.errors import DataError, UnalikeError
 from unalike.progress import progress, say
 from unalike.sanitize import redact
 from unalike.source_names import register_shard
 from unalike.storage.cache import cache_failures, default_cache_dir, limit_bytes, make_room
 from unalike.storage.fetch import local_path
-from unalike.storage.filesystems import is_hidden, uri_of
+from unalike.storage.filesystems import RemoteStore, is_hidden, uri_of
 from unalike.storage.outside_files import expand_home
 
 # Share of the cache that tar files of a store may take; larger sets are read in parts, and each image is fetched when it is used.
@@ -116,7 +116,7 @@ def find_tars(source: str | Path, cache_dir: Path | None = None) -> TarSource | 
 
     Args:
         source: An uncompressed tar file, a folder in one (``photographs.tar!known``), a pattern such as ``part-{000..127}.tar``,
-            or a folder that holds tar files and nothing else; a path or an address.
+            or a folder or prefix that holds tar files and nothing else; a path or an address.
         cache_dir: Root of the cache, for the indexes.
 
     Returns:
@@ -137,7 +137,8 @@ def find_tars(source: str | Path, cache_dir: Path | None = None) -> TarSource | 
                 return None
         return TarSource(_open_all(names, redact(uri or text), cache_dir))
     if uri:
-        return None
+        names = _tars_of_prefix(uri)
+        return TarSource(_open_all(_fetch(names, cache_dir), redact(uri), cache_dir)) if names else None
     member = None if os.path.lexists(expand_home(text)) else split_member(expand_home(text))
     if member is not None and is_read_in_place(member[0]):
         tars = _open_all([member[0]], member[0], cache_dir)
@@ -162,6 +163,27 @@ def _tars_of_folder(folder: Path) -> list[str]:
         return []
     paths = [str(folder / name) for name in names]
     return paths if any(map(is_read_in_place, paths)) else []
+
+
+def _tars_of_prefix(uri: str) -> list[str]:
+    """The addresses of the uncompressed tar files of a store's prefix that holds nothing else; none where it cannot be listed,
+    which its reader explains."""
+    if uri.partition("://")[0] not in RANGE_SCHEMES:
+        return []
+    try:
+        store = RemoteStore(uri)
+        with store.explain_errors():
+            entries = store.fs.ls(store.path, detail=True)
+    except UnalikeError:
+        return []
+    root = store.path.strip("/")
+    names = {entry["name"].strip("/").removeprefix(root).strip("/"): entry.get("type") for entry in entries}
+    names = {
+        name: kind for name, kind in names.items() if name and not is_hidden(name)
+    }  # a store's mark of a folder has no name
+    if not all(kind == "file" and name.lower().endswith(".tar") and "/" not in name for name, kind in names.items()):
+        return []
+    return [f"{uri.rstrip('/')}/{name}" for name in sorted(names)]
 
 
 def _fetch(uris: Sequence[str], cache_dir: Path | None) -> list[str]:

@@ -154,16 +154,17 @@ def test_what_is_not_read_in_place(tmp_path: Path) -> None:
     assert find_tars(tmp_path / "mixed") is None
 
 
+@pytest.mark.parametrize("ending", ["/part-{00..01}.tar", "", "/"])
 @pytest.mark.parametrize("limit", ["0.000001", "1"])
 def test_tar_files_of_a_store_are_read_in_parts_where_they_would_fill_the_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, ending: str
 ) -> None:
     monkeypatch.setenv("UNALIKE_CACHE_LIMIT", limit)  # GB
     place = f"memory://{uuid.uuid4().hex}"
     for path in shards(tmp_path / "s", range(2)):
         with fsspec.open(f"{place}/{path.name}", "wb") as out:
             out.write(path.read_bytes())
-    images = load_images(f"{place}/part-{{00..01}}.tar", in_place=True)
+    images = load_images(place + ending, in_place=True)
     expected = load_images(tmp_path / "s", in_place=True)
     assert images.fingerprint() == expected.fingerprint()
     assert source_name(images.paths[0]) == f"{place}/part-00.tar!k0/000.png"
@@ -175,6 +176,20 @@ def test_tar_files_of_a_store_are_read_in_parts_where_they_would_fill_the_cache(
         listed = load_images(rows, in_place=True)
         assert source_name(listed.paths[0]) == f"{place}/part-00.tar!k0/000.png" and decode(listed.paths[0]).shape
         assert not (tmp_path / "cache/archives").exists()
+
+
+def test_a_prefix_with_more_than_tar_files_is_a_folder(tmp_path: Path) -> None:
+    place = f"memory://{uuid.uuid4().hex}"
+    for name in ("k0/1.png", "k1/2.png"):
+        with fsspec.open(f"{place}/{name}", "wb") as out:
+            out.write(image_bytes(1))
+    assert load_images(place, in_place=True).classes == ("k0", "k1")
+    with fsspec.open(f"{place}/part.tar", "wb") as out:
+        out.write(write_tar(tmp_path / "a.tar", {"k2/1.png": image_bytes(3)}).read_bytes())
+    assert find_tars(place) is None and load_images(place, in_place=True).classes == ("k0", "k1")
+    assert find_tars(f"memory://{uuid.uuid4().hex}") is None
+    with pytest.raises(DataError, match="is not there|no such|nothing"):
+        load_images(f"memory://{uuid.uuid4().hex}", in_place=True)
 
 
 def test_a_compressed_tar_file_of_a_store_is_unpacked_whatever_its_name(tmp_path: Path) -> None:
