@@ -173,7 +173,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "spec.declare": (SECTIONS, SPECS),
     **dict.fromkeys(("spec.fields", "spec.nodes"), (SECTIONS, FIELDS)),
     "spec.ranges": ("contract/test_automl_faults.py", FIELDS),
-    "spec.schema": (SECTIONS, SKILL),
+    "spec.value_schemas": ("unit/spec/test_schema.py",),
     "spec.tao": ("contract/test_tao_specs.py",),
     "spec.template": (SKILL,),
     "model.weight_files": ("unit/model/test_weights.py",),

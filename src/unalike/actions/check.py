@@ -10,11 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unalike.actions.check_conversions import check_conversions, required_modules
 from unalike.actions.check_findings import Findings
+from unalike.actions.check_training import check_training
+from unalike.actions.evaluate import refuse_cluster_options
 from unalike.actions.evaluation_sets import vector_fields
-from unalike.actions.export import export_device
+from unalike.actions.export import export_device, no_parity_images, parity_sets
 from unalike.actions.inference import input_images
-from unalike.actions.model_from_spec import refuse_contradictions
+from unalike.actions.model_from_spec import explicit_normalization, find_model_source
 from unalike.actions.result import CheckResult
 from unalike.actions.spec_resolution import Overrides, Spec, separate_data
 from unalike.data.from_spec import load_evaluation_sets, load_from_spec, load_training_sets, load_unlabeled_images
@@ -22,7 +25,8 @@ from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.data.readability import find_unreadable
 from unalike.errors import DataError, DeviceError, RunError, SpecError, WeightsError
-from unalike.inference.loaded_model import load_model
+from unalike.inference.contradictions import refuse_contradictions
+from unalike.inference.loaded_model import load_model, refuse_engine_options
 from unalike.inference.model_files import PRETRAINED
 from unalike.inference.shards.vector_set import read_vector_set
 from unalike.installation import install_command
@@ -61,8 +65,12 @@ DATA_FIELDS = (
 
 READ_S = 20.0  # images of a source are decoded for at most so long
 # One of these must be set in a spec.
-PURPOSE_FIELDS = ("dataset.train_dataset", "evaluate.checkpoint", "inference.checkpoint", "export.checkpoint",
-            "gen_trt_engine.onnx_file")  # fmt: skip
+MODEL_FIELDS = ("checkpoint", "onnx_file", "engine", "trt_engine")
+PURPOSE_FIELDS = (
+    "dataset.train_dataset", *(f"{action}.{name}" for action in ("evaluate", "inference") for name in MODEL_FIELDS),
+    "export.checkpoint", "gen_trt_engine.onnx_file",
+    *(f"{action}.{name}" for action in ("quantize", "gen_engine") for name in MODEL_FIELDS[:2]),
+)  # fmt: skip
 
 
 class ModelActionsCheck:
@@ -92,7 +100,8 @@ class ModelActionsCheck:
         """
         if not any(map(self.value, (*PURPOSE_FIELDS, *DATA_FIELDS))):
             with self.findings.collect("spec"):
-                raise SpecError("neither images nor a model are named", expected=f"one of {', '.join(PURPOSE_FIELDS)}",
+                raise SpecError("neither images nor a model are named", expected="dataset.train_dataset, or the model of an action, "
+                                "such as evaluate.checkpoint",
                                 remedy="set the field of the action that shall run")  # fmt: skip
         self._mandatory()
         self.findings.require_modules(self._required_modules())
@@ -112,11 +121,12 @@ class ModelActionsCheck:
         self._devices()
         self._weights(sets)
         self._models()
+        check_conversions(self.experiment, self.findings, trains=bool(self.experiment.dataset.train_dataset))
 
     # -- mandatory fields --
 
     def _mandatory(self) -> None:
-        """Check that the mandatory fields of every action whose section is there are set, and that ONNX files exist."""
+        """Check that the mandatory fields of every action whose section is there are set."""
         trains = bool(self.experiment.dataset.train_dataset)
         for action in MODEL_ACTIONS:
             if action == "train" or not self.experiment.is_meant(action):
@@ -130,14 +140,6 @@ class ModelActionsCheck:
                 with self.findings.collect(action):
                     raise SpecError(f"{field} is not set", expected=f"a value, for {action}",
                                     remedy=f"set it, or take the section {action} out")  # fmt: skip
-        for action in ("gen_trt_engine", "quantize", "gen_engine"):
-            path = f"{action}.onnx_file"
-            file = self.value(path)
-            if file and not expand_home(str(file)).is_file():
-                with self.findings.collect(path):
-                    raise WeightsError(
-                        f"there is no file {file}", expected="an ONNX file", remedy="unalike export writes one"
-                    )
 
     # -- extras --
 
@@ -161,8 +163,7 @@ class ModelActionsCheck:
                 yield "tensorrt", "tensorrt", f"{name}.trt_engine"
         if experiment.evaluate.cluster == "ray":
             yield "ray", "cluster", "evaluate.cluster"
-        if experiment.gen_trt_engine.onnx_file:
-            yield "tensorrt", "tensorrt", "gen_trt_engine"
+        yield from required_modules(experiment)
         for path in DATA_FIELDS:
             source = str(self.value(path) or "")
             if source.lower().endswith((".parquet", ".pq")):
@@ -179,9 +180,6 @@ class ModelActionsCheck:
         """Check every source by itself, then all together; the training sets, or None."""
         experiment, notices = self.experiment, Notices()
         readable = {path: self._source(path, notices) for path in DATA_FIELDS if self.value(path)}
-        for number, source in enumerate(self.value("gen_trt_engine.tensorrt.calibration.cal_image_dir") or ()):
-            with self.findings.collect(f"gen_trt_engine.tensorrt.calibration.cal_image_dir[{number}]"):
-                load_from_spec(experiment, source, notices, labeled=False)
         sets = None
         if all(readable.values()):
             if experiment.dataset.train_dataset:
@@ -259,6 +257,11 @@ class ModelActionsCheck:
         if experiment.export.checkpoint:
             with self.findings.collect("export devices"):
                 self.findings.facts["export device"] = export_device(experiment)
+            with self.findings.collect("export"):
+                if experiment.is_set("export.opset_version"):
+                    from unalike.deploy.opset_downgrade import refuse_opset
+
+                    refuse_opset(experiment.export.opset_version)
 
     # -- weights --
 
@@ -276,7 +279,9 @@ class ModelActionsCheck:
         with self.findings.collect("model"):
             settle_backbone(experiment)
             self.findings.facts["model.backbone"] = experiment.model.backbone
-            self.findings.facts["weights"] = build_embedder(experiment).trunk.facts.source
+            embedder = build_embedder(experiment)
+            self.findings.facts["weights"] = embedder.trunk.facts.source
+            check_training(experiment, sets, embedder, results_folder("train", experiment), self.findings)
         with self.findings.collect("train.loss"):
             build_criterion(experiment, classes=len(sets.train.classes) if sets else 2, dim=experiment.model.feat_dim)
         if experiment.train.resume_training_checkpoint_path:
@@ -298,11 +303,17 @@ class ModelActionsCheck:
 
     def _models(self) -> None:
         """Open the trained models that actions name, and check that files to write do not exist."""
+        if self.experiment.is_meant("evaluate"):
+            with self.findings.collect("evaluate"):
+                refuse_cluster_options(self.experiment)
         for name in ("evaluate", "inference", "export"):
-            for key in ("checkpoint", "onnx_file", "trt_engine"):
-                path = f"{name}.{key}"
+            fields = [f"{name}.{key}" for key in MODEL_FIELDS if self.value(f"{name}.{key}")]
+            if name != "export" and len(fields) > 1:
+                with self.findings.collect(name):
+                    find_model_source(getattr(self.experiment, name), name)
+            for path in fields:
                 file = self.value(path)
-                if not file or path == "export.onnx_file" or (key == "checkpoint" and file == PRETRAINED):
+                if path == "export.onnx_file":
                     continue
                 with self.findings.collect(path):
                     self.findings.facts[path] = self._model(path, expand_home(file))
@@ -313,17 +324,24 @@ class ModelActionsCheck:
 
     def _model(self, path: str, file: Path) -> str:
         """A description of a model file. Raises the error that opening it would raise."""
+        if path.endswith(".checkpoint") and str(file) == PRETRAINED and not path.startswith("export."):
+            return self._pretrained()
         if not file.is_file():
             folder = self._training_folder()
             if folder is not None and file.resolve().is_relative_to(folder.resolve()):
                 return f"{file.name}: written by training"
             raise WeightsError(f"there is no file {file}", expected="a trained model", remedy="correct the path")
-        if file.suffix == ".onnx":
-            section = getattr(self.experiment, path.partition(".")[0])
-            model = load_model(file, runtime=section.runtime if section.runtime != "torch" else "auto")
+        section = getattr(self.experiment, path.partition(".")[0])
+        if file.suffix in (".onnx", ".xml") and not path.startswith("export."):
+            model = load_model(
+                file, runtime=section.runtime, precision=section.precision, threads=section.threads, streams=section.streams,
+                device=section.device, **explicit_normalization(self.experiment),
+            )  # fmt: skip
             refuse_contradictions(self.experiment, file, model.preprocessing, dim=model.engine.dim, trunk=model.trunk)
             return f"{model.trunk or file.name}, {model.engine.dim} dimensions"
-        if path.endswith("trt_engine") or importlib.util.find_spec("timm") is None:
+        if not path.startswith("export.") and not path.endswith("engine"):
+            refuse_engine_options(section.runtime, section.precision, streams=section.streams, device=section.device)
+        if path.endswith("engine") or importlib.util.find_spec("timm") is None:
             return "exists"
         from unalike.data.preprocessing import Preprocessing
         from unalike.model.checkpoint import load_embedder
@@ -338,7 +356,22 @@ class ModelActionsCheck:
             trunk=facts["trunk"],
             head=embedder.head_kind,
         )
+        if path == "export.checkpoint" and next(parity_sets(self.experiment, meta), None) is None:
+            raise no_parity_images()
         return f"{facts['trunk']}, {embedder.dim} dimensions, {len(meta['classes'])} classes"
+
+    def _pretrained(self) -> str:
+        """A description of the pretrained trunk that is evaluated as it is. Raises the error that opening it would raise."""
+        if importlib.util.find_spec("timm") is None:
+            return "a pretrained trunk"
+        from unalike.model.frozen_trunk import build_frozen_trunk
+        from unalike.training.recipe import settle_backbone
+
+        experiment = self.experiment.model_copy(deep=True)
+        settle_backbone(experiment)
+        model = experiment.model
+        trunk = build_frozen_trunk(model.backbone, (model.input_height, model.input_width))
+        return f"{model.backbone} as it is, {trunk.dim} dimensions"
 
     def _training_folder(self) -> Path | None:
         """The folder in which training by the same spec would write its checkpoints."""

@@ -36,7 +36,7 @@ def run_evaluation(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str,
     from unalike.report.model_card_format import add_section
 
     section, notices = experiment.evaluate, Notices()
-    _refuse_cluster_options(experiment)
+    refuse_cluster_options(experiment)
     sets = evaluation_sets(experiment, notices)
     reference, query = sets.reference, sets.query
     notices.say()
@@ -75,7 +75,7 @@ def run_evaluation(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str,
     return run.dir / METRICS_FILE, figures
 
 
-def _refuse_cluster_options(experiment: Experiment) -> None:
+def refuse_cluster_options(experiment: Experiment) -> None:
     """Raise SpecError for options of a cluster where this machine ranks."""
     section = experiment.evaluate
     for name in ("address", "workers"):

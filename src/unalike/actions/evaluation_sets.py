@@ -25,12 +25,20 @@ from unalike.inference.shards.vector_set import VectorSet, read_vector_set
 from unalike.numerics.normalization import UnitVectors, unit_vectors
 from unalike.progress import say, warn
 from unalike.runs.vector_folder import is_vector_folder
+from unalike.spec.dataset import Decoding, View
 from unalike.storage.digests import text_sha256
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
 
 _MODEL_FIELDS = ("checkpoint", "onnx_file", "engine", "trt_engine")
+# What runs a model or reads images, and has no part in an evaluation of vectors.
+_UNUSED_FOR_VECTORS = (
+    *(f"evaluate.{name}" for name in ("runtime", "precision", "threads", "streams", "device", "batch_size", "num_gpus", "gpu_ids")),
+    *(f"dataset.{name}" for name in ("class_from", "class_map", "max_unreadable", "max_pixels", "workers", "pixel_mean", "pixel_std")),
+    *(f"dataset.view.{name}" for name in View.model_fields), *(f"dataset.decoding.{name}" for name in Decoding.model_fields),
+    *(f"model.{name}" for name in ("backbone", "feat_dim", "head", "input_height", "input_width")),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,8 @@ def evaluation_sets(experiment: Experiment, notices: Notices) -> EvaluationSets:
         raise SpecError(f"dataset.val_dataset.{vectors[0]} holds vectors, {(others or ['the reference'])[0]} does not",
                         expected="vectors on both sides", remedy="embed the other side too: unalike embed DIR -o FOLDER --labeled")  # fmt: skip
     _refuse_model(experiment, sources[vectors[0]])
+    if names := experiment.changed(_UNUSED_FOR_VECTORS):
+        say(f"settings that are not used: {', '.join(names)} (the vectors are there already)")
     return _read(sources["reference"], sources.get("query", sources["reference"]), experiment.model_name or "")
 
 

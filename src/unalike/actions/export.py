@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unalike.actions.model_from_spec import (
-    refuse_contradictions,
-)
 from unalike.actions.result import Result
 from unalike.actions.results_folder import run_action
 from unalike.actions.spec_resolution import Overrides, Spec, resolve_spec
+from unalike.data.decoding import Decoding
 from unalike.data.from_spec import load_from_spec
 from unalike.data.notices import Notices
 from unalike.data.preprocessing import Preprocessing
@@ -25,6 +24,7 @@ from unalike.errors import (
     SpecError,
     UnreadableImage,
 )
+from unalike.inference.contradictions import refuse_contradictions
 from unalike.progress import say
 from unalike.runs.environment import refuse_several_processes
 from unalike.spec.load import check_fields
@@ -32,6 +32,7 @@ from unalike.spec.nodes import check_mandatory
 from unalike.storage.overwrite import refuse_existing
 
 if TYPE_CHECKING:
+    from unalike.data.imageset import ImageSet
     from unalike.runs.run import Run
     from unalike.spec import Experiment
     from unalike.spec.export_maps import ExportMaps
@@ -91,8 +92,13 @@ def export_device(experiment: Experiment) -> str:
     return f"cuda:{section.gpu_id}"
 
 
-def _parity_images(experiment: Experiment, meta: Mapping[str, Any], view: View, count: int) -> np.ndarray:
-    """Images for the comparison: from the spec's data, else from the data that the checkpoint was trained on."""
+def parity_sets(experiment: Experiment, meta: Mapping[str, Any]) -> Iterator[ImageSet]:
+    """Sets of images for the comparison: of the spec's data, then the data that the checkpoint was trained on.
+
+    Args:
+        experiment: The spec.
+        meta: What ``load_embedder`` returns of the checkpoint besides the network.
+    """
     validation = experiment.dataset.val_dataset
     sources = [validation.query, validation.reference] if validation else []
     sources += [experiment.dataset.train_dataset, meta["spec"]["dataset"].get("train_dataset")]
@@ -102,19 +108,33 @@ def _parity_images(experiment: Experiment, meta: Mapping[str, Any], view: View, 
         except DataError as error:
             say(f"parity images: {error}")
             continue
+        if len(images):
+            yield images
+
+
+def no_parity_images() -> ExportError:
+    """The error of an export without images to compare on."""
+    return ExportError("no images to compare the exported network on", expected="images in dataset.train_dataset or dataset."
+                       "val_dataset.query", remedy="set dataset.train_dataset=DIR")  # fmt: skip
+
+
+def _parity_images(experiment: Experiment, meta: Mapping[str, Any], view: View, count: int) -> np.ndarray:
+    """Images for the comparison, through the network's view."""
+    decoding = view.decoding.completed(Decoding.from_section(experiment.dataset.decoding))
+    view = replace(view, decoding=decoding)
+    for images in parity_sets(experiment, meta):
         step = max(1, len(images) // count)
         views = []
         for path in images.paths[::step]:
             try:
-                views.append(view(path))
+                views.append(view(path, max_pixels=experiment.dataset.max_pixels))
             except UnreadableImage:
                 continue
             if len(views) == count:
                 break
         if views:
             return np.stack(views)
-    raise ExportError("no images to compare the exported network on", expected="images in dataset.train_dataset or dataset."
-                      "val_dataset.query", remedy="set dataset.train_dataset=DIR")  # fmt: skip
+    raise no_parity_images()
 
 
 def export(

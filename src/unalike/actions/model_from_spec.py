@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.data.preprocessing import Preprocessing
 from unalike.errors import SpecError
+from unalike.inference.contradictions import refuse_contradictions
 from unalike.inference.embedding import embed_files
 from unalike.inference.loaded_model import LoadedModel, load_model, require_model_file
 from unalike.inference.model_files import PRETRAINED
@@ -22,46 +22,6 @@ from unalike.progress import say
 if TYPE_CHECKING:
     from unalike.spec import Experiment
     from unalike.spec.retrieval import Retrieval
-
-
-def refuse_contradictions(
-    experiment: Experiment, source: Path, preprocessing: Preprocessing, *, dim: int, trunk: str, head: str = ""
-) -> None:
-    """Compare a spec with the model that it names: fields of the spec that are set must agree with the model's file.
-
-    Args:
-        experiment: the spec.
-        source: the model's file, for messages.
-        preprocessing: view, mean and std of the model.
-        dim: width of its embeddings.
-        trunk: name of its trunk; empty where it is not known.
-        head: kind of its head; empty where it is not known.
-
-    Raises:
-        SpecError: fields differ; it names all of them.
-    """
-    view = preprocessing.view
-    view_values = view.to_dict()
-    model_values = {
-        "model.backbone": trunk,
-        "model.input_height": view.height,
-        "model.input_width": view.width,
-        "model.feat_dim": dim,
-        "model.head": head if experiment.model.head != "auto" else "",
-        "dataset.pixel_mean": list(preprocessing.mean),
-        "dataset.pixel_std": list(preprocessing.std),
-        **{f"dataset.view.{key}": view_values[key] for key in ("mode", "resize_ratio", "interpolation")},
-    }
-    faults = []
-    for path, value in model_values.items():
-        spec_value: Any = attrgetter(path)(experiment)
-        if value and experiment.is_set(path) and spec_value != value:
-            faults.append(f"{path} is {spec_value}, the model's is {value}")
-    if experiment.is_set("dataset.decoding"):
-        conflict = view.decoding.conflict(Decoding.from_section(experiment.dataset.decoding))
-        faults += [f"dataset.decoding: the model has {conflict}"] if conflict else []
-    if faults:
-        raise SpecError(f"the spec contradicts {source}: {'; '.join(faults)}", remedy="remove these keys")
 
 
 def fit_decoding(
@@ -108,6 +68,8 @@ def _device_ids(experiment: Experiment, section: Retrieval, name: str) -> list[i
     if section.num_nodes > 1:
         say(f"{name}.num_nodes: {section.num_nodes}; {name} runs on this machine alone")
     if section.num_gpus == 1:
+        if section.gpu_ids != [0] and _runs_on_cpu(section):
+            say(f"{name}.gpu_ids: {section.gpu_ids} is not used: the network runs on the CPU")
         return [section.gpu_ids[0]]
     from unalike.training.devices import check_devices
 
@@ -118,6 +80,17 @@ def _device_ids(experiment: Experiment, section: Retrieval, name: str) -> list[i
         say(f"{name}.num_gpus: {section.num_gpus}; exported networks run on the CPU, in one copy")
         return ids[:1]
     return ids
+
+
+def _runs_on_cpu(section: Retrieval) -> bool:
+    """Whether the network of a section runs on the CPU: a checkpoint where there is no GPU, and an exported one."""
+    if section.device or section.trt_engine or (section.engine or "").endswith((".engine", ".plan")):
+        return False
+    if section.onnx_file or section.engine or section.runtime not in ("auto", "torch"):
+        return True
+    import torch
+
+    return not torch.cuda.is_available()
 
 
 def find_model_source(section: Retrieval, name: str) -> str:
@@ -172,15 +145,17 @@ def load_models(experiment: Experiment, section: Retrieval, name: str, source: s
         model = load_model(
             source, runtime=section.runtime, precision=section.precision, gpu=gpu, images=images, quiet=False,
             threads=section.threads, streams=section.streams, device=section.device,
-            experiment=experiment, **_explicit_normalization(experiment),
+            experiment=experiment, **explicit_normalization(experiment),
         )  # fmt: skip
         refuse_contradictions(experiment, model.source, model.preprocessing, dim=model.engine.dim, trunk=model.trunk,
                              head=model.head)  # fmt: skip
         models.append(model)
+    if section.threads is not None and (runtime := models[0].engine.name) in ("torch", "tensorrt"):
+        say(f"{name}.threads is not used by {runtime}: OpenVINO and ONNX Runtime take it")
     return models
 
 
-def _explicit_normalization(experiment: Experiment) -> dict[str, Any]:
+def explicit_normalization(experiment: Experiment) -> dict[str, Any]:
     """Mean and std where the spec sets them, for networks without metadata (TAO's engines); others keep their own."""
     dataset = experiment.dataset
     explicit = experiment.is_set("dataset.pixel_mean") or experiment.is_set("dataset.pixel_std")

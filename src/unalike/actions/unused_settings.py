@@ -6,8 +6,7 @@ The table is held against what each way reads by tests/flow/test_settings_in_mod
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import reduce
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 from unalike.progress import say
 
@@ -59,12 +58,6 @@ def say_unused(experiment: Experiment, mode: str) -> None:
         experiment: the spec.
         mode: PLAIN, AUTOMATIC, UNLABELED or SEARCH.
     """
-    default = type(experiment)()
     settings = UNUSED[mode]
-    names = [p for p in settings.fields if experiment.is_set(p) and _value(experiment, p) != _value(default, p)]
-    if names:
+    if names := experiment.changed(settings.fields):
         say(f"settings that are not used by {mode}: {', '.join(names)} ({settings.reason})")
-
-
-def _value(experiment: Experiment, path: str) -> Any:
-    return reduce(getattr, path.split("."), cast(Any, experiment))

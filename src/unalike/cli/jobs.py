@@ -10,6 +10,7 @@ from unalike.cli.next_steps import suggest
 from unalike.cli.output import print_json, print_line, print_lines, print_piece
 from unalike.cli.shared_options import Arguments, AsJson, Quiet, SpecFile, Verbose, parse_arguments, set_verbosity
 from unalike.errors import RunError, SpecError
+from unalike.progress import say
 from unalike.spec.actions import action_of
 
 if TYPE_CHECKING:
@@ -92,7 +93,10 @@ def _sources(action: str, root: str) -> list[str]:
     from unalike.jobs.tao_layout import data_sources
     from unalike.spec.reading import yaml_line
 
-    return [f"{path}={yaml_line(value)}" for path, value in data_sources(action, root).items()]
+    sources = data_sources(action, root)
+    if not sources:
+        say(f"--root {root} is not used by {action}: it takes no data of that layout")
+    return [f"{path}={yaml_line(value)}" for path, value in sources.items()]
 
 
 def _options(arguments: list[str] | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unalike.data.decoding import Decoding
 from unalike.data.from_spec import load_evaluation_sets, load_from_spec
 from unalike.data.notices import Notices
 from unalike.data.preprocessing import Preprocessing
@@ -24,8 +25,10 @@ from unalike.deploy.quantization.activation_ranges import CalibrationImages, sam
 from unalike.engines.checksum import read_model_file
 from unalike.engines.metadata import NetworkFacts, file_key
 from unalike.errors import ModelError, SpecError
+from unalike.inference.contradictions import refuse_contradictions
 
 if TYPE_CHECKING:
+    from unalike.model.embedder import Embedder
     from unalike.spec import Experiment
     from unalike.spec.gen_engine import GenEngine
     from unalike.spec.gen_trt_engine import Calibration, GenTrtEngine
@@ -69,16 +72,27 @@ def load_source_network(
     """Load the network that a section names: an ONNX file, or a checkpoint, which is traced.
 
     Args:
-        experiment: gives the normalization of an ONNX file without metadata of ours.
+        experiment: gives the model's name, and the normalization of an ONNX file without metadata of ours.
         section: has ``onnx_file``, and ``checkpoint`` but for TensorRT.
         name: the section's key in the spec, for messages.
 
     Raises:
-        SpecError: the section names no network, or two.
+        SpecError: the section names no network, or two; or the spec contradicts it.
         ModelError: the file does not exist or has an unsuitable input.
         ExportError: the file is no ONNX file, or the checkpoint cannot be traced.
         MissingExtra: onnx or torch is not installed.
     """
+    source = _read_source_network(experiment, section, name)
+    decoding = source.view.decoding.completed(Decoding.from_section(experiment.dataset.decoding))
+    source = replace(source, view=replace(source.view, decoding=decoding))
+    if not experiment.model_name:
+        return source
+    return replace(source, facts=replace(source.facts, extra={**source.facts.extra, "name": experiment.model_name}))
+
+
+def _read_source_network(
+    experiment: Experiment, section: Quantize | GenEngine | GenTrtEngine, name: str
+) -> SourceNetwork:  # fmt: skip
     checkpoint = getattr(section, "checkpoint", None)
     keys = [key for key in ("onnx_file", "checkpoint") if hasattr(section, key)]
     set_keys = [key for key in keys if getattr(section, key)]
@@ -103,25 +117,55 @@ def load_source_network(
     if len(sides) != 4 or not all(sides[2:]):
         raise ModelError(f"{path} has an input of shape {sides}", expected="batch x 3 x height x width, both fixed")
     view = View.from_dict(facts.view) if facts.view else View(sides[2], sides[3], **dataset.view.model_dump())
+    preprocessing = Preprocessing(view, facts.mean, facts.std)
+    refuse_contradictions(experiment, path, preprocessing, dim=facts.dim, trunk=facts.trunk)
     return SourceNetwork(proto.SerializeToString(), facts, view, path.stem, is_quantized_graph(proto), sides[0])
+
+
+def _open_checkpoint(path: Path, experiment: Experiment) -> tuple[Embedder, Preprocessing, dict[str, Any]]:
+    """Network, preprocessing and payload of a checkpoint that the spec does not contradict."""
+    from unalike.model.checkpoint import load_embedder
+
+    embedder, meta = load_embedder(path, experiment)
+    preprocessing = Preprocessing.from_facts(meta["facts"])
+    refuse_contradictions(experiment, path, preprocessing, dim=embedder.dim, trunk=meta["facts"]["trunk"],
+                          head=embedder.head_kind)  # fmt: skip
+    return embedder, preprocessing, meta
 
 
 def _trace_checkpoint(path: Path, experiment: Experiment) -> SourceNetwork:
     from unalike.deploy.onnx_export import build_facts, trace
-    from unalike.model.checkpoint import load_embedder, network_key
+    from unalike.model.checkpoint import network_key
 
-    embedder, meta = load_embedder(path, experiment)
+    embedder, preprocessing, meta = _open_checkpoint(path, experiment)
     checkpoint_facts = meta["facts"]
-    preprocessing = Preprocessing.from_facts(checkpoint_facts)
     facts = build_facts(
         embedder, preprocessing,
         metadata={"classes": list(meta["classes"]), "trunk": checkpoint_facts["trunk"],
                   "licence": checkpoint_facts["licence"],
-                  **{key: checkpoint_facts[key] for key in ("held_out_scores",) if key in checkpoint_facts}},
+                  **{key: checkpoint_facts[key] for key in ("held_out_scores", "name") if checkpoint_facts.get(key)}},
         network=network_key(embedder, preprocessing.mean, preprocessing.std),
     )  # fmt: skip
     proto = trace(embedder, preprocessing.input_size, facts)
     return SourceNetwork(proto.SerializeToString(), facts, preprocessing.view, path.stem)
+
+
+def describe_source_network(
+    experiment: Experiment, section: Quantize | GenEngine | GenTrtEngine, name: str
+) -> tuple[str, SourceNetwork | None]:
+    """A description of the network that a section names, for ``check``; nothing is traced.
+
+    Returns:
+        Trunk and width, and the network where it is an ONNX file.
+
+    Raises:
+        As ``load_source_network``.
+    """
+    if checkpoint := getattr(section, "checkpoint", None):
+        embedder, _, meta = _open_checkpoint(Path(checkpoint), experiment)
+        return f"{meta['facts']['trunk']}, {embedder.dim} dimensions", None
+    source = _read_source_network(experiment, section, name)
+    return f"{source.facts.trunk or source.stem}, {source.facts.dim or 'unknown'} dimensions", source
 
 
 def find_image_sources(experiment: Experiment, own_sources: Sequence[str] | None) -> list[str]:
@@ -134,6 +178,29 @@ def find_image_sources(experiment: Experiment, own_sources: Sequence[str] | None
     return [str(source) for source in sources if source][:1]
 
 
+def require_images(experiment: Experiment, own_sources: Sequence[str] | None, name: str, *, int8: bool) -> list[str]:
+    """The sources of images to measure ranges and to compare with fp32 on.
+
+    Args:
+        experiment: gives the data sets.
+        own_sources: those of the calibration.
+        name: the calibration's key in the spec, for messages.
+        int8: whether ranges are measured.
+
+    Raises:
+        SpecError: no images are named.
+    """
+    if int8 and not own_sources:
+        raise SpecError(f"{name}.cal_image_dir is not set, and INT8 needs images to measure ranges on",
+                        expected="folders, archives or manifests of images as the network will see them",
+                        remedy=f"set {name}.cal_image_dir=[DIR]")  # fmt: skip
+    sources = find_image_sources(experiment, own_sources)
+    if not sources:
+        raise SpecError("no images to compare the result with fp32 on", expected=f"{name}.cal_image_dir or "
+                        "dataset.val_dataset.query", remedy=f"set {name}.cal_image_dir=[DIR]")  # fmt: skip
+    return sources
+
+
 def load_calibration_images(
     experiment: Experiment,
     source: SourceNetwork,
@@ -143,7 +210,7 @@ def load_calibration_images(
     seed: int,
     notices: Notices,
     *,
-    purpose: str = "",
+    int8: bool,
 ) -> CalibrationImages:
     """Load images for calibration and for the comparison with fp32.
 
@@ -155,23 +222,17 @@ def load_calibration_images(
         count: number of images for the comparison.
         seed: of the random choice of images.
         notices: collects unreadable files.
-        purpose: why ``cal_image_dir`` must be set, for the message; empty where it may be left out.
+        int8: whether ranges are measured, for which ``cal_image_dir`` must be set.
 
     Raises:
         SpecError: no images are named.
         DataError: none of them can be read.
     """
-    if purpose and not calibration.cal_image_dir:
-        raise SpecError(f"{name}.cal_image_dir is not set, and {purpose}", expected="folders, archives or manifests of "
-                        "images as the network will see them", remedy=f"set {name}.cal_image_dir=[DIR]")  # fmt: skip
-    sources = find_image_sources(experiment, calibration.cal_image_dir)
-    if not sources:
-        raise SpecError("no images to compare the result with fp32 on", expected=f"{name}.cal_image_dir or "
-                        "dataset.val_dataset.query", remedy=f"set {name}.cal_image_dir=[DIR]")  # fmt: skip
+    sources = require_images(experiment, calibration.cal_image_dir, name, int8=int8)
     paths = [path for where in sources for path in load_from_spec(experiment, where, notices, labeled=False).paths]
     return sample_calibration_images(
-        list(dict.fromkeys(paths)), source.view, count=calibration.cal_batch_size * calibration.cal_batches,
-        validation_count=count, seed=seed, notices=notices,
+        list(dict.fromkeys(paths)), source.view, count=calibration.cal_batch_size * calibration.cal_batches if int8 else 0,
+        validation_count=count, seed=seed, notices=notices, max_pixels=experiment.dataset.max_pixels,
     )  # fmt: skip
 
 

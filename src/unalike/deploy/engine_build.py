@@ -17,13 +17,8 @@ from unalike.deploy.conversion_inputs import (
 )
 from unalike.deploy.cpu_compile import write_ir, write_optimized
 from unalike.deploy.quantization.mixed_precision import convert_named_layers
-from unalike.deploy.quantization.pipeline import (
-    INT8_NEEDS_IMAGES,
-    cache_path,
-    comparison_file,
-    quantize_source,
-    write_comparison,
-)
+from unalike.deploy.quantization.pipeline import cache_path, comparison_file, quantize_source, write_comparison
+from unalike.deploy.unused_settings import say_unused
 from unalike.engines.protocol import Engine
 from unalike.errors import SpecError
 from unalike.progress import say
@@ -32,6 +27,7 @@ from unalike.storage.overwrite import refuse_existing
 if TYPE_CHECKING:
     from unalike.runs.run import Run
     from unalike.spec import Experiment
+    from unalike.spec.gen_engine import GenEngine
 
 # The TensorRT section has no field for it.
 COMPARED_IMAGES = 64
@@ -48,16 +44,15 @@ def run_gen_engine(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str,
     suffix = ".xml" if section.runtime == "openvino" else "_optimised.onnx"
     path = Path(section.engine) if section.engine else run.dir / f"{source.stem}{suffix}"
     refuse_existing(path)
-    if section.runtime == "onnxruntime" and section.data_type in ("FP16", "BF16"):
-        raise SpecError(f"gen_engine.data_type {section.data_type} with onnxruntime", expected="FP32 or INT8: its CPU kernels "
-                        "compute in these", remedy="or set gen_engine.runtime=openvino")  # fmt: skip
+    refuse_settings(section)
     data_type = "INT8" if source.quantized else section.data_type
     int8 = data_type == "INT8" and not source.quantized
     images = load_calibration_images(
         experiment, source, section.calibration, "gen_engine.calibration", section.parity_images, section.calibration.seed,
-        notices, purpose=INT8_NEEDS_IMAGES if int8 else "",
+        notices, int8=int8,
     )  # fmt: skip
     labeled_sets = load_labeled_sets(experiment, notices)
+    say_unused(experiment, "gen_engine", data_type, quantized=source.quantized, labeled=labeled_sets is not None)
     content, quantized, facts = source.content, None, replace(source.facts, precision=data_type.lower())
     if data_type in ("INT8", "BF16"):
         cache = cache_path(section.calibration.cal_cache_file, run) if int8 else None
@@ -76,6 +71,18 @@ def run_gen_engine(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str,
     if data_type == "BF16" and engine.precision != "bf16":
         say("this CPU does not compute in bfloat16: the figures are of fp32; on CPUs with bfloat16 they differ")
     return path, figures
+
+
+def refuse_settings(section: GenEngine) -> None:
+    """Raise SpecError for a number format that the runtime of an engine does not compute in, and for a file of another kind."""
+    suffix = ".xml" if section.runtime == "openvino" else ".onnx"
+    if section.engine and Path(section.engine).suffix != suffix:
+        others = {".xml": "onnxruntime", ".onnx": "openvino"}
+        raise SpecError(f"gen_engine.engine is {section.engine}", expected=f"a name that ends in {suffix}",
+                        remedy=f"or set gen_engine.runtime={others[suffix]}")  # fmt: skip
+    if section.runtime == "onnxruntime" and section.data_type in ("FP16", "BF16"):
+        raise SpecError(f"gen_engine.data_type {section.data_type} with onnxruntime", expected="FP32 or INT8: its CPU kernels "
+                        "compute in these", remedy="or set gen_engine.runtime=openvino")  # fmt: skip
 
 
 def _open_engine(path: Path, runtime: str) -> Engine:
@@ -99,7 +106,7 @@ def run_gen_trt_engine(experiment: Experiment, run: Run) -> tuple[Path, Mapping[
 
     section, notices = experiment.gen_trt_engine, Notices()
     source = load_source_network(experiment, section, "gen_trt_engine")
-    batches = _batches(experiment, source)
+    batches = settle_batches(experiment, source)
     import_tensorrt()
     path = Path(section.trt_engine) if section.trt_engine else run.dir / f"{source.stem}.engine"
     for file in (path, facts_file(path)):
@@ -112,11 +119,13 @@ def run_gen_trt_engine(experiment: Experiment, run: Run) -> tuple[Path, Mapping[
     if int8 or data_type in ("FP16", "BF16") or find_image_sources(experiment, trt.calibration.cal_image_dir):
         images = load_calibration_images(
             experiment, source, trt.calibration, "gen_trt_engine.tensorrt.calibration", COMPARED_IMAGES, 0, notices,
-            purpose=INT8_NEEDS_IMAGES if int8 else "",
+            int8=int8,
         )  # fmt: skip
+    say_unused(
+        experiment, "gen_trt_engine.tensorrt", data_type, quantized=source.quantized, labeled=labeled_sets is not None
+    )
     quantized, facts = None, replace(source.facts, precision=data_type.lower())
     if data_type != "FP32":
-        assert images is not None
         cache = cache_path(trt.calibration.cal_cache_file, run) if int8 else None
         quantized = quantize_source(
             experiment, source, trt, images, cache, notices, data_type=data_type, target="tensorrt",
@@ -136,7 +145,7 @@ def run_gen_trt_engine(experiment: Experiment, run: Run) -> tuple[Path, Mapping[
     return path, figures
 
 
-def _batches(experiment: Experiment, source: SourceNetwork) -> tuple[int, int, int]:
+def settle_batches(experiment: Experiment, source: SourceNetwork) -> tuple[int, int, int]:
     """Return the smallest, best and largest batch: three times the network's fixed batch, else by the batches in use.
 
     An unset limit is the largest batch of evaluate and inference, so that the engine runs them (TAO D34). Raises SpecError

@@ -22,6 +22,12 @@ LOWEST = 14
 IR_OF_OPSET = {14: 7, 15: 8, 16: 8, 17: 8}
 
 
+def refuse_opset(opset: int) -> None:
+    """Raise ExportError for an opset older than LOWEST."""
+    if opset < LOWEST:
+        raise ExportError(f"export.opset_version {opset}", expected=f"at least {LOWEST}")
+
+
 def downgrade_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     """Convert a network to an older opset.
 
@@ -36,8 +42,7 @@ def downgrade_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         ExportError: the network uses an operator that this opset lacks; it names the lowest opset that works.
         MissingExtra: onnx is not installed.
     """
-    if opset < LOWEST:
-        raise ExportError(f"export.opset_version {opset}", expected=f"at least {LOWEST}")
+    refuse_opset(opset)
     try:
         return _convert(proto, opset)
     except ValueError as error:

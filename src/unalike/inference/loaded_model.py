@@ -16,10 +16,18 @@ from unalike.data.view import View
 from unalike.engines.checksum import read_model_file
 from unalike.engines.metadata import digest_file_key
 from unalike.engines.protocol import Engine
-from unalike.errors import DeviceError, MissingExtra, ModelError, WeightsError
+from unalike.errors import DeviceError, MissingExtra, ModelError, WeightsError, closest
 from unalike.inference import runtime_benchmark
 from unalike.inference.engine_selection import create_engine, log_engine, move_to_gpu
-from unalike.inference.model_files import CHECKPOINTS, EXPORTED, FILE_RUNTIMES, PRETRAINED, SUFFIXES, is_pretrained
+from unalike.inference.model_files import (
+    CHECKPOINTS,
+    EXPORTED,
+    FILE_RUNTIMES,
+    NETWORK_RUNTIMES,
+    PRETRAINED,
+    SUFFIXES,
+    is_pretrained,
+)
 from unalike.runs.filenames import RECORD_FILE
 from unalike.runs.written_model import model_in_folder
 from unalike.storage.digests import content_sha256, file_sha256
@@ -179,6 +187,20 @@ def require_model_file(path: str | Path) -> Path:
     return path
 
 
+def refuse_engine_options(runtime: str, precision: str, *, streams: int | None, device: str | None) -> None:
+    """Raise DeviceError for options that a checkpoint does not take, which is run by torch or exported in memory."""
+    runtimes, precisions = ("auto", *NETWORK_RUNTIMES), ("auto", "fp32", "bf16", "fp16")
+    if streams or device:
+        raise DeviceError("streams or device for a checkpoint", expected="an exported model", remedy="unalike export")
+    if runtime not in runtimes:
+        raise DeviceError(
+            f"runtime {runtime!r} for a checkpoint", expected=" or ".join(runtimes), remedy=closest(runtime, runtimes)
+        )
+    if precision not in precisions:
+        raise DeviceError(f"precision {precision!r} for a checkpoint", expected=" or ".join(precisions),
+                          remedy="write such a file: unalike quantize")  # fmt: skip
+
+
 def load_model(
     path: str | Path,
     *,
@@ -228,10 +250,7 @@ def load_model(
         model = _load_exported(file, runtime, view, (images or 0) >= runtime_benchmark.MIN_IMAGES)
         log_engine(model.engine, quiet)
     elif path.suffix in CHECKPOINTS:
-        if streams or device:
-            raise DeviceError(
-                "streams or device for a checkpoint", expected="an exported model", remedy="unalike export"
-            )
+        refuse_engine_options(runtime, precision, streams=streams, device=device)
         model = _load_checkpoint(path, runtime, precision, threads, view, gpu, images, quiet, experiment)
     else:
         raise ModelError(f"{path.name}: unknown kind of model", expected=", ".join(SUFFIXES))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from unalike.errors import SpecError, closest
+from unalike.progress import say
 from unalike.sanitize import redact
 from unalike.spec import load_spec
 from unalike.spec.actions import JOB_ACTIONS
@@ -55,6 +56,8 @@ def check_job_spec(
     if policy is not None and policy not in POLICIES:
         raise SpecError(f"automl_policy {policy!r}", expected="auto or off")
     experiment = load_spec(action, spec, overrides, data=data)
+    if policy is not None and action != "train":
+        say(f"automl_policy: {policy} is not used by {action}: it is the policy of a training")
     # The policy of this run alone; the policy that the packaged skill records for the model does not change.
     used_policy = (policy or experiment.automl_policy or "auto") if action == "train" else None
     tree: dict[str, Any] = {}

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from unalike.errors import SpecError
 from unalike.jobs.database import Job
 from unalike.jobs.outputs import SEARCH_MARKS, field_of, find_model, folder_of
+from unalike.progress import say
 from unalike.runs.filenames import JOB_CALIBRATION_CACHE, JOB_ENGINE_FILE, JOB_ONNX_FILE
 from unalike.runs.vector_folder import is_vector_folder
 from unalike.runs.written_model import newest_checkpoint
@@ -201,11 +202,16 @@ def _evaluates_vectors(job: Job) -> bool:
 
 
 def refuse_parent(job: Job, parent: Job) -> None:
-    """Raise SpecError when the parent writes no model that this action takes, and the user named none either."""
+    """Raise SpecError when the parent writes no model that this action takes, and the user named none either.
+
+    What takes nothing from a parent is said: it may still have to begin after it.
+    """
     rules = [rule for rule in FIELD_RULES if rule.action == job.action and rule.function == "parent_model"]
     actions = dict.fromkeys(action for rule in rules for action in rule.parents)
     own = own_fields(job)
     has_field = any(rule.field in own or own.intersection(rule.unless) for rule in rules)
+    if not rules:
+        say(f"{job.action} takes nothing from its parent {parent.id}: it begins after it, no more")
     if not rules or parent.action in actions or has_field:
         return
     raise SpecError(f"{job.action} with parent {parent.id}, which is {parent.action}",

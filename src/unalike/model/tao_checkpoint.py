@@ -36,6 +36,12 @@ _FIELDS = {
     "dataset": ("pixel_mean", "pixel_std"),
 }
 
+# Commands without a section model (gallery, embed, discover, ...) take the converted file alone.
+_SPEC_REMEDY = (
+    "give the spec that it was trained with (-e spec.yaml) to an action on a model, or write a checkpoint of ours once: "
+    "unalike convert FILE -e spec.yaml"
+)
+
 
 def is_tao_checkpoint(content: Any, path: str | Path) -> bool:
     """Whether the content of a weight file is a whole network of TAO: it has tensors of a trunk and of an embedder."""
@@ -121,7 +127,7 @@ def describe_tao_checkpoint(content: Any, path: str | Path, experiment: Experime
 def _no_network(path: str | Path, error: object) -> WeightsError:
     return WeightsError(
         f"{path}: the spec in it does not describe a network ({error})",
-        remedy="give the spec that it was trained with: -e spec.yaml",
+        remedy=_SPEC_REMEDY,
     )
 
 
@@ -161,7 +167,7 @@ def _build(spec: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], path: s
         raise WeightsError(
             f"{path} is a checkpoint of TAO that is not {spec['model']['backbone']}: {error}",
             expected="the network of the section model",
-            remedy="give the spec that it was trained with (-e spec.yaml), or once: unalike convert FILE -e spec.yaml",
+            remedy=_SPEC_REMEDY,
         ) from error
     return embedder.eval()
 
@@ -197,7 +203,7 @@ def _find_backbone(tensors: Mapping[str, torch.Tensor], path: str | Path) -> str
     raise WeightsError(
         f"{path} is a checkpoint of a network that cannot be known from its tensors",
         expected=f"one of TAO's: {', '.join(name for names in TAO_BACKBONES.values() for name in names)}",
-        remedy="set model.backbone and model.feat_dim, or give the spec that it was trained with: -e spec.yaml",
+        remedy=_SPEC_REMEDY,
     )
 
 

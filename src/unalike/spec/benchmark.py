@@ -6,7 +6,8 @@ from typing import Annotated
 
 from annotated_types import Ge
 
-from unalike.spec.declare import IMAGES, LIST_SCHEMA, MODEL, Names, Numbers, Section, Text, field
+from unalike.spec import value_schemas
+from unalike.spec.declare import IMAGES, MODEL, Names, Numbers, Section, Text, field
 
 
 class BenchEngine(Section):
@@ -19,12 +20,16 @@ class BenchEngine(Section):
         None, "Results folder; unset, `bench_engine` below the top results_dir, or none: the figures are printed."
     )
     batches: Numbers = field(
-        [1, 8, 32], "Images a call.", units="images", form="whole numbers >= 1, also as 1,8,32", schema=LIST_SCHEMA
+        [1, 8, 32],
+        "Images a call.",
+        units="images",
+        form="whole numbers >= 1, also as 1,8,32",
+        schema=value_schemas.NUMBERS,
     )
     seconds: float = field(2.0, "Duration of each measurement.", ge=0.01, le=3600, units="seconds")
     runtimes: Names | None = field(
         None, "Runtimes to measure; unset, all that can run the model.", form="a list of names, also as a,b",
-        schema=LIST_SCHEMA,
+        schema=value_schemas.any_of(value_schemas.NAMES, value_schemas.NULL),
     )  # fmt: skip
     threads: Annotated[int, Ge(1)] | None = field(
         None, "CPU cores that a runtime may use; unset, all that the process has."

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
+from unalike.spec import value_schemas
 from unalike.spec.declare import (
     GROUND_FORM,
     IMAGE_OR_FOLDER,
-    LIST_SCHEMA,
     MODEL,
     RANGE_FORM,
     Boxes,
@@ -72,7 +72,7 @@ class Compare(Section):
         form=GROUND_FORM)  # fmt: skip
     range: ValueRange | None = field(
         None, "Lowest and highest value of images of more than 8 bits, such as 0,4095; unset, chosen from the images.",
-        form=RANGE_FORM, schema=LIST_SCHEMA)  # fmt: skip
+        form=RANGE_FORM, schema=value_schemas.RANGE)  # fmt: skip
     runtime: Runtime = field("auto", "Runtime of the network.")
     precision: EnginePrecision = field("auto", "Number format of the network.")
     threads: Annotated[int, Ge(1)] | None = field(

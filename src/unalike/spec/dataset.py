@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt
+from pydantic import BeforeValidator
 
+from unalike.spec import value_schemas
 from unalike.spec.declare import (
     GROUND_FORM,
-    LIST_SCHEMA,
     RANGE_FORM,
     Ground,
     Section,
@@ -33,10 +34,12 @@ class GaussianBlur(Section):
     kernel: list[int] = field(
         [15, 15], "Height and width of the blur's window: odd, and not larger than the input allows.",
         automl_enabled=False, depends_on="model.input_height,model.input_width", units="pixels",
+        schema=value_schemas.list_of({"type": "integer", "minimum": 1, "not": {"multipleOf": 2}}, 2, 2),
     )  # fmt: skip
     sigma: list[Positive] = field(
-        [0.3, 0.7], "Least and greatest standard deviation of the blur.", automl_enabled=False, units="pixels"
-    )
+        [0.3, 0.7], "Least and greatest standard deviation of the blur.", automl_enabled=False, units="pixels",
+        schema={"minItems": 2, "maxItems": 2},
+    )  # fmt: skip
 
 
 class ColorAugmentation(Section):
@@ -69,8 +72,15 @@ class View(Section):
     interpolation: Literal["bilinear", "bicubic"] = field("bilinear", "How pixels are resampled.", ours=True)
 
 
+def _number(value: object) -> object:
+    """A truth value is refused: Python takes true for 1."""
+    if isinstance(value, bool):
+        raise ValueError("a truth value")  # noqa: TRY004  what pydantic reports as a fault of the field
+    return value
+
+
 class Decoding(Section):
-    version: Literal[1, 2] = field(
+    version: Annotated[Literal[1, 2], BeforeValidator(_number)] = field(
         2, "Rule by which pixel formats other than 8-bit RGB are read; 1 is that of earlier versions (transparency over white, "
         "16-bit values by the full range, color profiles ignored).", ours=True, automl_enabled=False,
     )  # fmt: skip
@@ -80,7 +90,7 @@ class Decoding(Section):
     )  # fmt: skip
     range: ValueRange | None = field(
         None, "Lowest and highest value of images of more than 8 bits, which become 0 and 255, such as [0, 4095]; unset, "
-        "chosen from the images.", form=RANGE_FORM, schema=LIST_SCHEMA, settled=True, ours=True, automl_enabled=False,
+        "chosen from the images.", form=RANGE_FORM, schema=value_schemas.RANGE, settled=True, ours=True, automl_enabled=False,
     )  # fmt: skip
 
 
@@ -88,10 +98,11 @@ class Crop(Section):
     scale: list[Positive] = field(
         [0.08, 1.0], "Least and greatest share of an image's area that a training crop covers.",
         settled=True, ours=True, automl_enabled=False,
+        schema=value_schemas.list_of({"type": "number", "exclusiveMinimum": 0, "maximum": 1}, 2, 2),
     )  # fmt: skip
     ratio: list[Positive] = field(
         [0.75, 1.3333], "Least and greatest width-to-height ratio of a training crop.",
-        settled=True, ours=True, automl_enabled=False,
+        settled=True, ours=True, automl_enabled=False, schema={"minItems": 2, "maxItems": 2},
     )  # fmt: skip
 
 
@@ -155,10 +166,12 @@ class Dataset(Section):
     pixel_mean: list[float] = field(
         [0.485, 0.456, 0.406], "Mean of each color channel on a scale of 0 to 1, taken off before the network.",
         automl_enabled=False, settled=True, trunk_fact=True,
+        schema=value_schemas.list_of({"type": "number", "minimum": 0, "maximum": 1}, 3, 3),
     )  # fmt: skip
     pixel_std: list[Positive] = field(
         [0.226, 0.226, 0.226], "Standard deviation of each channel, by which it is divided.",
         automl_enabled=False, settled=True, trunk_fact=True,
+        schema=value_schemas.list_of({"type": "number", "exclusiveMinimum": 0, "maximum": 1}, 3, 3),
     )  # fmt: skip
     prob: float = field(0.5, "Probability of a mirror image in training.", ge=0, le=1, math_cond="> 0.0")
     re_prob: float = field(

@@ -144,15 +144,6 @@ Size = Annotated[list[Annotated[int, Ge(1)]], BeforeValidator(_sides), MinLen(2)
 # Boxes in pixels, also as ``left,top,right,bottom;left,top,right,bottom``.
 Boxes = Annotated[list[Annotated[list[Annotated[int, Ge(0)]], MinLen(4), MaxLen(4)]], BeforeValidator(_boxes)]
 BOXES_FORM = "left,top,right,bottom in pixels; several separated by semicolons"
-BOXES_SCHEMA: dict[str, Any] = {
-    "anyOf": [
-        {
-            "type": "array",
-            "items": {"anyOf": [{"type": "array", "items": {"type": "integer"}}, {"type": ["string", "integer"]}]},
-        },
-        {"type": ["string", "null"]},
-    ]
-}
 # Feature maps by stride or name, also as ``8,16``; or one of STAGES.
 Stages = Annotated[str | list[int | str], BeforeValidator(_stages)]
 # A color: a name or #rrggbb.
@@ -161,25 +152,13 @@ Ground = Annotated[str, StringConstraints(pattern=r"^(white|black|gray|#[0-9a-fA
 # The lowest and the highest value, also as ``0,4095``.
 ValueRange = Annotated[list[float], BeforeValidator(_decimals), MinLen(2), MaxLen(2)]
 RANGE_FORM = "the lowest and the highest value, such as 0,4095"
-LIST_SCHEMA: dict[str, Any] = {
-    "anyOf": [
-        {"type": "array", "items": {"type": ["string", "integer"]}},
-        {"type": ["string", "integer", "null"]},
-    ]
-}
 # A number format, a Literal in capitals, that TAO's examples also write in small letters (``fp32``, ``int8``).
 Capitals = BeforeValidator(_in_capitals)
 # One folder where TAO's examples write a text and its table a list.
 Paths = Annotated[list[str] | None, BeforeValidator(_as_list)]
-PATHS_SCHEMA: dict[str, Any] = {
-    "anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}, {"type": "null"}]
-}
 
 # Names with values, as ``name=value`` each, or a mapping of names to values.
 Pairs = Annotated[list[str] | None, BeforeValidator(_pairs)]
-PAIRS_SCHEMA: dict[str, Any] = {
-    "anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}, {"type": "object"}, {"type": "null"}]
-}
 
 
 def spelt_both_ways(*names: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import reduce
-from operator import getitem
+from operator import attrgetter, getitem
 from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
@@ -142,6 +142,11 @@ class Experiment(Section):
     def is_set(self, path: str) -> bool:
         """Whether the user set this field (of a section: any field in it)."""
         return any(s == path or s.startswith(path + ".") or path.startswith(s + ".") for s in self._set_paths)
+
+    def changed(self, paths: Iterable[str]) -> list[str]:
+        """Those of these leaves that the user set to another value than the default."""
+        default = type(self)()
+        return [path for path in paths if self.is_set(path) and attrgetter(path)(self) != attrgetter(path)(default)]
 
     def mark_unset(self, paths: Iterable[str]) -> None:
         """Record dotted paths that the spec holds as mandatory and unset (``???``, ``<required>``)."""

@@ -6,14 +6,12 @@ from typing import Annotated, Literal
 
 from annotated_types import Gt, Lt
 
+from unalike.spec import value_schemas
 from unalike.spec.declare import (
     CLASS_FORM,
     FILE,
     IMAGES,
-    LIST_SCHEMA,
     MODEL,
-    PAIRS_SCHEMA,
-    PATHS_SCHEMA,
     ClassName,
     EnginePrecision,
     Names,
@@ -60,8 +58,10 @@ class GalleryBuild(Section):
     max_refused: Share = field(0.05, "Share of images of enrolled classes that may be called unknown.")
     rule: LabelRule = field("nearest", "Rule that labels an image.")
     half: bool = field(False, "Store vectors in half precision.")
-    attributes: Pairs = field(None, _ATTRIBUTES, schema=PAIRS_SCHEMA)
-    attribute_columns: Names | None = field(None, _ATTRIBUTE_COLUMNS, schema=LIST_SCHEMA)
+    attributes: Pairs = field(None, _ATTRIBUTES, schema=value_schemas.PAIRS)
+    attribute_columns: Names | None = field(
+        None, _ATTRIBUTE_COLUMNS, schema=value_schemas.any_of(value_schemas.NAMES, value_schemas.NULL)
+    )
     runtime: Runtime = field("auto", "Runtime of the network.")
     precision: EnginePrecision = field("auto", "Number format of the network.")
 
@@ -78,8 +78,10 @@ class GalleryAdd(Section):
         mandatory=True, takes=IMAGES,
     )  # fmt: skip
     label: ClassName = field(None, "Class of all the images; unset, each folder is a class.", form=CLASS_FORM)
-    attributes: Pairs = field(None, _ATTRIBUTES, schema=PAIRS_SCHEMA)
-    attribute_columns: Names | None = field(None, _ATTRIBUTE_COLUMNS, schema=LIST_SCHEMA)
+    attributes: Pairs = field(None, _ATTRIBUTES, schema=value_schemas.PAIRS)
+    attribute_columns: Names | None = field(
+        None, _ATTRIBUTE_COLUMNS, schema=value_schemas.any_of(value_schemas.NAMES, value_schemas.NULL)
+    )
     model: Text = field(None, "Network: a .onnx or .pth model; unset, the gallery's own.", takes=MODEL)
     runtime: Runtime = field("auto", "Runtime of the network.")
     precision: EnginePrecision = field("auto", "Number format of the network.")
@@ -92,9 +94,9 @@ class GalleryRemove(Section):
         mandatory=True,
         takes=FILE,
     )
-    labels: Paths = field(None, "Classes to remove.", schema=PATHS_SCHEMA)
+    labels: Paths = field(None, "Classes to remove.", schema=value_schemas.PATHS)
     names: Paths = field(
-        None, "Single images to remove, by the paths under which they were enrolled.", schema=PATHS_SCHEMA
+        None, "Single images to remove, by the paths under which they were enrolled.", schema=value_schemas.PATHS
     )
 
 
@@ -116,7 +118,7 @@ class GalleryMerge(Section):
         mandatory=True,
         takes=FILE,
     )
-    labels: Paths = field(None, "Classes to merge.", mandatory=True, schema=PATHS_SCHEMA)
+    labels: Paths = field(None, "Classes to merge.", mandatory=True, schema=value_schemas.PATHS)
     into: ClassName = field(None, "Name of the merged class, new or existing.", mandatory=True, form=CLASS_FORM)
 
 
@@ -177,14 +179,16 @@ class Identify(Section):
         mandatory=True,
         takes=FILE,
     )
-    images: Paths = field(None, "Images, or folders of images.", mandatory=True, schema=PATHS_SCHEMA, takes=IMAGES)
+    images: Paths = field(
+        None, "Images, or folders of images.", mandatory=True, schema=value_schemas.PATHS, takes=IMAGES
+    )
     k: int = field(3, "Neighbors to list for each image.", ge=1)
     rule: LabelRule | None = field(None, "Rule that labels an image; unset, that of the calibration.")
     where: Pairs = field(
         None,
         "Compare with references that have these attributes alone, exactly: NAME=VALUE each; several values of one name are "
         "alternatives.",
-        schema=PAIRS_SCHEMA,
+        schema=value_schemas.PAIRS,
     )
     approximate: bool = field(False, "Search through an index: faiss (extra ann), or pgvector's HNSW in PostgreSQL.")
     model: Text = field(None, "Network: a .onnx or .pth model; unset, the gallery's own.", takes=MODEL)

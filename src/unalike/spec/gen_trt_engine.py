@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from unalike.spec.declare import PATHS_SCHEMA, Capitals, Paths, Section, Text, field, section, spelt_both_ways
+from unalike.spec import value_schemas
+from unalike.spec.declare import Capitals, Paths, Section, Text, field, section, spelt_both_ways
 
 
 class Calibration(Section):
@@ -12,7 +13,7 @@ class Calibration(Section):
         None,
         "Folders or archives of images that INT8 ranges are measured on; needed for INT8 only.",
         automl_enabled=False,
-        schema=PATHS_SCHEMA,
+        schema=value_schemas.PATHS,
     )
     cal_cache_file: Text = field(
         None,

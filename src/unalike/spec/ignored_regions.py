@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from unalike.spec.declare import BOXES_FORM, BOXES_SCHEMA, FILE, field
+from unalike.spec import value_schemas
+from unalike.spec.declare import BOXES_FORM, FILE, field
 
 
 def ignore_mask_field(purpose: str, *, images: str) -> Any:
@@ -27,4 +28,4 @@ def ignore_boxes_field(purpose: str, *, image: str) -> Any:
         purpose: What is ignored, as for the mask.
         image: The image in whose pixels the boxes are.
     """
-    return field(None, f"Boxes of {image} in which {purpose}.", form=BOXES_FORM, schema=BOXES_SCHEMA)
+    return field(None, f"Boxes of {image} in which {purpose}.", form=BOXES_FORM, schema=value_schemas.BOXES)

@@ -6,13 +6,12 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from unalike.spec import value_schemas
 from unalike.spec.declare import (
     FILE,
     GROUND_FORM,
     IMAGES,
-    LIST_SCHEMA,
     MODEL,
-    PATHS_SCHEMA,
     RANGE_FORM,
     Boxes,
     EnginePrecision,
@@ -48,11 +47,12 @@ class InspectFit(Section):
     )
     size: Size | None = field(
         None, "Height and width of the network's input; unset, the model's own.", units="pixels",
-        form="one side, or height x width, such as 320 or 320x256", schema=LIST_SCHEMA,
+        form="one side, or height x width, such as 320 or 320x256",
+        schema=value_schemas.any_of(value_schemas.SIZE, value_schemas.NULL),
     )  # fmt: skip
     stages: Stages = field(
         "middle", "Feature maps by stride or name; middle: stride 16, auto: strides 8 and 16.",
-        form="auto, middle, or strides and names such as 8,16", schema=LIST_SCHEMA,
+        form="auto, middle, or strides and names such as 8,16", schema=value_schemas.STAGES,
     )  # fmt: skip
     fit: Literal["auto", "scale", "whole"] = field(
         "auto", "How images are brought to the network's size; scale: in tiles, all images by one factor."
@@ -66,7 +66,7 @@ class InspectFit(Section):
         form=GROUND_FORM)  # fmt: skip
     range: ValueRange | None = field(
         None, "Lowest and highest value of images of more than 8 bits, such as 0,4095; unset, chosen from the images.",
-        form=RANGE_FORM, schema=LIST_SCHEMA)  # fmt: skip
+        form=RANGE_FORM, schema=value_schemas.RANGE)  # fmt: skip
     rate: Annotated[float, Gt(0), Lt(1)] | None = field(
         0.01, "Share of good images that may be called defective; null: no threshold, scores alone."
     )
@@ -118,7 +118,7 @@ class InspectFit(Section):
 class InspectRun(Section):
     inspector: Text = field(None, "File of the inspector that inspect fit wrote.", mandatory=True, takes=FILE)
     images: Paths = field(
-        None, "Images to inspect, or folders of them.", mandatory=True, schema=PATHS_SCHEMA, takes=IMAGES
+        None, "Images to inspect, or folders of them.", mandatory=True, schema=value_schemas.PATHS, takes=IMAGES
     )
     results_dir: Text = field(
         None, "Folder for result.json, overlays and report.html; unset, no folder, or `inspect_run` below the top "

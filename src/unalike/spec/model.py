@@ -53,7 +53,8 @@ class Model(Section):
         parent_param=True,
         settled=True,
     )
-    input_channels: int = field(3, "Color channels of the input: 3, since gray images are read as RGB.", ge=1, le=4)
+    input_channels: int = field(3, "Color channels of the input: 3, since gray images are read as RGB.", ge=1, le=4,
+                                schema={"const": 3})  # fmt: skip
     feat_dim: int = field(256, "Length of the vector that stands for an image.", ge=2, le=65536, settled=True)
     head: Literal["auto", "linear", "residual", "rooted", "mlp"] = field(
         "auto",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from unalike.spec.declare import PATHS_SCHEMA, Capitals, Paths, Section, Text, field, section, spelt_both_ways
+from unalike.spec import value_schemas
+from unalike.spec.declare import Capitals, Paths, Section, Text, field, section, spelt_both_ways
 
 
 class Ranges(Section):
@@ -12,7 +13,7 @@ class Ranges(Section):
 
     cal_image_dir: Paths = field(
         None, "Folders, archives or manifests of images that INT8 ranges are measured on; needed for INT8 only.",
-        automl_enabled=False, ours=True, schema=PATHS_SCHEMA,
+        automl_enabled=False, ours=True, schema=value_schemas.PATHS,
     )  # fmt: skip
     cal_batch_size: int = field(8, "Calibration images at once.", ge=1, le=65536, units="images", ours=True)
     cal_batches: int = field(16, "How many batches are used for calibration.", ge=1, le=1_000_000, ours=True)

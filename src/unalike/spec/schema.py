@@ -7,8 +7,10 @@ from copy import deepcopy
 from functools import cache
 from typing import Any, get_origin
 
+from unalike.spec import value_schemas
 from unalike.spec.actions import ACTIONS, MODEL_ACTIONS, STANDALONE_ACTIONS, command_of
-from unalike.spec.automl import SPELLINGS
+from unalike.spec.automl import ALGORITHMS, SPELLINGS
+from unalike.spec.conditions import MAX_THREADS, MAX_WHOLE, OUTPUT_PATHS
 from unalike.spec.experiment import Experiment
 from unalike.spec.fields import ROOT_HELP, fields_of, top_level
 from unalike.spec.load import load_spec
@@ -18,6 +20,17 @@ from unalike.spec.tao import RENAMED_KEYS, UNUSED_KEYS
 from unalike.spec.template import DEPLOY, deploy_template_for, template_for
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+_INDICES: dict[str, Any] = {"items": {"type": "integer", "minimum": 0}, "uniqueItems": True, "minItems": 1}
+# What conditions (``conditions.CONDITIONS``) ask of one field by itself.
+OF_CONDITIONS: dict[str, dict[str, Any]] = {
+    **{f"{action}.batch_size": value_schemas.NOT_ZERO for action in ("export", "gen_trt_engine")},
+    "train.checkpointer.save_top_k": value_schemas.NOT_ZERO,
+    "train.optim.steps": {"items": {"type": "integer", "minimum": 0}, "uniqueItems": True},
+    **{f"{action}.gpu_ids": _INDICES for action in ("train", "evaluate", "inference")},
+    **dict.fromkeys(OUTPUT_PATHS, value_schemas.LOCAL_PATH),
+    "automl.algorithm": {"enum": [*ALGORITHMS, None]},
+}
 
 
 def _lists(nodes: dict[str, SpecNode]) -> dict[str, list[str]]:
@@ -49,7 +62,7 @@ def schema_for(action: str) -> dict[str, Any]:
         properties |= _spellings(full)
         _add_other_keys(properties, full["$defs"], action)
         others = [name for name in MODEL_ACTIONS if name not in tops]
-        patterns = {"patternProperties": {f"^({'|'.join(others)})$": {"type": "object"}}}
+        patterns = {"patternProperties": {f"^({'|'.join(others)})$": {"type": ["object", "null"]}}}
     definitions = _reachable(properties, full["$defs"])
     default = load_spec(action).to_dict()
     if "train" in default:
@@ -73,7 +86,45 @@ def _full_schema() -> dict[str, Any]:
     """The schema of all fields of all actions, which takes pydantic some 60 ms."""
     full = Experiment.model_json_schema()
     _separate_bounds(full)
+    _limit_whole_numbers(full)
+    for definition in full["$defs"].values():
+        if definition.get("type") == "object":
+            definition["type"] = ["object", "null"]  # a section of which all lines are comments
+    for path, schema in OF_CONDITIONS.items():
+        *parents, name = path.split(".")
+        properties = _properties_of(full["properties"], full["$defs"], parents)
+        assert properties is not None, path
+        properties[name] |= schema
     return full
+
+
+def _properties_of(
+    properties: dict[str, Any], definitions: dict[str, Any], parents: list[str]
+) -> dict[str, Any] | None:
+    """The properties of a section by the names above its fields; None where there is no such section."""
+    for name in parents:
+        names = sorted(_references(properties.get(name, {})))
+        if not names:
+            return None
+        properties = definitions[names[0]]["properties"]
+    return properties
+
+
+def _limit_whole_numbers(node: Any, name: str = "") -> None:
+    """Add the bounds of whole numbers that are checked for all fields alike (``conditions.MAX_WHOLE``)."""
+    if isinstance(node, list):
+        for item in node:
+            _limit_whole_numbers(item, name)
+    if not isinstance(node, dict):
+        return
+    if node.get("type") == "integer":
+        most = MAX_THREADS if name in ("threads", "streams") else MAX_WHOLE
+        if not {"maximum", "exclusiveMaximum"} & set(node):
+            node["maximum"] = most
+        if not {"minimum", "exclusiveMinimum"} & set(node):
+            node["minimum"] = -most
+    for key, value in node.items():
+        _limit_whole_numbers(value, name if key in ("anyOf", "items", "allOf") else key)
 
 
 def _spellings(full: dict[str, Any]) -> dict[str, Any]:
@@ -104,18 +155,11 @@ def _separate_bounds(node: Any) -> None:
 def _add_other_keys(properties: dict[str, Any], definitions: dict[str, Any], action: str) -> None:
     """Add the keys that a spec may hold besides the declared fields: short names, and TAO's older keys."""
 
-    def holder(parents: list[str]) -> dict[str, Any] | None:
-        here: dict[str, Any] | None = properties
-        for name in parents:
-            names = sorted(_references((here or {}).get(name, {})))
-            here = definitions[names[0]]["properties"] if names else None
-        return here
-
     others = {**RENAMED_KEYS, **{name: long_name(name, action) for name in (*SHORTHAND, *BY_ACTION)}}
     for path, new in {**others, **dict.fromkeys(UNUSED_KEYS, "")}.items():
         *parents, name = path.split(".")
         *new_parents, new_name = new.split(".")
-        place, source = holder(parents), holder(new_parents)
+        place, source = (_properties_of(properties, definitions, names) for names in (parents, new_parents))
         if place is not None and name not in place:
             field = (source or {}).get(new_name, {})
             text = f"Another name of {new}." if new else f"Accepted and not used: {UNUSED_KEYS[path]}."

@@ -6,11 +6,10 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
+from unalike.spec import value_schemas
 from unalike.spec.declare import (
     FILE,
-    LIST_SCHEMA,
     MODEL,
-    PATHS_SCHEMA,
     Cores,
     EnginePrecision,
     Names,
@@ -37,15 +36,15 @@ class Serve(Section):
     galleries: Paths = field(
         None,
         "Galleries, each FILE or NAME=FILE, or an address postgresql://...?gallery=NAME or milvus://...?gallery=NAME; the first is the default one.",
-        schema=PATHS_SCHEMA,
+        schema=value_schemas.PATHS,
     )
     inspectors: Paths = field(
         None, "Inspectors that inspect fit wrote, each FILE or NAME=FILE; the first is the default one.",
-        schema=PATHS_SCHEMA,
+        schema=value_schemas.PATHS,
     )  # fmt: skip
     assets: Paths = field(
         None, "Sets of approved assets, each a saved file or a folder of assets, or NAME=PATH; the first is the default one.",
-        schema=PATHS_SCHEMA,
+        schema=value_schemas.PATHS,
     )  # fmt: skip
     folder: Text = field(
         None,
@@ -86,15 +85,16 @@ class Serve(Section):
     )
     url_hosts: Names | None = field(
         None, "Hosts from which images may be fetched by address; unset, none.", form="a list of names, also as a,b",
-        schema=LIST_SCHEMA,
+        schema=value_schemas.any_of(value_schemas.NAMES, value_schemas.NULL),
     )  # fmt: skip
     train_folders: Paths = field(
         None, "Folders, archives or manifests that trainings may take images from, each PATH or NAME=PATH; unset, none.",
-        schema=PATHS_SCHEMA,
+        schema=value_schemas.PATHS,
     )  # fmt: skip
     train_cores: Cores | None = field(
         None, "CPU cores on which candidates are trained, compared and promoted, such as 2,3; unset, all of them, at the lowest "
-        "priority.", form="core numbers, also as 2,3", schema=LIST_SCHEMA,
+        "priority.", form="core numbers, also as 2,3",
+        schema=value_schemas.any_of(value_schemas.CORES, value_schemas.NULL),
     )  # fmt: skip
     train_spec: Text = field(
         None,

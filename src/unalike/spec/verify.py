@@ -6,13 +6,12 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from unalike.spec import value_schemas
 from unalike.spec.declare import (
     GROUND_FORM,
     IMAGES,
     IMAGES_OR_FILE,
-    LIST_SCHEMA,
     MODEL,
-    PATHS_SCHEMA,
     RANGE_FORM,
     EnginePrecision,
     Ground,
@@ -30,7 +29,7 @@ class Verify(Section):
     reference: Text = field(
         None, "Approved assets: a folder, an archive or a manifest with one image an asset; or a file that was saved.",
         mandatory=True, takes=IMAGES_OR_FILE)  # fmt: skip
-    images: Paths = field(None, "Images to verify, or folders of them.", schema=PATHS_SCHEMA, takes=IMAGES)
+    images: Paths = field(None, "Images to verify, or folders of them.", schema=value_schemas.PATHS, takes=IMAGES)
     results_dir: Text = field(
         None,
         "Folder for pictures, verdicts.jsonl and report.html; unset, no folder, or `verify` below the top results_dir.",
@@ -47,7 +46,7 @@ class Verify(Section):
         None,
         "Kinds of tampering to calibrate with; unset, all.",
         form="a list of names, also as a,b",
-        schema=LIST_SCHEMA,
+        schema=value_schemas.any_of(value_schemas.NAMES, value_schemas.NULL),
     )
     confidence: float = field(0.95, "Confidence of the calibration.", gt=0, lt=1)
     seed: int = field(0, "Seed of the calibration's trials.", ge=0, le=2**32 - 1)
@@ -61,6 +60,6 @@ class Verify(Section):
         form=GROUND_FORM)  # fmt: skip
     range: ValueRange | None = field(
         None, "Lowest and highest value of images of more than 8 bits, such as 0,4095; unset, chosen from the assets.",
-        form=RANGE_FORM, schema=LIST_SCHEMA)  # fmt: skip
+        form=RANGE_FORM, schema=value_schemas.RANGE)  # fmt: skip
     runtime: Runtime = field("auto", "Runtime of the network.")
     precision: EnginePrecision = field("auto", "Number format of the network.")

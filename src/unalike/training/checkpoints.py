@@ -15,6 +15,7 @@ from unalike.errors import SpecError, WeightsError
 from unalike.model.checkpoint import read_checkpoint, write_checkpoint
 from unalike.runs.filenames import BEST_CHECKPOINT, LATEST_CHECKPOINT, PERIODIC_CHECKPOINTS, periodic_checkpoint
 from unalike.storage.atomic import copy_file, link_file
+from unalike.storage.overwrite import refuse_existing
 
 if TYPE_CHECKING:
     from unalike.spec.train import Train
@@ -67,6 +68,7 @@ class CheckpointManager:
 
     Raises:
         SpecError: ``train.checkpointer`` has an unknown monitor or a bad file name pattern.
+        RunError: its folder is a file, or cannot be written.
     """
 
     def __init__(self, folder: Path, train: Train) -> None:
@@ -80,6 +82,8 @@ class CheckpointManager:
             )
         self.top_k = options.save_top_k if options.enable_topk else 0
         self.top_folder = Path(options.dirpath) if options.dirpath else folder
+        if options.dirpath:
+            refuse_existing(self.top_folder, True, folder=True, field="train.checkpointer.dirpath")
         self.periodic = not (options.enable_topk and options.replace_periodic)
         self.best: float | None = None
         self.best_tie_breaker = -math.inf

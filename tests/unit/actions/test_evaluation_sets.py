@@ -113,6 +113,22 @@ def test_a_model_beside_vectors_is_refused(place: Path, tmp_path: Path, words: l
     assert re.search(message, refused("-r", tmp_path, *arguments, *vectors(place)))
 
 
+def test_what_runs_a_model_is_said_to_be_unused_with_vectors(place: Path, tmp_path: Path) -> None:
+    words = ["-r", tmp_path, *vectors(place), "evaluate.precision=bf16", "dataset.view.mode=fit", "evaluate.seed=3"]
+    done = unalike("evaluate", *words)
+    assert done.returncode == 0, done.stderr
+    assert (
+        "settings that are not used: evaluate.precision, dataset.view.mode (the vectors are there already)"
+        in done.stderr
+    )
+
+
+def test_devices_and_threads_that_are_not_used_are_said(place: Path, tmp_path: Path) -> None:
+    sides = ["--reference", place / "reference", "--query", place / "query"]
+    done = unalike("evaluate", place / "net.onnx", "-r", tmp_path, *sides, "evaluate.gpu_ids=[1]")
+    assert done.returncode == 0 and "evaluate.gpu_ids: [1] is not used: the network runs on the CPU" in done.stderr
+
+
 def test_vectors_on_one_side_are_refused(place: Path, tmp_path: Path) -> None:
     one = ["--reference", place / "reference-vectors", "--query", place / "query"]
     assert "dataset.val_dataset.reference holds vectors, query does not" in refused("-r", tmp_path, *one)

@@ -225,3 +225,16 @@ def test_without_cuda_the_library_is_named(monkeypatch):
     monkeypatch.setattr(cuda_memory, "_candidates", lambda: ["libno-such-thing.so"])
     with pytest.raises(DeviceError, match="libcudart"):
         cuda_memory.CudaMemory()
+
+
+def test_a_quantized_file_is_built_without_images(trt, tmp_path, photographs):
+    quantized = tmp_path / "q.onnx"
+    overrides = [
+        f"quantize.onnx_file={tmp_path / 'm.onnx'}",
+        f"quantize.output={quantized}",
+        f"results_dir={tmp_path / 'q'}",
+    ]
+    (tmp_path / "m.onnx").write_bytes(networks.exported_bytes())
+    unalike.quantize(None, overrides, data=photographs)
+    result = build(tmp_path, onnx_file=str(quantized))
+    assert is_quantized_graph(onnx.load_from_string(trt.built["content"])) and result.path.is_file()

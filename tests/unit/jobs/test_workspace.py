@@ -206,6 +206,19 @@ def test_all_faults_come_in_one_report_when_the_job_is_made(workspace):
     assert workspace.jobs() == []
 
 
+def test_what_a_job_does_not_use_is_said(capsys):
+    from unalike.jobs.job_spec import check_job_spec
+    from unalike.jobs.parent_fields import refuse_parent
+
+    check_job_spec("evaluate", None, {}, None, "off")
+    assert "automl_policy: off is not used by evaluate" in capsys.readouterr().err
+    refuse_parent(Job("aa", "compare"), Job("bb", "discover"))
+    assert "compare takes nothing from its parent bb" in capsys.readouterr().err
+    check_job_spec("train", None, {}, None, "off")
+    refuse_parent(Job("aa", "evaluate"), Job("bb", "train"))
+    assert not capsys.readouterr().err
+
+
 def test_the_policy_is_of_the_run_and_the_spec_is_the_users(tmp_path):
     from unalike.jobs.job_spec import check_job_spec
 
@@ -545,6 +558,8 @@ def test_the_command_line(tmp_path, capsys, monkeypatch):
     assert made.overrides["dataset.train_dataset"] == f"{root}/train.tar.gz" and made.overrides["train.num_epochs"] == 2
     assert made.overrides["dataset.val_dataset.query"] == f"{root}/val.tar.gz" and made.status == "Pending"
     assert action_arguments(Job("x", "export", spec={}), tmp_path) == ["export", "-e", str(tmp_path / "spec.yaml")]
+    assert run_command(["job", "create", "export", "--root", "s3://b/", *place]) == 2  # without a checkpoint
+    assert "--root s3://b/ is not used by export" in capsys.readouterr().err
 
 
 def test_a_job_survives_its_shell_and_leaves_the_skill_alone(workspace, tmp_path):

@@ -36,11 +36,11 @@ from unalike.verification.verifier import Verifier
 
 # SHA-256 of the schemas of 2026-11-29. They change only when a field of TAO's sections does (dataset.decoding, train.epoch_images since; section mlflow, ours; model.download; train.lora, train.drop_path, optim.layer_decay and decay_norms); descriptions keep their spelling too.
 TAO_SCHEMAS = {
-    "train": "63fbffbbd78add53898fc484e76a512e968254814ba4a0eb0f5912ec8afee881",
-    "evaluate": "3c6ea10115533f95c0f60da696d34b2c18727835920ca513552103c6ad6e76fa",
-    "inference": "480be3ff29169653d6130e7cdfa20b506ae7a35f1413262354c2e4a87185d705",
-    "export": "a149a17ac5048e6d4f4e4569807d982b6fd425242a33f7eda3144bc17be22ab2",
-    "gen_trt_engine": "b08f47a8137a07f7375951b45971f2a5c9536449cc763c4b02a3e3adb8f1b670",
+    "train": "14cc9316ab6e2774979a31df05a772046823e12d984ef88fb9df7aea8b22af18",
+    "evaluate": "de323b862ab627ee863a127afecb2cabe322ea777bf816222e5f689e07042189",
+    "inference": "90984e83de4158476298fee5cf8b3b584b6a735b95717fa4e7b06e104f391c04",
+    "export": "cb084b712efba1c07a3904b5776c1d5de2724b23ffddbd74a868dc84ba5b75ff",
+    "gen_trt_engine": "aa1fcefe32ad6afac48c28420452329ea8e7aacf3a9cf6ca28ca70870db422be",
 }
 CONFIG = {field.name for field in dataclasses.fields(AnomalyModelConfig)}
 VERIFICATION = {"reference", "images", "results_dir", "asset", "save"}

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from unalike import progress
+from unalike.data.decode import MAX_PIXELS
 from unalike.data.notices import Notices
 from unalike.data.view import View
 from unalike.engines.metadata import NetworkFacts
@@ -51,17 +52,19 @@ class CalibrationImages:
 
 
 def sample_calibration_images(
-    paths: Sequence[Path], view: View, *, count: int, validation_count: int, seed: int, notices: Notices | None = None
-) -> CalibrationImages:
+    paths: Sequence[Path], view: View, *, count: int, validation_count: int, seed: int, notices: Notices | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> CalibrationImages:  # fmt: skip
     """Read a random sample of images through the evaluation view; unreadable ones are skipped.
 
     Args:
         paths: files to choose from.
         view: evaluation view of the network.
-        count: number of calibration images. Where fewer can be read, a message says so.
-        validation_count: largest number of further images to compare on.
+        count: number of calibration images. Where fewer can be read, a message says so. 0: none are needed.
+        validation_count: largest number of images to compare on: further ones, where there are any.
         seed: of the random order.
         notices: collects the unreadable files.
+        max_pixels: larger files are refused.
 
     Raises:
         DataError: no image can be read.
@@ -72,7 +75,7 @@ def sample_calibration_images(
         if len(images) == count + validation_count:
             break
         try:
-            images.append(view(paths[index]))
+            images.append(view(paths[index], max_pixels=max_pixels))
         except UnreadableImage as error:
             if notices is not None:
                 notices.add("unreadable", str(paths[index]), str(error))
@@ -80,8 +83,8 @@ def sample_calibration_images(
         raise DataError("no image to calibrate on can be read", remedy="check calibration.cal_image_dir")
     if len(images) < count:
         progress.say(f"calibration: {len(images)} images can be read, {count} were requested")
-    calibration, rest = images[:count], images[count:]
-    return CalibrationImages(np.stack(calibration), np.stack(rest or calibration))
+    calibration, rest = images[:count] or images, images[count:]
+    return CalibrationImages(np.stack(calibration), np.stack(rest or calibration[:validation_count]))
 
 
 @dataclass(frozen=True)

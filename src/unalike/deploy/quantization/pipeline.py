@@ -31,6 +31,7 @@ from unalike.deploy.quantization.mixed_precision import (
     open_engine,
     quantize_network,
 )
+from unalike.deploy.unused_settings import say_unused
 from unalike.engines.checksum import append_onnx_checksum
 from unalike.engines.metadata import NetworkFacts
 from unalike.engines.protocol import Engine
@@ -47,8 +48,6 @@ if TYPE_CHECKING:
     from unalike.runs.run import Run
     from unalike.spec import Experiment
     from unalike.spec.gen_engine import GenEngine
-
-INT8_NEEDS_IMAGES = "INT8 needs images to measure ranges on"
 
 
 def _retrieval_check(
@@ -71,7 +70,7 @@ def _retrieval_check(
 
 
 def quantize_source(
-    experiment: Experiment, source: SourceNetwork, section: Quantize | GenEngine | TensorRT, images: CalibrationImages,
+    experiment: Experiment, source: SourceNetwork, section: Quantize | GenEngine | TensorRT, images: CalibrationImages | None,
     cache: Path | None, notices: Notices, *, data_type: str, target: str, layers: Sequence[str],
     labeled_sets: LabeledSets | None,
 ) -> QuantizedNetwork:  # fmt: skip
@@ -81,7 +80,7 @@ def quantize_source(
         experiment: gives the options for reading images.
         source: the network. One that is quantized already is returned as it is.
         section: gives calibration, goal and ``per_channel``; defaults apply to what it lacks.
-        images: for calibration and for the comparison with fp32.
+        images: for calibration and for the comparison with fp32; None where the network is quantized already.
         cache: file of the INT8 ranges.
         notices: collects unreadable files.
         data_type: ``INT8``, ``FP16`` or ``BF16``.
@@ -101,8 +100,10 @@ def quantize_source(
         proto = finalize_graph(read_network(source.content, source.stem))
         write_facts(proto, replace(source.facts, precision="int8"))
         return QuantizedNetwork(proto, ())
+    assert images is not None
     if not isinstance(section, TensorRT) and section.backend == "nncf":
-        say("quantize.backend: nncf selects ONNX Runtime's quantizer, which loses no more R@1", once=True)
+        name = "quantize" if isinstance(section, Quantize) else "gen_engine"
+        say(f"{name}.backend: nncf selects ONNX Runtime's quantizer, which loses no more R@1", once=True)
     goal = Goal(recall_loss=None) if isinstance(section, TensorRT) else section.goal
     ranges = section.calibration if isinstance(section.calibration, Ranges) else Ranges()
     fp32 = open_engine(source.content, replace(source.facts, precision="fp32"))
@@ -179,9 +180,10 @@ def run_quantization(experiment: Experiment, run: Run) -> tuple[Path, Mapping[st
     int8 = section.data_type == "INT8" and not source.quantized
     images = load_calibration_images(
         experiment, source, section.calibration, "quantize.calibration", section.parity_images, section.calibration.seed,
-        notices, purpose=INT8_NEEDS_IMAGES if int8 else "",
+        notices, int8=int8,
     )  # fmt: skip
     labeled_sets = load_labeled_sets(experiment, notices)
+    say_unused(experiment, "quantize", section.data_type, quantized=source.quantized, labeled=labeled_sets is not None)
     cache = cache_path(section.calibration.cal_cache_file, run) if int8 else None
     quantized = quantize_source(
         experiment, source, section, images, cache, notices, data_type=section.data_type, target=section.target,

@@ -32,6 +32,13 @@ if TYPE_CHECKING:
     from unalike.spec import Experiment
 
 
+def refuse_head(spec: Experiment) -> None:
+    """Raise SpecError for a head that no closed form fits."""
+    if spec.model.head == "residual":
+        raise SpecError("model.head is residual, which no closed form fits", expected="linear, rooted or mlp",
+                        remedy="leave model.head out")  # fmt: skip
+
+
 def fit_initial_head(spec: Experiment, images: ImageSet, notices: Notices) -> tuple[FittedHead, np.ndarray, np.ndarray]:
     """Fit the head that ``train.finish`` describes to the features of the spec's trunk.
 
@@ -48,9 +55,7 @@ def fit_initial_head(spec: Experiment, images: ImageSet, notices: Notices) -> tu
         SpecError: ``model.head`` has no closed form, or ``model.feat_dim`` is larger than the head allows.
     """
     finish, model = spec.train.finish, spec.model
-    if model.head == "residual":
-        raise SpecError("model.head is residual, which no closed form fits", expected="linear, rooted or mlp",
-                        remedy="leave model.head out")  # fmt: skip
+    refuse_head(spec)
     if model.head == "auto":
         settle(spec, "model.head", "rooted", "a head that is fitted in closed form")
         spec.set_value("model.head", "rooted")  # `settle` keeps an `auto` that the user wrote

@@ -498,3 +498,41 @@ def test_nncf_is_accepted_and_quantizes_by_onnx_runtime(tmp_path, folder, capsys
     result = quantize(tmp_path, folder, "quantize.backend=nncf")
     assert result.figures["worst_cosine"] > 0.95
     assert "quantize.backend: nncf" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("override", "named"), [
+    ("model.feat_dim=7", "model.feat_dim is 7"), ("dataset.pixel_mean=[0.1,0.2,0.3]", "dataset.pixel_mean"),
+    ("dataset.view.resize_ratio=1.9", "dataset.view.resize_ratio"), ("model.input_width=99", "model.input_width is 99"),
+])  # fmt: skip
+@pytest.mark.parametrize("action", ["quantize", "gen_engine"])
+def test_a_spec_that_contradicts_the_network_is_refused(tmp_path, folder, action, override, named):
+    model = tmp_path / "small.onnx"
+    model.write_bytes(networks.exported_bytes())
+    spec = {"results_dir": str(tmp_path / "out"), action: {"onnx_file": str(model)}}
+    with pytest.raises(SpecError, match=f"contradicts .*{named}"):
+        getattr(unalike, action)(spec, [override], data=folder)
+
+
+def test_a_conversion_keeps_the_name_and_the_limits_that_a_spec_gives(tmp_path, folder):
+    model = tmp_path / "small.onnx"
+    model.write_bytes(networks.exported_bytes())
+    spec = {
+        "results_dir": str(tmp_path / "out"),
+        "model_name": "shelf",
+        "quantize": {"onnx_file": str(model), "data_type": "FP16", "parity_images": 5},
+    }
+    path = unalike.quantize(spec, data=folder).path
+    proto = graphs.read_network(path.read_bytes(), "written")
+    assert graphs.read_graph_facts(proto, "written", None, None).extra["name"] == "shelf"
+    assert json.loads(path.with_name(f"{path.name}.parity.json").read_text())["images"] == 5
+    with pytest.raises(DataError, match="no image"):
+        unalike.quantize(spec, ["dataset.max_pixels=100", f"results_dir={tmp_path / 'again'}"], data=folder)
+
+
+def test_images_are_compared_up_to_the_number_asked_for(folder):
+    paths = sorted(folder.rglob("*.png"))
+    sample = sample_calibration_images(paths, networks.VIEW, count=len(paths), validation_count=3, seed=0)
+    assert len(sample.calibration_NHWC) == len(paths) and len(sample.validation_NHWC) == 3
+    assert (
+        len(sample_calibration_images(paths, networks.VIEW, count=0, validation_count=3, seed=0).validation_NHWC) == 3
+    )
