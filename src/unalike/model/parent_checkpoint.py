@@ -61,6 +61,26 @@ def settle_from_checkpoints(experiment: Experiment) -> bool:
     return settled_trunk
 
 
+def adopt_resumed_network(experiment: Experiment) -> None:
+    """Start from the network of the checkpoint of TAO that training is resumed from, where the spec names no other weights.
+
+    Trunk, sizes, view, mean and std then come from the file, as with ``model.pretrained_model_path``, which is set to it. A
+    checkpoint of ours is resumed with the spec of its run.
+
+    Raises:
+        WeightsError: the file cannot be read.
+    """
+    from unalike.model.tao_checkpoint import is_tao_checkpoint
+
+    path, model = experiment.train.resume_training_checkpoint_path, experiment.model
+    if not path or model.pretrained_model_path or model.pretrained_trunk_path:
+        return
+    content = read_content(path)
+    is_own = isinstance(content, dict) and "format_version" in content
+    if not is_own and is_tao_checkpoint(content, path):
+        experiment.set_value("model.pretrained_model_path", str(path))
+
+
 def _keep_view(experiment: Experiment, view: Mapping[str, Any]) -> None:
     """Give the spec the evaluation view and the decoding of a checkpoint, where the user set neither."""
     for name, value in view.items():

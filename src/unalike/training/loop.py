@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from unalike.errors import Interrupted, TrainingError, WeightsError
 from unalike.progress import progress, say
 from unalike.runs.failures import signal_name
+from unalike.storage.outside_files import reader_errors
 from unalike.training.checkpoints import CheckpointManager
 from unalike.training.cpu.batchnorm_folding import FoldablePairs, fold_batchnorm
 from unalike.training.cpu.openvino_stages import CompiledStages, use_compiled_stages
@@ -489,7 +490,9 @@ class TrainingLoop:
     def _continue_from_weights(self, checkpoint: Mapping[str, Any]) -> None:
         """Go on after the epoch of another program's checkpoint: its weights and epoch, with a new optimizer."""
         weights = state_before_training(self.embedder, checkpoint["model"])
-        self.embedder.load_state_dict(weights)
+        remedy = "give the spec that it was trained with: -e spec.yaml"
+        with reader_errors("the checkpoint is not of the network of this run", remedy=remedy, error=WeightsError):
+            self.embedder.load_state_dict(weights)
         if self.ema is not None:
             for key, value in weights.items():
                 self.ema.average[key].copy_(value)

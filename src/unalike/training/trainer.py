@@ -21,6 +21,7 @@ from unalike.metrics.retrieval import Ranking
 from unalike.model.backbones import PretrainedConfig
 from unalike.model.checkpoint import read_checkpoint
 from unalike.model.embedder import Embedder, build_embedder
+from unalike.model.parent_checkpoint import adopt_resumed_network
 from unalike.progress import say
 from unalike.runs.filenames import BEST_CHECKPOINT, SPLIT_FILE
 from unalike.runs.kpi_names import short_name
@@ -116,6 +117,7 @@ def train_embedder(
     Raises:
         UnalikeError: training cannot use the data, the weights or the spec, or fails.
     """
+    adopt_resumed_network(experiment)
     settle_backbone(experiment)
     settle_precision(experiment)
     fabric = make_fabric(experiment)

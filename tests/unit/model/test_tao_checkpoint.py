@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import unalike
 from tests.support.tao_files import tao_state, write_tao_checkpoint
@@ -134,3 +135,21 @@ def test_a_configuration_of_any_depth_is_searched() -> None:
     assert find_embedded_spec({"hyper_parameters": {"a": {"experiment_spec": SPEC}}})["model"] == MODEL
     assert find_embedded_spec({"hyper_parameters": {"model": "resnet"}}) == {}
     assert find_embedded_spec([1]) == {}
+
+
+def test_training_that_is_resumed_without_a_spec_has_the_network_of_the_file(tmp_path: Path, small: Embedder) -> None:
+    file = write_tao_checkpoint(tmp_path / "tao.ckpt", small, SPEC, omegaconf=True, epoch=0)
+    draws = np.random.default_rng(0)
+    for number in range(12):
+        path = tmp_path / "photos" / f"class {number % 4}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draws.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(path)
+    overrides = {"train.resume_training_checkpoint_path": str(file), "train.num_epochs": 2, "dataset.workers": 1,
+                 "results_dir": str(tmp_path / "out"), "automl_policy": "off"}  # fmt: skip
+    result = unalike.train(None, overrides, data=tmp_path / "photos")
+    embedder, meta = load_embedder(result.path)
+    assert (meta["facts"]["trunk"], embedder.dim, meta["epoch"]) == ("resnet18", 8, 1)
+    assert (meta["facts"]["mean"], meta["facts"]["std"]) == (SPEC["dataset"]["pixel_mean"], SPEC["dataset"]["pixel_std"])
+    assert (meta["facts"]["view"]["height"], meta["facts"]["view"]["width"]) == (32, 64)
+    with pytest.raises(WeightsError, match=r"resnet34|network of this run"):
+        unalike.train(None, {**overrides, "model.backbone": "resnet34", "results_dir": str(tmp_path / "other")}, data=tmp_path / "photos")
