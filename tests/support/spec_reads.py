@@ -16,7 +16,10 @@ from unalike.spec.experiment import Experiment
 
 SPEC = str(Path(unalike.__file__).parent / "spec")
 # The spec's own modules, and those that look at fields to say that they are not used.
-NOT_COUNTED = (SPEC, *(str(Path(unalike.__file__).parent / name / "unused_settings.py") for name in ("actions", "deploy")))
+NOT_COUNTED = (
+    SPEC,
+    *(str(Path(unalike.__file__).parent / name / "unused_settings.py") for name in ("actions", "deploy")),
+)
 
 
 def leaves(section: type[Section], prefix: str = "") -> Iterator[tuple[str, str]]:

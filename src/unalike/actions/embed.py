@@ -42,7 +42,8 @@ def embed(
 
     Args:
         source: Images: a folder, an archive, a manifest or one image; for shards also a prefix of a store, or tar files.
-        output: File to write, .npz or .parquet: paths, vectors (float32, of length 1) and, with ``labelled``, classes; or a
+        output: File to write, .npz or .parquet: paths, vectors (float32, as the network gives them: compare
+            them by cosine) and, with ``labelled``, classes; or a
             folder or address of shards.
         checkpoint: Network: a .pth, .onnx, .xml or .engine; by default a pretrained trunk without further training.
         runtime: Runtime of the network; ``auto`` takes the fastest.

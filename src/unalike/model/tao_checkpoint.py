@@ -15,7 +15,7 @@ import torch
 
 from unalike.data.view import View
 from unalike.errors import SpecError, UnalikeError, WeightsError
-from unalike.model.backbones import build_trunk
+from unalike.model.backbones import build_trunk, resolve_head
 from unalike.model.embedder import Embedder, EmbedderConfig, create_embedder
 from unalike.model.weight_files import plain_config, tensors_of
 from unalike.model.weights import compare_tensors, load_tensors, translate
@@ -69,6 +69,8 @@ def convert_tao_checkpoint(content: Any, path: str | Path, experiment: Experimen
     Raises:
         WeightsError: the file is encrypted, its network is not the spec's, or none of the known ones.
     """
+    if experiment is not None and experiment.is_set("model.feat_dim"):
+        _correct_width(experiment, tensors_of(content, path), path)
     description = describe_tao_checkpoint(content, path, experiment)
     embedder = _build(description["spec"], tensors_of(content, path), path)
     return {
@@ -104,7 +106,8 @@ def describe_tao_checkpoint(content: Any, path: str | Path, experiment: Experime
     specs = [in_file, *([] if experiment is None else [experiment])]
     if not any(each.is_set("model.backbone") for each in specs):
         spec["model"]["backbone"] = _find_backbone(tensors, path)
-    if not any(each.is_set("model.feat_dim") for each in specs):
+    if experiment is None or not experiment.is_set("model.feat_dim"):
+        # Of FAN and NV-DINOv2 TAO ignores the field: the spec in their files says 256 by default, whatever the width is.
         spec["model"]["feat_dim"] = _vector_width(tensors, spec["model"]["feat_dim"])
     model, dataset = spec["model"], spec["dataset"]
     say(f"{path}: a checkpoint of TAO; {model['backbone']}, {model['feat_dim']} dimensions", once=True)
@@ -205,6 +208,20 @@ def _find_backbone(tensors: Mapping[str, torch.Tensor], path: str | Path) -> str
         expected=f"one of TAO's: {', '.join(name for names in TAO_BACKBONES.values() for name in names)}",
         remedy=_SPEC_REMEDY,
     )
+
+
+def _correct_width(experiment: Experiment, tensors: Mapping[str, torch.Tensor], path: str | Path) -> None:
+    """Replace ``model.feat_dim`` of a spec by the width in the file, for the trunks of which TAO ignores the field."""
+    model = experiment.model
+    width = _vector_width(tensors, model.feat_dim)
+    if resolve_head("auto", model.backbone) == "residual" and width != model.feat_dim and not _has_projection(tensors):
+        say(f"model.feat_dim: {model.feat_dim} is not used: TAO ignores it for {model.backbone}, and the vectors of {path} have "
+            f"{width} values", once=True)  # fmt: skip
+        experiment.set_value("model.feat_dim", width)
+
+
+def _has_projection(tensors: Mapping[str, torch.Tensor]) -> bool:
+    return any(".embedder.projection." in f".{name}" for name in tensors)
 
 
 def _vector_width(tensors: Mapping[str, torch.Tensor], default: int) -> int:

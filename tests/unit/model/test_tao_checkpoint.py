@@ -85,6 +85,19 @@ def test_a_network_of_tao_is_known_by_its_tensors(tmp_path: Path) -> None:
     assert meta["facts"]["trunk"] == "fan_tiny" and embedder.dim == 192 and is_same(embedder, fan)
 
 
+def test_the_width_of_a_fan_is_that_of_its_tensors_whatever_feat_dim_says(tmp_path: Path, capsys) -> None:
+    """TAO ignores ``feat_dim`` there (D36), and its default of 256 stands in the spec of each of its files."""
+    torch.manual_seed(1)
+    fan = create_embedder(EmbedderConfig("fan_tiny", 192, 3, (64, 64)))
+    model = {**MODEL, "backbone": "fan_tiny", "feat_dim": 256, "input_height": 64}
+    file = write_tao_checkpoint(tmp_path / "fan.pth", fan, {"model": model}, omegaconf=True)
+    embedder, meta = load_embedder(file)
+    assert is_same(embedder, fan) and meta["spec"]["model"]["feat_dim"] == 192
+    experiment = load_spec("evaluate", {"model": model})
+    assert is_same(load_embedder(file, experiment)[0], fan) and experiment.model.feat_dim == 192
+    assert "model.feat_dim: 256 is not used: TAO ignores it for fan_tiny" in capsys.readouterr().err
+
+
 def test_another_network_than_the_specs_is_one_line(tmp_path: Path, small: Embedder) -> None:
     file = write_tao_checkpoint(tmp_path / "tao.pth", small)
     with pytest.raises(WeightsError, match=r"not resnet_50.*section model"):
@@ -149,7 +162,14 @@ def test_training_that_is_resumed_without_a_spec_has_the_network_of_the_file(tmp
     result = unalike.train(None, overrides, data=tmp_path / "photos")
     embedder, meta = load_embedder(result.path)
     assert (meta["facts"]["trunk"], embedder.dim, meta["epoch"]) == ("resnet18", 8, 1)
-    assert (meta["facts"]["mean"], meta["facts"]["std"]) == (SPEC["dataset"]["pixel_mean"], SPEC["dataset"]["pixel_std"])
+    assert (meta["facts"]["mean"], meta["facts"]["std"]) == (
+        SPEC["dataset"]["pixel_mean"],
+        SPEC["dataset"]["pixel_std"],
+    )
     assert (meta["facts"]["view"]["height"], meta["facts"]["view"]["width"]) == (32, 64)
     with pytest.raises(WeightsError, match=r"resnet34|network of this run"):
-        unalike.train(None, {**overrides, "model.backbone": "resnet34", "results_dir": str(tmp_path / "other")}, data=tmp_path / "photos")
+        unalike.train(
+            None,
+            {**overrides, "model.backbone": "resnet34", "results_dir": str(tmp_path / "other")},
+            data=tmp_path / "photos",
+        )
