@@ -142,7 +142,9 @@ def _whole_map(
     for vectors, (top, left, height, width) in tiles:
         window = np.s_[top : top + height, left : left + width]
         vectors_hwF = vectors.astype(np.float32).reshape(height, width, -1)
-        total_hw[window] += model.anomaly_map(vectors_hwF, patch_positions(top, left, (height, width), grid, stride))
+        total_hw[window] += model.anomaly_maps(vectors_hwF, patch_positions(top, left, (height, width), grid, stride))[
+            0
+        ]
         weight_hw[window] += 1
     return gaussian_filter(total_hw / weight_hw, smooth)
 

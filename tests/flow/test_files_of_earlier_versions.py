@@ -113,6 +113,7 @@ def test_a_gallery_can_be_changed_and_calibrated_again(here: Path) -> None:
 def test_an_inspector_judges_as_it_did(here: Path) -> None:
     pytest.importorskip("onnxruntime")
     inspector = unalike.Inspector.load("plates.inspector", runtime="onnxruntime", threads=1)
+    assert inspector.extractor.centers is None and inspector.config.localize_by == "score"  # as it was fitted
     one = ("--runtime", "onnxruntime", "--threads", "1")
     found = told("inspect", "run", "plates.inspector", *EXPECTED["inspector"], *one)
     answers = {answer["path"]: answer for answer in found["answers"]}

@@ -90,7 +90,7 @@ def test_fit_and_run_as_jobs(folder, tmp_path):
     )
     fitted = tmp_path / "jobs 🧀" / fit.stdout.strip() / "inspect_fit"
     resolved = yaml.safe_load((fitted / "experiment.yaml").read_text())["inspect_fit"]
-    assert (fitted / "part.inspector").is_file() and resolved["memory"] == 200 and resolved["patches"] == 50_000
+    assert (fitted / "part.inspector").is_file() and resolved["memory"] == 200 and resolved["patches"] == 20_000
 
 
 @pytest.mark.parametrize("words,told", [

@@ -41,10 +41,36 @@ class AnomalyRegion:
         return {"box": list(self.box), "score": self.score, "area": self.area}
 
 
+@dataclass(frozen=True, eq=False)
+class AnomalyMaps:
+    """The two anomaly maps of an image by one model.
+
+    Attributes:
+        score_hw: float32, in units of the local spread: what the image is scored by.
+        distance_hw: float32, the plain distances.
+    """
+
+    score_hw: np.ndarray
+    distance_hw: np.ndarray
+
+    def localize(self, top_share: float) -> np.ndarray:
+        """The distances by one factor, so that they give the same ``image_score`` as the scores; float32 (h, w).
+
+        The highest value is at least the score, so that an image above a threshold has a region above it.
+        """
+        score, own_score = image_score(self.score_hw, top_share), image_score(self.distance_hw, top_share)
+        if own_score <= 0:
+            return self.score_hw
+        map_hw: np.ndarray = self.distance_hw * np.float32(score / own_score)
+        highest = np.unravel_index(map_hw.argmax(), map_hw.shape)
+        map_hw[highest] = max(map_hw[highest], np.float32(score))
+        return map_hw
+
+
 def anomaly_maps(
     image: Image.Image, extractor: PatchExtractor, models: Sequence[AnomalyModel], smooth: float
-) -> list[np.ndarray]:
-    """Compute the anomaly map of an RGB image by each of several models, in one pass through the network.
+) -> list[AnomalyMaps]:
+    """Compute the anomaly maps of an RGB image by each of several models, in one pass through the network.
 
     Args:
         image: The image.
@@ -53,24 +79,30 @@ def anomaly_maps(
         smooth: Standard deviation of the Gaussian that smooths the maps, in patches.
 
     Returns:
-        float32 (h, w) for each model: the mean over the tiles where they overlap, smoothed; ignored patches are as normal as
-        the most normal one of the others.
+        The maps of each model: the mean over the tiles where they overlap, smoothed; ignored patches are as normal as the
+        most normal one of the others.
     """
     grid = extractor.grid_size((image.height, image.width))
-    total_Jhw, count_hw = np.zeros((len(models), *grid), np.float32), np.zeros(grid, np.float32)
+    total_J2hw, count_hw = np.zeros((len(models), 2, *grid), np.float32), np.zeros(grid, np.float32)
     for tile in extractor(image):
         size = tile.vectors_hwF.shape[:2]
         window = np.s_[tile.top : tile.top + size[0], tile.left : tile.left + size[1]]
         positions_hwP = patch_positions(tile.top, tile.left, size, grid, extractor.stride)
         for number, model in enumerate(models):
-            total_Jhw[number][window] += model.anomaly_map(tile.vectors_hwF, positions_hwP)
+            for total_hw, map_hw in zip(
+                total_J2hw[number], model.anomaly_maps(tile.vectors_hwF, positions_hwP), strict=True
+            ):
+                total_hw[window] += map_hw
         count_hw[window] += 1
     ignored_hw = extractor.ignored_cells((image.height, image.width))
     if ignored_hw is not None:
-        for total_hw in total_Jhw:
+        for total_hw in total_J2hw.reshape(-1, *grid):
             rest = (total_hw / count_hw)[~ignored_hw]
             total_hw[ignored_hw] = count_hw[ignored_hw] * (rest.min() if rest.size else 0)
-    return [gaussian_filter(total_hw / count_hw, smooth) for total_hw in total_Jhw]
+    return [
+        AnomalyMaps(*(gaussian_filter(total_hw / count_hw, smooth) for total_hw in total_2hw))
+        for total_2hw in total_J2hw
+    ]
 
 
 def image_score(map_hw: np.ndarray, top_share: float) -> float:
@@ -88,6 +120,7 @@ def find_regions(
     size: tuple[int, int],
     extent: tuple[float, float] = (1.0, 1.0),
     limit: int = MAX_REGIONS,
+    shift: tuple[float, float] = (0.0, 0.0),
 ) -> tuple[AnomalyRegion, ...]:
     """Find the connected regions of an anomaly map above a threshold.
 
@@ -98,6 +131,7 @@ def find_regions(
         extent: How many times the image's height and width the map covers; more than 1 where the last patches reach beyond
             the image.
         limit: Number of regions that are returned at most.
+        shift: How far down and to the right of their cells the patches lie, in cells.
 
     Returns:
         The regions with the highest scores, the highest first.
@@ -109,9 +143,14 @@ def find_regions(
     regions = []
     for label in range(1, count + 1):
         rows, columns = np.nonzero(labels_hw == label)
-        box = (
-            math.floor(columns.min() * pixels_x), math.floor(rows.min() * pixels_y),
-            min(size[1], math.ceil((columns.max() + 1) * pixels_x)), min(size[0], math.ceil((rows.max() + 1) * pixels_y)),
-        )  # fmt: skip
+        top, bottom = _pixel_range(rows, pixels_y, size[0], shift[0])
+        left, right = _pixel_range(columns, pixels_x, size[1], shift[1])
+        box = (left, top, right, bottom)
         regions.append(AnomalyRegion(box, float(map_hw[rows, columns].max()), round(len(rows) * pixels_x * pixels_y)))
     return tuple(sorted(regions, key=lambda region: (-region.score, region.box))[:limit])
+
+
+def _pixel_range(cells: np.ndarray, pixels: float, length: int, shift: float) -> tuple[int, int]:
+    """First pixel of the first of these cells and first pixel after the last one, at least one of them in the image."""
+    first, after = math.floor((cells.min() + shift) * pixels), math.ceil((cells.max() + 1 + shift) * pixels)
+    return min(max(0, first), length - 1), max(1, min(length, after))

@@ -25,8 +25,8 @@ MAX_WEIGHT = 10.0
 # Share of the mean variance that is added to every direction, so that those without variance do not drown the others.
 VARIANCE_FLOOR = 0.01
 # Normal patches around a patch of the memory bank that its local spread is measured with, and the share of the median
-# spread that is added to it.
-SPREAD_NEIGHBORS, SPREAD_FLOOR = 8, 0.3
+# spread that is added to it (0.3 made plain surfaces too strict; docs/experiments/inspection.md, 2026-11-30).
+SPREAD_NEIGHBORS, SPREAD_FLOOR = 8, 1.0
 # Weight of the patch classifier beside the distance, where there is one (chosen on defects that no figure is reported on;
 # docs/experiments/inspection.md, 2026-11-26).
 CLASSIFIER_WEIGHT = 2.0
@@ -34,6 +34,8 @@ CLASSIFIER_WEIGHT = 2.0
 BORDER_DISTANCE = 1.5
 # Largest smoothing, in patches, and border, in pixels.
 MAX_LENGTH = 10_000
+# What the anomaly map of an image shows (``AnomalyModelConfig.localize_by``).
+LOCALIZATIONS = ("distance", "score")
 
 # Field of AnomalyModelConfig -> its key in inspector files, where the two differ.
 STORED_KEYS = {"top_share": "hottest", "synthetic_defects": "flaws"}
@@ -62,13 +64,16 @@ class AnomalyModelConfig:
         synthetic_defects: Number of tiles with synthetic defects that a patch classifier is fitted to. 0: no classifier,
             the anomaly map is the distance alone.
         seed: Seed of sampling and folds.
+        localize_by: What the anomaly map shows. ``score``: the values that the image is scored by, with the local spread
+            undone. ``distance``: the plain distances, by one factor an image, so that its score stays the same: where normal
+            patches hardly vary, such as on a plain ground, a small distance is none.
 
     Raises:
         SpecError: A value out of range.
     """
 
-    patches: int = 50_000
-    memory: int = 5_000
+    patches: int = 20_000
+    memory: int = 2_000
     whiten: float = 0.0
     local: float = 1.0
     smooth: float = 1.0
@@ -79,6 +84,7 @@ class AnomalyModelConfig:
     search: str = "exact"
     synthetic_defects: int = 0
     seed: int = 0
+    localize_by: str = "distance"
 
     def __post_init__(self) -> None:
         if not 1 <= self.memory or not self.memory <= self.patches:
@@ -94,6 +100,8 @@ class AnomalyModelConfig:
             raise SpecError(f"top_share {self.top_share}", expected="0 to 1")
         if self.synthetic_defects < 0:
             raise SpecError(f"{self.synthetic_defects} tiles with synthetic defects", expected="0 or more")
+        if self.localize_by not in LOCALIZATIONS:
+            raise SpecError(f"localize_by {self.localize_by!r}", expected=" or ".join(LOCALIZATIONS))
         if self.folds < 2:
             raise SpecError(f"{self.folds} folds", expected="2 or more")
 
@@ -105,8 +113,9 @@ class AnomalyModelConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> AnomalyModelConfig:
         """The inverse of ``to_dict``; fields that older files lack get the value with which those were fitted."""
         fields = {key: name for name, key in STORED_KEYS.items()}
-        # Version 1 knew the highest value alone and no synthetic defects; neither 1 nor 2 knew borders.
-        older = {"top_share": 0.0, "synthetic_defects": 0, "border": 0.0}
+        # Version 1 knew the highest value alone and no synthetic defects; neither 1 nor 2 knew borders; all before 6 had one
+        # map for score and place.
+        older: dict[str, Any] = {"top_share": 0.0, "synthetic_defects": 0, "border": 0.0, "localize_by": "score"}
         return cls(**{**older, **{fields.get(key, key): value for key, value in values.items()}})
 
 
@@ -191,20 +200,30 @@ class AnomalyModel:
         """Map patches into the space of the memory bank."""
         return self.positions.append((vectors_NF - self.mean_F) @ self.mix_FF, positions_NP)
 
-    def anomaly_map(self, vectors_hwF: np.ndarray, positions_hwP: np.ndarray) -> np.ndarray:
-        """Score a grid of patches, float32 (h, w): the distance, raised or lowered by the classifier."""
+    def anomaly_maps(self, vectors_hwF: np.ndarray, positions_hwP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Score a grid of patches.
+
+        Returns:
+            float32 (h, w) twice: the distances in units of the local spread, and the plain distances; both raised or lowered
+            by the classifier.
+        """
         height, width, channels = vectors_hwF.shape
         vectors_NF = vectors_hwF.reshape(-1, channels)
-        score_N = self.distance(vectors_NF, positions_hwP.reshape(-1, positions_hwP.shape[-1]))
+        plain_N, spread_N = self._nearest(vectors_NF, positions_hwP.reshape(-1, positions_hwP.shape[-1]))
         if self.classifier is not None:
-            score_N = score_N * np.exp(np.float32(self.gain) * self.classifier(vectors_NF))
-        return score_N.reshape(height, width)
+            plain_N = plain_N * np.exp(np.float32(self.gain) * self.classifier(vectors_NF))
+        return (plain_N / spread_N).reshape(height, width), plain_N.reshape(height, width)
 
     def distance(self, vectors_NF: np.ndarray, positions_NP: np.ndarray) -> np.ndarray:
         """Distance of patches from their nearest in the memory bank, in units of the local spread; float32 (N,)."""
-        distance_N1, nearest_N1 = self.memory.nearest(self.transform(vectors_NF, positions_NP))
-        distance_N: np.ndarray = (distance_N1 / self.local_M[nearest_N1])[:, 0]
+        plain_N, spread_N = self._nearest(vectors_NF, positions_NP)
+        distance_N: np.ndarray = plain_N / spread_N
         return distance_N
+
+    def _nearest(self, vectors_NF: np.ndarray, positions_NP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Distance of patches from their nearest in the memory bank, and the local spread there; float32 (N,) each."""
+        distance_N1, nearest_N1 = self.memory.nearest(self.transform(vectors_NF, positions_NP))
+        return distance_N1[:, 0], self.local_M[nearest_N1[:, 0]]
 
     def with_classifier(
         self, classifier: PatchClassifier, vectors_NF: np.ndarray, positions_NP: np.ndarray

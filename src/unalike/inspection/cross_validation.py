@@ -104,13 +104,13 @@ def cross_validate(
     with progress.progress("scoring good images", data.normal.images) as advance:
         for number, image in images:
             maps = anomaly_maps(image, extractor, fold_models[fold_I[number]], config.smooth)
-            normal_IJ[number] = [image_score(map_hw, config.top_share) for map_hw in maps]
+            normal_IJ[number] = [image_score(one.score_hw, config.top_share) for one in maps]
             advance(1)
     defect_scores = []
     if defects:
         for _, image in ReadableImages(defects, decoding=extractor.tiling.decoding):
             maps = anomaly_maps(image, extractor, final_models, config.smooth)
-            defect_scores.append([image_score(map_hw, config.top_share) for map_hw in maps])
+            defect_scores.append([image_score(one.score_hw, config.top_share) for one in maps])
     defect_DJ = np.array(defect_scores)
     column = 0
     if len(final_models) > 1:

@@ -23,7 +23,6 @@ from unalike.inspection.anomaly_model import AnomalyModel
 from unalike.inspection.normal_images import ReadableImages
 from unalike.inspection.patch_features import PatchExtractor, patch_positions
 from unalike.metrics.roc import auroc
-from unalike.numerics.maps import resize_map
 
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".jpg", ".jpeg")
 # Share of an image's patches, the most anomalous ones, that are taken for the defect where there is no mask.
@@ -142,10 +141,10 @@ def defect_patches(
             grid = extractor.grid_size(size)
             path = mask_paths[images.index_of(number)]
             if path is None:
-                (map_hw,) = anomaly_maps(image, extractor, [model], smooth)
-                defective_hw = map_hw >= np.quantile(map_hw, 1 - TOP_SHARE)
+                (maps,) = anomaly_maps(image, extractor, [model], smooth)
+                defective_hw = maps.score_hw >= np.quantile(maps.score_hw, 1 - TOP_SHARE)
             else:
-                defective_hw = resize_map(read_mask(path, size).astype(np.float32), grid) > MASK_SHARE
+                defective_hw = extractor.sample_mask(read_mask(path, size)) > MASK_SHARE
             for tile in extractor(image):
                 height, width = tile.vectors_hwF.shape[:2]
                 chosen_hw = np.zeros((height, width), np.bool_)

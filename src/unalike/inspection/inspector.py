@@ -33,6 +33,7 @@ from unalike.inference.feature_map_model import FeatureMapModel, load_feature_ma
 from unalike.inference.model_files import PRETRAINED
 from unalike.inspection.anomaly_map import anomaly_maps, find_regions, image_score
 from unalike.inspection.anomaly_model import AnomalyModel, AnomalyModelConfig, PositionEncoding
+from unalike.inspection.cell_centers import Center, measure_cell_centers
 from unalike.inspection.cross_validation import FitData, cross_validate
 from unalike.inspection.memory_bank import MemoryBank
 from unalike.inspection.normal_images import (
@@ -51,7 +52,7 @@ from unalike.metrics.false_alarm import AnomalyThreshold, choose_threshold, fit_
 from unalike.storage.blockfile import content_errors, read_blocks, write_blocks
 from unalike.storage.stored_values import require_types
 
-MARK, FORMAT_VERSION = b"UNALIKEI", 5
+MARK, FORMAT_VERSION = b"UNALIKEI", 6
 MIN_IMAGES = 2
 
 
@@ -74,22 +75,24 @@ class Inspector:
         threshold: None: images are scored, not decided about.
         facts: Plain data about the fit, kept in the file.
         ignored_HW: bool mask of the frame that all images share, True where anomalies are ignored.
+        centers: Where the first cell of each feature map lies (``cell_centers``); None for files of earlier versions.
     """
 
     def __init__(
         self, network: FeatureMapModel, tiling: Tiling, config: AnomalyModelConfig, model: AnomalyModel,
         threshold: AnomalyThreshold | None, facts: dict[str, Any], ignored_HW: np.ndarray | None = None,
+        centers: Sequence[Center] | None = None,
     ) -> None:  # fmt: skip
         self.network, self.tiling, self.config, self.model = network, tiling, config, model
         self.threshold, self.facts = threshold, facts
-        self.extractor = PatchExtractor(network.engine, tiling, ignored_HW)
+        self.extractor = PatchExtractor(network.engine, tiling, ignored_HW, centers)
 
     # ---- fitting ----
 
     @classmethod
     def fit(
         cls, good: str | Path | Iterable[ImageInput], *, model: str | Path | FeatureMapModel = PRETRAINED,
-        size: tuple[int, int] | None = None, stages: str | Sequence[int | str] = "middle", fit: str = "auto",
+        size: tuple[int, int] | None = None, stages: str | Sequence[int | str] = "auto", fit: str = "auto",
         scale: float | None = None, light: str = "as-is", ground: str | Sequence[int] | None = None,
         range: str | Sequence[float] | None = None, rate: float | None = 0.01,
         defects: str | Path | Iterable[ImageInput] = (), masks: str | Path | None = None,
@@ -103,8 +106,8 @@ class Inspector:
             good: The images: a folder, an archive, a manifest, or paths, PIL images and arrays.
             model: Source of the feature maps, as in ``inference.feature_map_model.load_feature_maps``.
             size: (height, width) of the network's input, that is of a tile; by default that of the model.
-            stages: Which feature maps. Those of stride 16 alone detected defects as well as those of 8 and 16, at a quarter
-                of the search (docs/experiments/inspection.md, 2026-11-26).
+            stages: Which feature maps. Those of strides 8 and 16 together show where a defect is better than those of 16
+                alone, at four times the search (docs/experiments/inspection.md, 2026-11-30).
             fit: ``scale`` (tiles), ``whole`` or ``auto``, which chooses by the sizes of the images (``data.tiling``).
             scale: Factor for ``fit="scale"``; by default chosen by the sizes of the images.
             light: ``as-is`` or ``even`` (``data.tiling``).
@@ -158,13 +161,14 @@ class Inspector:
         rate: float | None, ignored_HW: np.ndarray | None,
     ) -> tuple[Inspector, FitData]:  # fmt: skip
         """An inspector without a threshold, and the patches that its model was fitted to."""
-        extractor = PatchExtractor(network.engine, tiling, ignored_HW)
+        centers = measure_cell_centers(network.engine)
+        extractor = PatchExtractor(network.engine, tiling, ignored_HW, centers)
         normal = sample_patches(images, extractor, config)
         if rate is not None:
             require_images(normal.images, rate)  # some may have been unreadable
         data = FitData(normal, synthesize(images, extractor, config), config)
         facts = {"images": normal.images, "unreadable": len(images.failures), "precision": network.engine.precision}
-        return cls(network, tiling, config, data.fit_model(), None, facts, ignored_HW), data
+        return cls(network, tiling, config, data.fit_model(), None, facts, ignored_HW, centers), data
 
     def _fit_threshold(
         self, data: FitData, images: ReadableImages, labels: Sequence[Hashable], rate: float,
@@ -194,16 +198,18 @@ class Inspector:
             DataError: An array of another kind.
         """
         opened_image = open_image(image, decoding=self.tiling.decoding)
-        (map_hw,) = anomaly_maps(opened_image, self.extractor, [self.model], self.config.smooth)
-        size, score = (opened_image.height, opened_image.width), image_score(map_hw, self.config.top_share)
+        (maps,) = anomaly_maps(opened_image, self.extractor, [self.model], self.config.smooth)
+        size, score = (opened_image.height, opened_image.width), image_score(maps.score_hw, self.config.top_share)
+        map_hw = maps.score_hw if self.config.localize_by == "score" else maps.localize(self.config.top_share)
         height, width = self.tiling.scaled_size(size)
         extent = map_hw.shape[0] * self.extractor.stride / height, map_hw.shape[1] * self.extractor.stride / width
         threshold = math.nan if self.threshold is None else self.threshold.threshold
         decision = UNDECIDED if self.threshold is None else DEFECTIVE if score > threshold else GOOD
         source = str(image) if isinstance(image, str | Path) else ""
         # A mean above the threshold has at least one value above it: an image is defective exactly when it has a region.
-        regions = find_regions(map_hw, threshold, size, extent) if decision == DEFECTIVE else ()
-        return Inspection(score, threshold, decision, regions, map_hw, size, extent, source)
+        shift = self.extractor.shift
+        regions = find_regions(map_hw, threshold, size, extent, shift=shift) if decision == DEFECTIVE else ()
+        return Inspection(score, threshold, decision, regions, map_hw, size, extent, source, shift)
 
     def inspect_many(self, images: Iterable[ImageInput]) -> Iterator[Inspection | UnreadableImage]:
         """Inspect images one by one; an image that cannot be read yields the error instead of raising it."""
@@ -234,7 +240,8 @@ class Inspector:
             ignored_HW = _with_ignored(ignored_HW, self.frame, "the inspector", None, ignore_boxes)
         if threshold is not None:
             alarm = choose_threshold(threshold, self.facts.get("good_scores", ()))
-        return Inspector(self.network, self.tiling, self.config, self.model, alarm, self.facts, ignored_HW)
+        centers = self.extractor.centers
+        return Inspector(self.network, self.tiling, self.config, self.model, alarm, self.facts, ignored_HW, centers)
 
     # ---- saving and loading ----
 
@@ -251,8 +258,8 @@ class Inspector:
             )  # fmt: skip
         model, ignored_HW = self.model, self.extractor.ignored_HW
         header = {
-            # A program that knows no ignored regions must not read a file that has some.
-            "inspector_version": FORMAT_VERSION - (ignored_HW is None), "sight": self.tiling.to_dict(), "recipe": self.config.to_dict(),
+            "inspector_version": FORMAT_VERSION, "cells": None if self.extractor.centers is None else [list(center) for center in self.extractor.centers],
+            "sight": self.tiling.to_dict(), "recipe": self.config.to_dict(),
             "where": asdict(model.positions), "gain": model.gain,
             "alarm": None if self.threshold is None else self.threshold.to_dict(), "trunk": self.network.trunk,
             "licence": self.network.licence, "facts": self.facts, "maps": [asdict(fact) for fact in self.network.maps],
@@ -318,10 +325,11 @@ class Inspector:
             threshold = None if alarm is None else require_types(AnomalyThreshold.from_dict(alarm), "threshold")
             tiling, facts = require_types(Tiling.from_dict(header["sight"]), "tiling"), _checked_facts(header["facts"])
             ignored_HW = blocks["ignored"].load().astype(bool) if "ignored" in blocks else None
+            centers = _checked_centers(header.get("cells"), maps)
         if ignore_mask is not None or ignore_boxes:
             frame = facts.get("frame") or (None if ignore_mask is None else upright_size(ignore_mask))
             ignored_HW = _with_ignored(ignored_HW, frame, path, ignore_mask, ignore_boxes)
-        return cls(network, tiling, config, model, threshold, facts, ignored_HW)
+        return cls(network, tiling, config, model, threshold, facts, ignored_HW, centers)
 
 
 def _with_ignored(
@@ -343,6 +351,19 @@ def _checked_gain(gain: Any) -> float:
     if type(gain) not in (int, float) or not math.isfinite(gain):
         raise ValueError("the weight of the patch classifier does not fit")
     return float(gain)
+
+
+def _checked_centers(cells: Any, maps: Sequence[MapFacts]) -> tuple[Center, ...] | None:
+    """Where the first cell of each map lies, as ``save`` wrote it; at most two strides from the corner."""
+    if cells is None:
+        return None
+    fits = type(cells) is list and len(cells) == len(maps) and all(
+        type(center) is list and len(center) == 2 and all(type(value) in (int, float) and abs(value) <= 2 * fact.stride for value in center)
+        for center, fact in zip(cells, maps, strict=True)
+    )  # fmt: skip
+    if not fits:
+        raise ValueError("the places of the feature maps' cells do not fit")
+    return tuple((float(y), float(x)) for y, x in cells)
 
 
 def _checked_facts(facts: dict[str, Any]) -> dict[str, Any]:

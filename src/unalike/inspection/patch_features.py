@@ -5,7 +5,7 @@ Shape letters: T tiles, C channels of a map, F width of a patch vector (the chan
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,8 @@ from PIL import Image
 
 from unalike.data.tiling import ImageTile, Tiling
 from unalike.engines.protocol import MapEngine
-from unalike.numerics.maps import local_mean, resize_map
+from unalike.inspection.cell_centers import Center
+from unalike.numerics.maps import local_mean, resize_map, sample_map
 
 # PatchCore's neighborhood: a patch is the mean of 3 x 3 cells of its map.
 NEIGHBORHOOD = 3
@@ -41,12 +42,28 @@ class PatchExtractor:
         engine: Gives the feature maps.
         tiling: How images are resized and cut into tiles.
         ignored_HW: bool mask of the frame that all images share, at any resolution: True where anomalies are ignored.
+        centers: Where the first cell of each map lies (``cell_centers``). None, for inspectors of earlier versions: half a
+            stride from the corner, and maps of several strides are stretched over one another.
+
+    Attributes:
+        shift: How far down and to the right of the cells of a plain grid the patches lie, in cells.
     """
 
-    def __init__(self, engine: MapEngine, tiling: Tiling, ignored_HW: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        engine: MapEngine,
+        tiling: Tiling,
+        ignored_HW: np.ndarray | None = None,
+        centers: Sequence[Center] | None = None,
+    ) -> None:
         self.engine, self.tiling, self.ignored_HW = engine, tiling, ignored_HW
+        self.centers = None if centers is None else tuple(centers)
         self.finest = min(engine.map_facts, key=lambda fact: fact.stride)
         self.stride = self.finest.stride
+        self.shift: Center = (0.0, 0.0)
+        if self.centers is not None:
+            self._finest_center = self.centers[engine.map_facts.index(self.finest)]
+            self.shift = (self._finest_center[0] / self.stride - 0.5, self._finest_center[1] / self.stride - 0.5)
         self.width = sum(fact.channels for fact in engine.map_facts)
 
     def grid_size(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -60,10 +77,12 @@ class PatchExtractor:
             return None
         cells_hw = np.zeros(self.grid_size(size), np.bool_)
         places = []
-        for pixels, side, whole in zip(
-            np.nonzero(self.ignored_HW), self.tiling.scaled_size(size), self.ignored_HW.shape, strict=True
-        ):
-            places.append(((pixels + 0.5) * (side / whole) / self.stride).astype(np.int64))
+        for pixels, side, whole, shift, cells in zip(
+            np.nonzero(self.ignored_HW), self.tiling.scaled_size(size), self.ignored_HW.shape, self.shift,
+            cells_hw.shape, strict=True,
+        ):  # fmt: skip
+            place = np.floor((pixels + 0.5) * (side / whole) / self.stride - shift)
+            places.append(place.clip(0, cells - 1).astype(np.int64))
         cells_hw[places[0], places[1]] = True
         return cells_hw
 
@@ -83,12 +102,45 @@ class PatchExtractor:
         maps = self.engine.maps(np.stack([tile.pixels_HWC for tile in tiles]))
         size = (self.finest.height, self.finest.width)
         for number, tile in enumerate(tiles):
-            maps_Fhw = np.concatenate(
-                [resize_map(local_mean(map_TChw[number], NEIGHBORHOOD), size) for map_TChw in maps]
-            )
+            means = [local_mean(map_TChw[number], NEIGHBORHOOD) for map_TChw in maps]
+            if self.centers is None:
+                maps_Fhw = np.concatenate([resize_map(mean_Chw, size) for mean_Chw in means])
+            else:
+                maps_Fhw = np.concatenate([self._at_finest(mean_Chw, map_) for map_, mean_Chw in enumerate(means)])
             height, width = -(-tile.height // self.stride), -(-tile.width // self.stride)
             vectors_hwF = np.ascontiguousarray(maps_Fhw[:, :height, :width].transpose(1, 2, 0))
             yield TilePatches(vectors_hwF, tile.top // self.stride, tile.left // self.stride)
+
+    def _at_finest(self, map_Chw: np.ndarray, number: int) -> np.ndarray:
+        """Map ``number`` where the cells of the finest map lie."""
+        fact = self.engine.map_facts[number]
+        if fact is self.finest:
+            return map_Chw
+        assert self.centers is not None
+        rows, columns = (
+            (self.stride * np.arange(length) + finest - own) / fact.stride
+            for length, finest, own in zip(
+                (self.finest.height, self.finest.width), self._finest_center, self.centers[number], strict=True
+            )
+        )
+        return sample_map(map_Chw, rows, columns)
+
+    def sample_mask(self, mask_HW: np.ndarray) -> np.ndarray:
+        """Share of a mask of an image at the center of each patch, interpolated; float32 (h, w)."""
+        grid = self.grid_size(mask_HW.shape)
+        if self.centers is None:
+            return resize_map(mask_HW, grid)
+        places = [
+            (np.arange(cells) + 0.5 + shift) * self.stride * (whole / side) - 0.5
+            for cells, shift, whole, side in zip(
+                grid,
+                self.shift,
+                mask_HW.shape,
+                self.tiling.scaled_size(mask_HW.shape),
+                strict=True,
+            )
+        ]
+        return sample_map(mask_HW, *places)
 
 
 def patch_positions(top: int, left: int, size: tuple[int, int], grid: tuple[int, int], stride: int) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from unalike.inspection.anomaly_map import AnomalyRegion
-from unalike.numerics.maps import resize_map
+from unalike.numerics.maps import sample_map
 from unalike.source_names import source_name
 
 RED = (220, 38, 38)
@@ -29,11 +29,12 @@ class Inspection:
         threshold: The image is defective when its score is above it; NaN where none was set.
         decision: ``good``, ``defective``, or ``undecided`` without a threshold.
         regions: Where the anomaly map is above the threshold, the highest score first.
-        anomaly_map_hw: float32, a value a patch. The grid begins at the image's corner.
+        anomaly_map_hw: float32, a value a patch. The grid begins at the image's corner, but for ``shift``.
         size: (H, W) of the image, in pixels.
         extent: How many times the image's height and width the grid covers, 1 or a little more: the last patches may
             reach beyond the image.
         source: The image's path; empty where it was given as an array or a PIL image.
+        shift: How far down and to the right of their cells the patches lie, in cells.
     """
 
     score: float
@@ -44,6 +45,7 @@ class Inspection:
     size: tuple[int, int]
     extent: tuple[float, float] = (1.0, 1.0)
     source: str = ""
+    shift: tuple[float, float] = (0.0, 0.0)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, without the anomaly map."""
@@ -55,9 +57,13 @@ class Inspection:
 
     def anomaly_map(self, size: tuple[int, int] | None = None) -> np.ndarray:
         """The anomaly map in pixels, float32 (H, W): of the image, or of the image resized to ``size``."""
-        height, width = size or self.size
-        covered_HW = resize_map(self.anomaly_map_hw, (round(height * self.extent[0]), round(width * self.extent[1])))
-        return np.ascontiguousarray(covered_HW[:height, :width])
+        rows_H, columns_W = (
+            (np.arange(length) + 0.5) * (cells / (length * extent)) - 0.5 - shift
+            for length, cells, extent, shift in zip(
+                size or self.size, self.anomaly_map_hw.shape, self.extent, self.shift, strict=True
+            )
+        )
+        return np.ascontiguousarray(sample_map(self.anomaly_map_hw, rows_H, columns_W))
 
     def overlay(self, image: Image.Image, side: int = 1600) -> Image.Image:
         """Draw the anomaly map and the regions' boxes over the grayed image.

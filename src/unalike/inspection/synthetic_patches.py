@@ -118,7 +118,7 @@ def synthesize(
                 padded_HWC = pad_by_reflection(drawn_HWC, tile.pixels_HWC.shape[:2])
                 (patches,) = extractor.extract([replace(tile, pixels_HWC=padded_HWC)])
                 tile_NF = patches.vectors_hwF.reshape(-1, extractor.width)
-                share_N = cell_shares(mask_HW, extractor.stride).ravel()
+                share_N = cell_shares(mask_HW, extractor.stride, extractor.shift).ravel()
                 for eligible_N, limit, is_defective in (
                     (share_N > DEFECTIVE_SHARE, DEFECTIVE_PER_TILE, True),
                     (share_N == 0, INTACT_PER_TILE, False),
@@ -141,10 +141,21 @@ def sample_tiles(tiles: Iterable[ImageTile], count: int, rng: np.random.Generato
     return sampled
 
 
-def cell_shares(mask_HW: np.ndarray, stride: int) -> np.ndarray:
-    """Share of each cell of ``stride`` x ``stride`` pixels that the mask covers, float64 (h, w); beyond the edge: 0."""
-    height, width = mask_HW.shape
-    padded_HW = np.pad(mask_HW, ((0, -height % stride), (0, -width % stride)))
-    rows, columns = padded_HW.shape[0] // stride, padded_HW.shape[1] // stride
+def cell_shares(mask_HW: np.ndarray, stride: int, shift: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
+    """Share of each cell of ``stride`` x ``stride`` pixels that the mask covers, float64 (h, w); beyond the edge: 0.
+
+    Args:
+        mask_HW: The mask.
+        stride: Side of a cell, in pixels.
+        shift: How far down and to the right the cells lie, in cells.
+    """
+    rows, columns = (-(-length // stride) for length in mask_HW.shape)
+    before, after = [], []  # pixels by which the mask grows, negative where it is cut
+    for cells, length, by in zip((rows, columns), mask_HW.shape, shift, strict=True):
+        before.append(-round(by * stride))
+        after.append(cells * stride - length - before[-1])
+    padded_HW = np.pad(mask_HW, [(max(0, b), max(0, a)) for b, a in zip(before, after, strict=True)])
+    top, left = (max(0, -pixels) for pixels in before)
+    padded_HW = padded_HW[top : top + rows * stride, left : left + columns * stride]
     share_hw: np.ndarray = padded_HW.reshape(rows, stride, columns, stride).mean(axis=(1, 3))
     return share_hw

@@ -33,15 +33,34 @@ def resize_map(map_Chw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     out = np.asarray(map_Chw, np.float32)
     for axis, length in ((-2, size[0]), (-1, size[1])):
         have = out.shape[axis]
-        if have == length:
-            continue
-        place = np.clip((np.arange(length) + 0.5) * (have / length) - 0.5, 0, have - 1)
-        low = np.floor(place).astype(np.int64)
-        high = np.minimum(low + 1, have - 1)
-        share = (place - low).astype(np.float32)
-        share = share[:, None] if axis == -2 else share
-        out = np.take(out, low, axis) * (1 - share) + np.take(out, high, axis) * share
+        if have != length:
+            out = _interpolate(out, axis, (np.arange(length) + 0.5) * (have / length) - 0.5)
     return out
+
+
+def sample_map(map_Chw: np.ndarray, rows_H: np.ndarray, columns_W: np.ndarray) -> np.ndarray:
+    """Interpolate a map linearly at these rows and columns.
+
+    Args:
+        map_Chw: The map.
+        rows_H, columns_W: Places in cells; 0 is the center of the first cell. Beyond the edge the nearest cell repeats.
+
+    Returns:
+        float32 (C, H, W).
+    """
+    return _interpolate(_interpolate(np.asarray(map_Chw, np.float32), -2, rows_H), -1, columns_W)
+
+
+def _interpolate(map_Chw: np.ndarray, axis: int, places: np.ndarray) -> np.ndarray:
+    """The map at ``places`` of one of its last two axes."""
+    last = map_Chw.shape[axis] - 1
+    places = np.clip(places, 0, last)
+    low = np.floor(places).astype(np.int64)
+    high = np.minimum(low + 1, last)
+    share = (places - low).astype(np.float32)
+    share = share[:, None] if axis == -2 else share
+    between: np.ndarray = np.take(map_Chw, low, axis) * (1 - share) + np.take(map_Chw, high, axis) * share
+    return between
 
 
 def gaussian_filter(map_hw: np.ndarray, sigma: float) -> np.ndarray:

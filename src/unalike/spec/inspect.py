@@ -51,7 +51,7 @@ class InspectFit(Section):
         schema=value_schemas.any_of(value_schemas.SIZE, value_schemas.NULL),
     )  # fmt: skip
     stages: Stages = field(
-        "middle", "Feature maps by stride or name; middle: stride 16, auto: strides 8 and 16.",
+        "auto", "Feature maps by stride or name; auto: strides 8 and 16, middle: stride 16 alone.",
         form="auto, middle, or strides and names such as 8,16", schema=value_schemas.STAGES,
     )  # fmt: skip
     fit: Literal["auto", "scale", "whole"] = field(
@@ -81,10 +81,10 @@ class InspectFit(Section):
         "anomalies are ignored; all images show one frame", image="the first good image"
     )
     patches: int = field(
-        50_000, "Patches of good images from which the memory bank is chosen; at least as many as it holds.",
+        20_000, "Patches of good images from which the memory bank is chosen; at least as many as it holds.",
         ge=1, le=10**8, settled=True,
     )  # fmt: skip
-    memory: int = field(5_000, "Patches in the memory bank.", ge=1, le=10**8)
+    memory: int = field(2_000, "Patches in the memory bank.", ge=1, le=10**8)
     whiten: float = field(0.0, "Share of the covariance of good patches that is undone.", ge=0, le=1)
     local: float = field(
         1.0, "How far the spread of good patches around each patch of the memory bank is undone.", ge=0, le=1
@@ -94,6 +94,9 @@ class InspectFit(Section):
     )
     top_share: float = field(
         0.01, "Share of an image's patches, the most anomalous ones, whose mean is its score.", ge=0, le=1
+    )
+    localize_by: Literal["distance", "score"] = field(
+        "distance", "What the anomaly map shows: plain distances, brought to the image's score, or the scores of its patches."
     )
     fixture: float = field(
         0.0,

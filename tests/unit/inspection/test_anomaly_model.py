@@ -40,7 +40,7 @@ def test_the_spread_is_that_of_other_images_usual_patches():
         ranks = np.argsort(np.linalg.norm(usual - vector, axis=1))[:32]
         others = near[owners[ranks] != image][:8]
         expected.append(others.mean())
-    expected = np.array(expected) + 0.3 * np.median(expected)
+    expected = np.array(expected) + 1.0 * np.median(expected)
     assert np.allclose(local_spread(memory, owner, usual, owners), expected / np.median(expected), rtol=1e-4)
     alone = local_spread(memory[:3], np.zeros(3), memory[:3], np.zeros(3))  # all of one image: still finite
     assert np.isfinite(alone).all() and (alone > 0).all()
@@ -57,8 +57,8 @@ def test_positions_count_only_with_a_fixture():
     with_fixture = AnomalyModel.fit(vectors, positions, AnomalyModelConfig(patches=500, memory=500, fixture=0.02))
     there, moved = positions.reshape(20, 25, 2), (positions + 0.5).reshape(20, 25, 2)
     grid = vectors.reshape(20, 25, 4)
-    assert np.array_equal(without.anomaly_map(grid, there), without.anomaly_map(grid, moved))
-    assert with_fixture.anomaly_map(grid, there).max() < 0.05 < with_fixture.anomaly_map(grid, moved).min()
+    assert np.array_equal(without.anomaly_maps(grid, there)[0], without.anomaly_maps(grid, moved)[0])
+    assert with_fixture.anomaly_maps(grid, there)[0].max() < 0.05 < with_fixture.anomaly_maps(grid, moved)[0].min()
 
 
 def test_patches_at_a_border_are_compared_with_patches_at_that_border():
@@ -70,10 +70,10 @@ def test_patches_at_a_border_are_compared_with_patches_at_that_border():
     for border, expected in ((0.0, 0.0), (48.0, BORDER_DISTANCE * typical)):
         model = AnomalyModel.fit(vectors, inside, AnomalyModelConfig(patches=200, memory=200, border=border, local=0.0))
         grid, moved = vectors.reshape(10, 20, 4), left.reshape(10, 20, 6)
-        assert np.allclose(model.anomaly_map(grid, moved), expected, atol=2e-3)
-        assert np.allclose(model.anomaly_map(grid, (inside + 40).reshape(10, 20, 6)), 0, atol=2e-3)
+        assert np.allclose(model.anomaly_maps(grid, moved)[0], expected, atol=2e-3)
+        assert np.allclose(model.anomaly_maps(grid, (inside + 40).reshape(10, 20, 6))[0], 0, atol=2e-3)
         moved[..., 4] = 24  # half way, half as far
-        assert np.allclose(model.anomaly_map(grid, moved), expected / 2, atol=2e-3)
+        assert np.allclose(model.anomaly_maps(grid, moved)[0], expected / 2, atol=2e-3)
         moved[..., 4] = 0
 
 
@@ -92,7 +92,8 @@ def test_an_update_makes_the_direction_of_the_defects_count_more():
 
     def separation(scorer, moved):
         base, bad = (
-            scorer.anomaly_map(x.reshape(30, 30, 16), np.zeros((30, 30, 2))) for x in (good[900:], good[900:] + moved)
+            scorer.anomaly_maps(x.reshape(30, 30, 16), np.zeros((30, 30, 2)))[0]
+            for x in (good[900:], good[900:] + moved)
         )
         return float((bad.mean() - base.mean()) / base.std())
 
@@ -111,5 +112,5 @@ def test_the_classifier_multiplies_the_distance():
     classifier = PatchClassifier.fit(np.concatenate([vectors, vectors + 3]), np.arange(1200) >= 600)
     combined = model.with_classifier(classifier, vectors, positions)
     grid, grid_positions = vectors.reshape(20, 30, 4), positions.reshape(20, 30, 2)
-    expected = model.anomaly_map(grid, grid_positions) * np.exp(combined.gain * classifier(vectors)).reshape(20, 30)
-    assert np.allclose(combined.anomaly_map(grid, grid_positions), expected, rtol=1e-5) and combined.gain > 0
+    expected = model.anomaly_maps(grid, grid_positions)[0] * np.exp(combined.gain * classifier(vectors)).reshape(20, 30)
+    assert np.allclose(combined.anomaly_maps(grid, grid_positions)[0], expected, rtol=1e-5) and combined.gain > 0

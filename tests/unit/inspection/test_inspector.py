@@ -40,7 +40,9 @@ def inspector():
 
 
 def test_it_finds_a_scratch_and_where_it_is(inspector):
-    assert inspector.threshold.images == 24 and inspector.threshold.expected_rate == pytest.approx(1 / 25)
+    assert inspector.threshold.images == 24 and inspector.threshold.expected_rate == pytest.approx(
+        1 / (25 - len(inspector.threshold.outliers))
+    )
     for seed, place in ((100, (30, 40)), (101, (50, 10)), (102, (20, 25))):
         result = inspector.inspect(draw_part(seed, place))
         left, top, right, bottom = result.regions[0].box
@@ -69,7 +71,13 @@ def test_a_saved_inspector_decides_the_same_in_every_engine(inspector, tmp_path)
     )
     again = {
         "torch": Inspector(
-            torch_maps, inspector.tiling, inspector.config, inspector.model, inspector.threshold, inspector.facts
+            torch_maps,
+            inspector.tiling,
+            inspector.config,
+            inspector.model,
+            inspector.threshold,
+            inspector.facts,
+            centers=inspector.extractor.centers,
         ),
         **{runtime: Inspector.load(path, runtime=runtime) for runtime in ("onnxruntime", "openvino")},
     }
@@ -221,14 +229,49 @@ def test_a_newer_format_is_refused(inspector, tmp_path, monkeypatch):
     monkeypatch.setattr("unalike.inspection.inspector.FORMAT_VERSION", 7)
     path = inspector.save(tmp_path / "a.inspector")
     monkeypatch.undo()
-    with pytest.raises(DataError, match="inspector version 6.*newer"):
+    with pytest.raises(DataError, match="inspector version 7.*newer"):
         Inspector.load(path)
 
 
 def test_configs_out_of_range_are_refused():
-    for wrong in ({"memory": 0}, {"patches": 10}, {"whiten": 2.0}, {"folds": 1}, {"smooth": -1.0}, {"border": -1.0}):
+    for wrong in (
+        {"memory": 0},
+        {"patches": 10},
+        {"whiten": 2.0},
+        {"folds": 1},
+        {"localize_by": "x"},
+        {"smooth": -1.0},
+        {"border": -1.0},
+    ):
         with pytest.raises(SpecError):
             AnomalyModelConfig(**wrong)
+
+
+def test_defects_are_shown_where_they_are(inspector):
+    """The cells of this network lie half a stride up and to the left of a plain grid's, as the padding has it."""
+    low, high = inspector.extractor.centers
+    assert max(abs(value - 0.5) for value in low) < 1 and max(abs(value - 0.5) for value in high) < 2
+    away = []
+    for seed, (y, x) in enumerate([(30, 40), (50, 10), (20, 25), (40, 44), (28, 12), (36, 30)]):
+        result = inspector.inspect(draw_part(600 + seed, (y, x)))
+        map_HW = result.anomaly_map()
+        rows, columns = np.nonzero(map_HW > 0.5 * map_HW.max())
+        away.append((rows.mean() - (y + 2), columns.mean() - (x + 5.5)))
+    assert np.abs(np.mean(away, axis=0)).max() < 1.5  # pixels; half a stride is 2
+
+
+def test_where_cells_lie_is_kept_in_the_file(inspector, tmp_path):
+    path = inspector.save(tmp_path / "a.inspector")
+    assert Inspector.load(path).extractor.centers == inspector.extractor.centers
+    assert inspector.with_settings(threshold=1.0).extractor.shift == inspector.extractor.shift
+    from unalike.storage.blockfile import read_blocks, write_blocks
+
+    header, blocks = read_blocks(path, magic=b"UNALIKEI", kind="inspector")
+    arrays = {name: [block.load()] for name, block in blocks.items()}
+    for cells in ([[1, 2]], [[1, 2], [1, 99]], [[1, 2], [1, "2"]], 5, [[1, 2], [True, 2]]):
+        write_blocks(tmp_path / "b", {**header, "cells": cells}, arrays, magic=b"UNALIKEI")
+        with pytest.raises(DataError):
+            Inspector.load(tmp_path / "b")
 
 
 def test_the_public_name():
@@ -270,7 +313,7 @@ def test_settings_change_threshold_and_ignored_regions_and_nothing_of_the_inspec
     ignoring = inspector.with_settings(ignore_boxes=[(32, 32, 64, 64)])
     assert ignoring.inspect(scratched).score < plain.score and ignoring.threshold == inspector.threshold
     both = ignoring.with_settings(ignore_boxes=[(0, 0, 32, 32)])
-    assert both.extractor.ignored_cells((64, 64)).mean() == pytest.approx(0.5)
+    assert both.extractor.ignored_cells((64, 64)).mean() == pytest.approx(0.5, abs=0.07)  # in whole cells
     assert inspector.extractor.ignored_HW is None and inspector.frame == (64, 64)
     with pytest.raises(DataError, match="ignored box"):
         inspector.with_settings(ignore_boxes=[(0, 0, 65, 10)])
@@ -292,7 +335,7 @@ def test_the_heat_layer_is_clear_where_the_overlay_shows_the_image_alone(inspect
     is_clear_HW = layer_HW4[..., 3] == 0
     gray_HW = np.asarray(Image.fromarray(image).convert("L"), np.float32) * 0.8 + 40
     frame_HW = (overlay_HW3 == (220, 38, 38)).all(-1)
-    assert np.allclose(overlay_HW3[is_clear_HW & ~frame_HW], gray_HW[is_clear_HW & ~frame_HW][:, None], atol=1)
+    assert np.allclose(overlay_HW3[is_clear_HW & ~frame_HW], gray_HW[is_clear_HW & ~frame_HW][:, None], atol=1.5)
 
 
 @pytest.mark.parametrize("share", [0.03, pytest.param(1.0, marks=pytest.mark.slow)], ids=["some", "all"])

@@ -15,6 +15,13 @@ def test_the_share_of_a_cell():
     for y, x in np.argwhere(mask):
         expected[y // 4, x // 4] += 1 / 16
     assert np.allclose(cell_shares(mask, 4), expected)
+    for shift in ((0.5, -0.25), (-0.75, 0.5), (0.0, 0.75)):
+        expected = np.zeros((4, 5))
+        for y, x in np.argwhere(mask):
+            row, column = (y - round(4 * shift[0])) // 4, (x - round(4 * shift[1])) // 4
+            if 0 <= row < 4 and 0 <= column < 5:
+                expected[row, column] += 1 / 16
+        assert np.allclose(cell_shares(mask, 4, shift), expected)
 
 
 def test_all_tiles_are_equally_likely():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unalike.numerics.maps import connected_components, gaussian_filter, local_mean, resize_map
+from unalike.numerics.maps import connected_components, gaussian_filter, local_mean, resize_map, sample_map
 
 RNG = np.random.default_rng(7)
 
@@ -35,6 +35,20 @@ def test_resizing_is_pillows_where_it_enlarges_and_interpolates_between(size):
         expected = np.asarray(Image.fromarray(values).resize((size[1], size[0]), Image.Resampling.BILINEAR))
         assert np.allclose(found, expected, atol=1e-5)
     assert values.min() - 1e-6 <= found.min() and found.max() <= values.max() + 1e-6
+
+
+def test_sampling_is_the_loop():
+    values = RNG.normal(size=(2, 5, 7))
+    rows, columns = np.array([-3.0, 0, 0.25, 3.5, 4, 9]), np.array([1.75, 6, -0.5])
+    found = sample_map(values, rows, columns)
+    assert found.shape == (2, 6, 3) and found.dtype == np.float32
+    for y, row in enumerate(rows.clip(0, 4)):
+        for x, column in enumerate(columns.clip(0, 6)):
+            expected = 0
+            for i in range(5):
+                for j in range(7):
+                    expected = expected + values[:, i, j] * max(0, 1 - abs(row - i)) * max(0, 1 - abs(column - j))
+            assert np.allclose(found[:, y, x], expected, atol=1e-6)
 
 
 def test_smoothing_is_the_weighted_mean_and_keeps_a_constant():
