@@ -96,7 +96,8 @@ class InspectFit(Section):
         0.01, "Share of an image's patches, the most anomalous ones, whose mean is its score.", ge=0, le=1
     )
     localize_by: Literal["distance", "score"] = field(
-        "distance", "What the anomaly map shows: plain distances, brought to the image's score, or the scores of its patches."
+        "distance",
+        "What the anomaly map shows: plain distances, brought to the image's score, or the scores of its patches.",
     )
     fixture: float = field(
         0.0,
