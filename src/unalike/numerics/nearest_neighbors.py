@@ -20,6 +20,8 @@ CHUNK_BYTES = 64 * 2**20
 QUERY_ROWS = 512
 # References of a scan's first tile, whose scores are partitioned; the k-th best of them spares the later ones that.
 FIRST_TILE = 2048
+# Products of so few queries are made one query after the other (benchmarks/results of 2026-11-30 in docs/experiments/gallery.md).
+FEW_QUERIES = 4
 # Columns of a later tile of scores that are there whole; what is compared at a time stays within 16 MB.
 SCORE_COLUMNS = 32_768
 # Below any cosine, above -inf: what an excluded pair scores, so that arithmetic on scores stays finite.
@@ -127,13 +129,26 @@ def scan(
         left, right = 0, min(columns, max(FIRST_TILE, 4 * k), references)
         while left < references:
             scores_BC = buffer_N[: (bottom - top) * (right - left)].reshape(bottom - top, right - left)
-            np.matmul(query_QD[top:bottom], rows(left, right).T, out=scores_BC)
+            _score(query_QD[top:bottom], rows(left, right), scores_BC)
             if hide is not None:
                 hide(scores_BC, top, left)
             _fold(best_BK, place_BK, scores_BC, left)
             left, right = right, min(right + columns, references)
     indices_QK[scores_QK == EXCLUDED] = -1
     return scores_QK, indices_QK
+
+
+def _score(query_BD: np.ndarray, reference_CD: np.ndarray, scores_BC: np.ndarray) -> None:
+    """Write the products of all pairs into ``scores_BC``.
+
+    For a few queries one after the other: numpy hands a narrow product to a routine of BLAS that reads the references more slowly
+    than they come from memory, and whose threads wait for each other where the machine has other work.
+    """
+    if len(query_BD) <= FEW_QUERIES and hasattr(np, "vecdot"):  # numpy 2
+        for query_D, scores_C in zip(query_BD, scores_BC, strict=True):
+            np.vecdot(reference_CD, query_D, out=scores_C)
+    else:
+        np.matmul(query_BD, reference_CD.T, out=scores_BC)
 
 
 def fold_scores(scores_BR: np.ndarray, best_BK: np.ndarray, place_BK: np.ndarray) -> None:
