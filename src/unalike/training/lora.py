@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from unalike.errors import SpecError
+from unalike.progress import say
 
 if TYPE_CHECKING:
     from unalike.model.backbones import Trunk
@@ -70,6 +71,8 @@ def add_lora(trunk: Trunk, options: Lora) -> int:
         SpecError: the trunk has no such layers.
     """
     if not options.rank:
+        if (options.alpha, options.layers) != (type(options)().alpha, type(options)().layers):
+            say("settings that are not used: train.lora.alpha, train.lora.layers (train.lora.rank is 0)")
         return 0
     layers = [
         layer

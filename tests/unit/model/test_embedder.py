@@ -69,7 +69,8 @@ def spec_of(**model: object) -> SimpleNamespace:
     paths = dict.fromkeys(("pretrained_model_path", "pretrained_trunk_path", "pretrained_embedder_path"))
     given = {"backbone": "resnet18", "feat_dim": 5, "input_channels": 1, "input_height": 96, "input_width": 32}
     return SimpleNamespace(
-        model=SimpleNamespace(**{**given, "pretrained": False, "allow_partial_weights": False, **paths, **model})
+        model=SimpleNamespace(**{**given, "pretrained": False, "allow_partial_weights": False, **paths, **model}),
+        train=SimpleNamespace(drop_path=0.0),
     )
 
 

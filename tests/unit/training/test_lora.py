@@ -16,6 +16,7 @@ from unalike.errors import Interrupted, SpecError
 from unalike.model.backbones import build_trunk
 from unalike.model.checkpoint import read_checkpoint
 from unalike.model.embedder import Embedder
+from unalike.spec.train import Lora
 from unalike.training.checkpoints import newest_checkpoint
 from unalike.training.freezing import Freezer
 from unalike.training.loop import TrainingLoop
@@ -79,7 +80,7 @@ def test_states_are_taken_apart_and_put_together_exactly() -> None:
     torch.testing.assert_close(merged[weight], plain[weight] + 2 * update)  # alpha 6, rank 3
 
 
-def test_only_updates_of_the_chosen_layers_learn() -> None:
+def test_only_updates_of_the_chosen_layers_learn(capsys: pytest.CaptureFixture[str]) -> None:
     counts = {}
     for layers in ("attention", "all"):
         embedder = transformer()
@@ -90,7 +91,12 @@ def test_only_updates_of_the_chosen_layers_learn() -> None:
         assert all(parameter.requires_grad for parameter in embedder.head.parameters())
     blocks = len(transformer().trunk.net.blocks)
     assert counts == {"attention": 2 * blocks, "all": 4 * blocks}
-    assert add_lora(transformer().trunk, SimpleNamespace(rank=0, alpha=2.0, layers="all")) == 0
+    assert add_lora(transformer().trunk, Lora(rank=0, alpha=2.0)) == 0
+    assert (
+        "settings that are not used: train.lora.alpha, train.lora.layers (train.lora.rank is 0)"
+        in capsys.readouterr().err
+    )
+    assert add_lora(transformer().trunk, Lora()) == 0 and not capsys.readouterr().err
     with pytest.raises(SpecError, match=r"no layers of kind 'attention'.*transformer"):
         add_lora(build_trunk("test_efficientnet", pretrained="false", input_size=(32, 32)), LORA)
     with pytest.raises(SpecError, match="the whole trunk is frozen"):

@@ -12,14 +12,16 @@ from unalike.model.backbones import PretrainedConfig
 from unalike.model.checkpoint import write_checkpoint
 from unalike.model.embedder import Embedder
 from unalike.model.frozen_trunk import build_starting_trunk
+from unalike.progress import say
 from unalike.runs.filenames import BEST_CHECKPOINT, BEST_SPEC_FILE
 from unalike.sanitize import redact_all
 from unalike.spec import settle
 from unalike.storage.atomic import copy_file, write_text
 from unalike.training.automatic.final_choice import Candidate, refit_tuned
 from unalike.training.automatic.starting_weights import AS_GIVEN, GivenNetwork
-from unalike.training.heads.config import frozen_head_kind, requested_dim
+from unalike.training.heads.config import HeadConfig, frozen_head_kind, requested_dim
 from unalike.training.heads.features import TrunkFeatures
+from unalike.training.heads.head_search import HeadSearchSpace
 from unalike.training.heads.interpolation import attach_head, spec_with_head
 from unalike.training.heads.trained import fit_head
 from unalike.training.recipe import settle_normalization
@@ -29,6 +31,10 @@ from unalike.training.trainer import TrainingResult
 if TYPE_CHECKING:
     from unalike.runs.run import Run
     from unalike.spec import Experiment
+    from unalike.training.automatic.trunks import TrunkResult
+    from unalike.training.time_budget import TimeBudget
+
+FIRST_MODEL = "first trunk with a usual head"
 
 
 def save_untuned(
@@ -37,16 +43,17 @@ def save_untuned(
     """Save a candidate without fine-tuning: the user's own network as it is, or as ``save_frozen``, with its arguments."""
     if best.given is not None:
         return save_given(best.given, run, images)
-    return save_frozen(best, spec, run, images, features)
+    return save_frozen(best.config, best.name, spec, run, images, features)
 
 
 def save_frozen(
-    best: Candidate, spec: Experiment, run: Run, images: ImageSet, features: TrunkFeatures
+    config: HeadConfig | None, name: str, spec: Experiment, run: Run, images: ImageSet, features: TrunkFeatures
 ) -> tuple[Path, Experiment]:
     """Save a candidate without fine-tuning: the frozen trunk with its head, if any, fitted to all images.
 
     Args:
-        best: the candidate.
+        config: the candidate's head; None: none.
+        name: the candidate's name.
         spec: resolved spec of the run; it is copied.
         run: gets the checkpoint, ``experiment.yaml`` and ``best_spec.yaml`` (none where nothing was fitted).
         images: all images.
@@ -55,12 +62,11 @@ def save_frozen(
     Returns:
         The checkpoint and its spec.
     """
-    config = best.config
     x_NF, labels_N = features.training_rows(np.arange(len(images)), images.labels_N)
     head = fit_head(x_NF, labels_N, config, requested_dim(spec), frozen_head_kind(spec))
     own_spec = spec.model_copy(deep=True)
-    settle(own_spec, "model.feat_dim", head.matrix_FD.shape[1], best.name)
-    settle(own_spec, "model.head", head.kind, best.name)
+    settle(own_spec, "model.feat_dim", head.matrix_FD.shape[1], name)
+    settle(own_spec, "model.head", head.kind, name)
     settle_normalization(own_spec, features.facts)
     size = (own_spec.model.input_height, own_spec.model.input_width)
     embedder = attach_head(build_starting_trunk(own_spec, own_spec.model.backbone, size).trunk, head)
@@ -72,7 +78,35 @@ def save_frozen(
         )
         config.settle(repeat, mirrored=features.mirrored_NF is not None)
         _write_best_spec(repeat, run)
-    return _save_network(embedder, own_spec, run, images, features.facts, best.name), own_spec
+    return _save_network(embedder, own_spec, run, images, features.facts, name), own_spec
+
+
+def save_first(
+    choice: TrunkResult, spec: Experiment, run: Run, images: ImageSet, goal: str, budget: TimeBudget
+) -> None:
+    """Save the first model of a run, before anything is compared: the first trunk with a closed-form head of the usual settings.
+
+    None where the user set a head that no closed form fits, or where no class has two images to fit to; a run that is resumed
+    keeps the model that it has.
+
+    Args:
+        choice: the trunk with the features of ``images``.
+        spec: resolved spec of the run; it is copied.
+        run: gets the checkpoint, ``experiment.yaml`` and ``best_spec.yaml``.
+        images: the images that the features were computed of.
+        goal: a key of ``holdout.GOALS``.
+        budget: tells the time for the message.
+    """
+    features, own_spec = choice.features, spec.model_copy(deep=True)
+    images = images.select(features.kept_N)
+    choice.settle_spec(own_spec)
+    _, counts = np.unique(images.labels_N, return_counts=True)
+    space = HeadSearchSpace.from_spec(own_spec, classes=len(counts))
+    if (run.dir / BEST_CHECKPOINT).exists() or space.fixed_training is not None or len(counts) < 2 or counts.max() < 2:
+        return
+    save_frozen(space.uncompared_head(goal), FIRST_MODEL, own_spec, run, images, features)
+    say(f"first model after {budget.spent:.0f} s, of {len(images)} images and not measured, replaced by better ones: "
+        f"{run.dir / BEST_CHECKPOINT}")  # fmt: skip
 
 
 def save_given(start_network: GivenNetwork, run: Run, images: ImageSet) -> tuple[Path, Experiment]:

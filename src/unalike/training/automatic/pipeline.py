@@ -45,7 +45,7 @@ from unalike.training.automatic.choice_rule import (
     metrics_of,
     select_best,
 )
-from unalike.training.automatic.delivery import save_fine_tuned, save_untuned
+from unalike.training.automatic.delivery import save_fine_tuned, save_first, save_untuned
 from unalike.training.automatic.evaluation_data import (
     REPEATS_SHARE,
     EvaluationData,
@@ -174,7 +174,10 @@ def train_automatically(spec: Experiment, run: Run, *, budget: TimeBudget) -> Au
     if not has_second_images(sets.train.labels_N, sets.train.groups, sets.train.source):
         return _train_on_single_images(spec, run, sets, selector, budget, seed, notices, start_network, weights)
     try:
-        trunks = selector.compare_trunks(budget.until(STAGE_ONE_SHARE))
+        trunks = selector.compare_trunks(
+            budget.until(STAGE_ONE_SHARE),
+            lambda first: save_first(first, spec, run, selector.trial, goal, budget),
+        )
         reserve_evaluation(budget, trunks[0].features, sets.reference, sets.query)
         has_time = can_fine_tune(spec, trunks, len(sets.train), budget)
         features = _choose_features(selector, trunks, budget, has_time)
@@ -248,7 +251,7 @@ def _choose_features(
     if selector.is_sampled and not tunes:
         share = HEADS_SHARE
     trunk = selector.add_mirrored(trunk, budget.until(share))
-    selector.settle_spec(trunk)
+    trunk.settle_spec(selector.spec)
     if trunk.features.view == trunks[0].features.view:
         trunks[0] = trunk
     return trunk.features
@@ -304,7 +307,7 @@ def _train_on_single_images(
     trunk = selector.best_available()
     _settle_sample(run, selector, budget)
     reserve_evaluation(budget, trunk.features, sets.reference, sets.query)
-    selector.settle_spec(trunk)
+    trunk.settle_spec(selector.spec)
     images = selector.images.select(trunk.features.kept_N)
     features = add_augmented_views(trunk.features, images, spec, seed)
     candidates = rank_candidates(features, images.labels_N, spec, seed, start_network, budget.left)

@@ -8,7 +8,7 @@ Shape letters: N images, F features.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -60,12 +60,18 @@ class TrunkResult:
     features: TrunkFeatures
     score: float
 
+    def settle_spec(self, spec: Experiment) -> None:
+        """Write trunk and input size into a spec where the user left them open."""
+        settle(spec, "model.backbone", self.features.backbone, "its frozen features tell the classes apart best")
+        for side in ("height", "width"):
+            settle(spec, f"model.input_{side}", getattr(self.features.view, side), "chosen by frozen features")
+
 
 class TrunkSelector:
     """Compares trunks and image sizes on the same images while the time allows.
 
     Args:
-        spec: resolved spec; ``settle_spec`` writes the choice into it.
+        spec: resolved spec.
         images: training images.
         notices: collects unreadable images.
         budget: limits the embedding, after which ``sample`` holds the images that are used; None: no limit.
@@ -88,10 +94,16 @@ class TrunkSelector:
         self._image_estimate: int | None = None
         self.size_is_set = spec.is_set("model.input_height") or spec.is_set("model.input_width")
 
-    def compare_trunks(self, seconds: float) -> list[TrunkResult]:
+    def compare_trunks(
+        self, seconds: float, on_first: Callable[[TrunkResult], None] = lambda result: None
+    ) -> list[TrunkResult]:
         """Evaluate trunks on the images of the trial, best first; only the user's own where they named one.
 
         The next trunk is evaluated only if it would be finished within ``seconds`` at the speed of the one before.
+
+        Args:
+            seconds: time limit.
+            on_first: called with the first trunk; its features are of the images in ``trial``.
 
         Raises:
             WeightsError: no pretrained weights are installed.
@@ -106,6 +118,8 @@ class TrunkSelector:
             if result is None:
                 break
             results.append(result)
+            if len(results) == 1:
+                on_first(result)
             if not self._is_compared:
                 break  # the time of all trunks is spent
             if time.monotonic() + 1.2 * (time.monotonic() - start) > end:
@@ -160,12 +174,6 @@ class TrunkSelector:
         view = best.features.view
         features = self._compute_features(best.features.backbone, (view.height, view.width), mirrored=True)
         return replace(best, features=features)
-
-    def settle_spec(self, choice: TrunkResult) -> None:
-        """Write trunk and input size into the spec where the user left them open."""
-        settle(self.spec, "model.backbone", choice.features.backbone, "its frozen features tell the classes apart best")
-        for side in ("height", "width"):
-            settle(self.spec, f"model.input_{side}", getattr(choice.features.view, side), "chosen by frozen features")
 
     def _input_size(self, name: str) -> tuple[int, int]:
         model = self.spec.model

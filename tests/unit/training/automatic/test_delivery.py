@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,14 +23,16 @@ from unalike.model.frozen_trunk import FrozenTrunk
 from unalike.numerics.normalization import l2_normalize
 from unalike.spec import load_spec
 from unalike.training.automatic import delivery, unlabeled
-from unalike.training.automatic.delivery import save_frozen
+from unalike.training.automatic.delivery import save_first, save_frozen
 from unalike.training.automatic.final_choice import evaluate_heads
 from unalike.training.automatic.group_holdout import UnlabeledCandidate
 from unalike.training.automatic.holdout import Split
+from unalike.training.automatic.trunks import TrunkResult
 from unalike.training.heads import features as features_module
 from unalike.training.heads.config import HeadConfig, frozen_head_kind, head_training, requested_dim
 from unalike.training.heads.features import compute_features
 from unalike.training.heads.unsupervised import fit_unlabeled_head
+from unalike.training.time_budget import TimeBudget
 
 BACKBONE = "test_efficientnet"  # of few features: heads are fitted in no time
 SPEC = [f"model.backbone={BACKBONE}", "model.input_height=64", "model.input_width=32", "dataset.workers=1"]
@@ -103,7 +107,7 @@ def test_the_network_that_is_evaluated_is_delivered(
         configs, features, images.labels_N, splits, "both", requested_dim(spec), frozen_head_kind(spec)
     )
     for candidate in candidates:
-        checkpoint, delivered = save_frozen(candidate, spec, run_in(tmp_path), images, features)
+        checkpoint, delivered = save_frozen(candidate.config, candidate.name, spec, run_in(tmp_path), images, features)
         assert dim is None or delivered.model.feat_dim == dim
         assert candidate.vectors_ND is not None
         delivered_ND, evaluated_ND = (
@@ -126,3 +130,26 @@ def test_without_labels_too(kind: str, sqrt: bool | None, folder: Path, tmp_path
     checkpoint, _ = unlabeled._save_frozen(best, spec, run_in(tmp_path), images, features, 0)
     cosines = (l2_normalize(vectors_of(checkpoint, images.paths)) * l2_normalize(head(features.vectors_NF))).sum(axis=1)
     assert cosines.min() > 0.999
+
+
+def test_the_first_model_is_there_before_anything_is_compared(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec, images = load_spec("train", overrides=["dataset.workers=1"]), load_images(folder)
+    view = replace(View.from_spec(spec), height=64, width=32)
+    first = TrunkResult(compute_features(BACKBONE, images, view, Notices(), spec), 0.0)
+    for name, own_spec, is_saved in (("a", spec, True), ("b", load_spec("train", overrides=["model.head=mlp"]), False)):
+        (tmp_path / name).mkdir()
+        run = run_in(tmp_path / name)
+        save_first(first, own_spec, run, images, "new-classes", TimeBudget(10, time.monotonic()))
+        checkpoint = run.dir / "ml_model_best.pth"
+        assert checkpoint.exists() is is_saved
+        if is_saved:
+            assert "first model after" in capsys.readouterr().err
+            assert vectors_of(checkpoint, images.paths).shape[0] == len(images)
+            before = checkpoint.read_bytes()
+            save_first(
+                first, own_spec, run, images, "new-classes", TimeBudget(10, time.monotonic())
+            )  # a run that is resumed
+            assert checkpoint.read_bytes() == before
+    assert spec.model.backbone == load_spec("train").model.backbone, "the run's spec is settled by the comparison alone"

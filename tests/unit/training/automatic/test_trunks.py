@@ -44,7 +44,9 @@ def selector(monkeypatch: pytest.MonkeyPatch) -> TrunkSelector:
 
 
 def test_the_best_trunk_and_size_that_the_time_allows(selector: TrunkSelector) -> None:
-    results = selector.compare_trunks(60.0)
+    first: list[TrunkResult] = []
+    results = selector.compare_trunks(60.0, first.append)
+    assert [r.features.backbone for r in first] == ["small"]
     assert [r.features.backbone for r in results] == ["big", "small"]
     assert [r.features.backbone for r in selector.compare_trunks(0.0)] == ["small"]  # the first one in any case
     assert selector.try_larger_images(results[0], 22.0) is results[0]  # 10 images of 9/4 the pixels take 22.5 s
@@ -52,7 +54,7 @@ def test_the_best_trunk_and_size_that_the_time_allows(selector: TrunkSelector) -
     assert larger.features.view.height == 96 and larger.score == 0.7
     assert selector.add_mirrored(larger, 19.0) is larger
     assert selector.add_mirrored(larger, 21.0).features.mirrored_NF is not None
-    selector.settle_spec(larger)
+    larger.settle_spec(selector.spec)
     model = selector.spec.model
     assert (model.backbone, model.input_height, model.input_width) == ("big", 96, 96)
 
