@@ -152,7 +152,8 @@ def unsupported_reason(spec: Experiment) -> str:
 def train_automatically(spec: Experiment, run: Run, *, budget: TimeBudget) -> AutomaticResult:
     """Train the best model that the data and the time budget allow.
 
-    From the end of stage one on, the run's folder holds the best model so far.
+    The run's folder holds a first model, which is not measured, from the first trunk on, and the best so far from the end of stage
+    one on.
 
     Args:
         spec: resolved spec; trunk and input size are settled in it.
