@@ -85,7 +85,7 @@ def test_a_pair_is_compared_and_a_reload_shows_it_with_its_pictures(browser, ser
             assert page.locator(".of-heat").is_visible()
             page.get_by_role("button", name="Frames").click()
             assert not page.locator("#overlay .boxes").is_visible()
-            service.restart()
+            visit.restart(service)
             page.reload()
             page.locator("#overlay:not([hidden])").wait_for(timeout=PATIENCE_MS)
         assert latest(service)["id"] == record["id"], "looking again is no decision"
@@ -181,7 +181,7 @@ def test_regions_are_drawn_ignored_kept_taken_and_removed(browser, service):
         page.locator("#set-name").fill(MARKUP)
         page.get_by_role("button", name="Keep", exact=True).click()
         message(page, "The regions are kept as")
-        service.restart()
+        visit.restart(service)
         assert service.call("GET", "/v1/region-sets")["sets"] == [{"name": MARKUP, "frame": [120, 160], "boxes": boxes}]
         page.goto(f"{service.address}/compare")
         page.locator("#regions summary").click()

@@ -118,7 +118,7 @@ def test_answers_are_judged_by_keys_and_it_is_undone(browser, service):
         page.keyboard.press("y")
         message(page, "Noted: right")
         page.get_by_text("Right, says").wait_for()
-        service.restart()
+        visit.restart(service)
         assert verdicts() == ["wrong", "withdrawn", "confirmed"]
         assert not visit.messages
 
@@ -149,7 +149,7 @@ def test_the_threshold_is_moved_over_the_scores_used_and_undone(browser, service
         assert inspect(service, 300)["decision"] == "defective"
         page.reload()
         assert float(page.locator("#threshold-number").input_value()) == pytest.approx(tried, rel=1e-3)
-        service.restart()
+        visit.restart(service)
         assert inspect(service, 300)["decision"] == "defective"
         page.goto(f"{service.address}/inspect/settings")
         page.get_by_role("button", name="Use that of the fit").click()
@@ -182,7 +182,7 @@ def test_regions_are_drawn_typed_and_removed_and_last(browser, service):
         message(page, "2 regions are ignored")
         boxes = service.call("GET", PATH)["ignore_boxes"]
         assert boxes[1] == [0, 0, 10, 8] and boxes[0] == pytest.approx([32, 32, 64, 64], abs=1)
-        service.restart()
+        visit.restart(service)
         assert inspect(service, 100, is_scratched=True)["score"] < before["score"]
         page.reload()
         assert page.locator("#region-list li").count() == 2 == page.locator(".boxes.drawn rect").count()
@@ -207,7 +207,7 @@ def test_an_inspector_is_fitted_inspects_lasts_and_is_removed(browser, service):
         link = page.get_by_role("link", name="Inspect with it")
         link.wait_for(timeout=PATIENCE_MS)
         page.goto("about:blank")  # the page looks again for a while after a fit
-        service.restart()
+        visit.restart(service)
         described = service.call("GET", "/v1/inspectors/taught-here")
         assert described["is_own"] and described["images"] == 20
         assert service.call("GET", "/v1/tasks?kind=inspector.fit")["tasks"][0]["state"] == "done"
@@ -226,7 +226,7 @@ def test_an_inspector_is_fitted_inspects_lasts_and_is_removed(browser, service):
         page.get_by_role("button", name="Remove taught-here").click()
         page.locator("#confirm-yes").click()
         message(page, "taught-here is removed")
-        service.restart()
+        visit.restart(service)
         names = [entry["inspector"] for entry in service.call("GET", "/v1/models")["inspectors"]]
         assert names == ["part"] and not visit.messages
 

@@ -301,7 +301,7 @@ def test_signing_in_with_a_key_and_out_again(browser, tmp_path, width, scheme):
         page.keyboard.press("y")
         message(page, "Noted: right")
         assert decisions(service)[0]["actor"] == "chief"
-        service.restart()
+        visit.restart(service)
         page.reload()
         assert page.locator("article").count() == 1, "the session outlives the server"
         assert not visit.faults(), "\n".join(visit.faults())

@@ -107,13 +107,13 @@ def test_the_first_key_signs_its_maker_in_and_keys_are_revoked(browser, service)
         till = create_key(page, MARKUP, "operate")
         page.locator("#secret-close").click()
         message(page, "is made")
-        service.restart()
+        visit.restart(service)
         assert status(service, "/v1/classes", till) == 200
         assert [key["name"] for key in service.call("GET", "/v1/keys")["keys"]] == ["chief", MARKUP]
         page.get_by_role("button", name="Revoke").click()
         page.locator("#confirm-yes").click()
         message(page, "is revoked")
-        service.restart()
+        visit.restart(service)
         assert status(service, "/v1/classes", till) == 401
         assert "the only admin key: it cannot be revoked" in page.locator("#key-table").inner_text()
         assert page.get_by_role("button", name="Revoke").count() == 0
@@ -204,12 +204,12 @@ def test_retention_is_changed_undone_and_kept(browser, service):
         page.locator("#retention_days").fill("7.5")
         page.locator("#retention").get_by_role("button", name="Change").click()
         message(page, "The retention is changed.")
-        service.restart()
+        visit.restart(service)
         settings = service.call("GET", "/v1/settings")["settings"]
         assert settings["retention_days"] == {"value": 7.5, "default": 30.0, "is_changed": True}
         message(page, "The retention is changed.").get_by_role("button", name="Undo").click()
         message(page, "Undone")
-        service.restart()
+        visit.restart(service)
         assert service.call("GET", "/v1/settings")["settings"]["retention_days"]["is_changed"] is False
         page.locator("#decision_days").fill("90")
         page.locator("#retention").get_by_role("button", name="Change").click()

@@ -248,8 +248,7 @@ def test_a_candidate_shadows_the_traffic_and_the_shadow_is_ended(browser, tmp_pa
         service.call("POST", "/v1/identify", files=pictures[:1])
         page.locator("#shadow-sampled", has_text="7").wait_for(timeout=PATIENCE_MS)
         assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
-        page.goto("about:blank")  # which asks for nothing meanwhile
-        service.restart()
+        visit.restart(service)
         page.goto(f"{service.address}/train")
         page.locator("#shadow-state", has_text="running").wait_for(timeout=PATIENCE_MS)
         page.locator("#end-shadow").click()

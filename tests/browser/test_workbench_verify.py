@@ -69,7 +69,7 @@ def test_pictures_are_answered_with_the_approved_asset_beside_them_and_a_reload_
             wait_for(page, count)
         records = service.call("GET", "/v1/decisions?kind=verify")["decisions"][:4]
         assert {entry["decision"] for entry in records} >= {"same", "altered"}
-        service.restart()
+        visit.restart(service)
         page.reload()
         assert set(page.eval_on_selector_all("article", "all => all.map(one => one.dataset.id)")) == {
             e["id"] for e in records
@@ -106,7 +106,7 @@ def test_the_asset_that_a_picture_should_show_is_chosen_and_answers_are_judged(b
         place = page.locator(".message", has_text="Noted: wrong")
         place.wait_for(timeout=PATIENCE_MS)
         identifier = page.locator("article").get_attribute("data-id")
-        service.restart()
+        visit.restart(service)
         assert [e["verdict"] for e in service.call("GET", f"/v1/decisions/{identifier}")["feedback"]] == ["wrong"]
         place.get_by_role("button", name="Undo").click()
         page.locator(".message", has_text="Undone").wait_for(timeout=PATIENCE_MS)

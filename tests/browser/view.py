@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Self
+
+from tests.support.workbench import Workbench
 
 SHAPES = [(390, "dark"), (1440, "light")]  # each width and each scheme once
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
@@ -24,6 +27,10 @@ FIRST_SENTENCE = "() => document.querySelector('h1').nextElementSibling.innerTex
 BEFORE_PICTURES = """() => { const picture = document.querySelector('img, svg'); if (!picture) return 1;
   return [...document.querySelectorAll('p.lead')].filter(
     text => text.getBoundingClientRect().bottom <= picture.getBoundingClientRect().top).length }"""
+# The browser's own lines about requests that meet a service while it is stopped, or not ready yet.
+OUTAGE = re.compile(
+    r"Failed to load resource: (net::ERR_(CONNECTION|EMPTY)_|the server responded with a status of 503)"
+)
 OPEN_ALL = "() => document.querySelectorAll('details').forEach(details => { details.open = true })"
 
 
@@ -115,13 +122,23 @@ class Visit:
         self.context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, **options)
         self.page = self.context.new_page()
         self.messages: list[str] = []
-        self.page.on("console", lambda message: self.messages.append(f"console: {message.text}"))
+        self._has_outage = False
+        self.page.on("console", self._collect)
         self.page.on("pageerror", lambda error: self.messages.append(f"error: {error}"))
         self.page.on("dialog", self._refuse)
+
+    def _collect(self, message: Any) -> None:
+        if not (self._has_outage and OUTAGE.search(message.text)):
+            self.messages.append(f"console: {message.text}")
 
     def _refuse(self, dialog: Any) -> None:
         self.messages.append(f"dialog: {dialog.message}")
         dialog.dismiss()
+
+    def restart(self, service: Workbench) -> None:
+        """Restart the service below the open page, whose requests may fail meanwhile: pages ask again by themselves."""
+        self._has_outage = True
+        service.restart()
 
     def faults(self) -> list[str]:
         """What is wrong with the page as it is now."""
