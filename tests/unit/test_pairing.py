@@ -44,6 +44,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "api": ("contract/test_tao_user.py",),
     "errors": ("unit/test_sanitize.py", SPECS),
     "progress": (CLI, "contract/test_tao_user.py"),
+    "recognition.backends.measured_index": ("unit/recognition/backends/test_hnsw_index.py", "unit/recognition/backends/test_milvus_index.py"),
     "recognition.augmented_views": ("unit/recognition/test_operating_point.py",),
     "recognition.training_trials": ("unit/recognition/test_operating_point.py",),
     "recognition.report": ("unit/actions/test_gallery.py",),

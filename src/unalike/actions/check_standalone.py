@@ -16,6 +16,7 @@ from unalike.errors import DataError
 from unalike.inference.loaded_model import require_model_file
 from unalike.inference.model_files import CHECKPOINTS, PRETRAINED
 from unalike.inference.shards.source import open_source
+from unalike.recognition.backends.database_address import is_database
 from unalike.runs.folder import results_folder
 from unalike.spec.declare import FILE, IMAGE_OR_FOLDER, IMAGES, IMAGES_OR_FILE, MODEL, Section
 from unalike.spec.fields import fields_of
@@ -81,13 +82,22 @@ def _required_modules(action: str, section: Section) -> Iterator[tuple[str, str,
         yield runtime, EXTRAS[runtime], f"{action}.runtime"
     if getattr(section, "search", None) == "ann":
         yield "faiss", "ann", f"{action}.search"
-    if getattr(section, "approximate", False):
+    if getattr(section, "approximate", False) and not all(map(_is_in_database, _galleries(section))):
         yield "faiss", "ann", f"{action}.approximate"
     needs_torch = (Path(model).suffix in CHECKPOINTS or model.partition(":")[0] == PRETRAINED) if model else False
     if needs_torch or (model is None and action in ("discover", "embed")):
         yield from ((module, "train", f"{action}.model") for module in ("torch", "timm"))
     elif model and runtime == "auto" and not any(map(importlib.util.find_spec, ("openvino", "onnxruntime"))):
         yield "onnxruntime", "onnx", f"{action}.model"
+
+
+def _galleries(section: Section) -> list[str]:
+    return list(getattr(section, "galleries", None) or [str(getattr(section, "gallery", None))])
+
+
+def _is_in_database(gallery: str) -> bool:
+    """Whether a gallery, which may be given as NAME=ADDRESS, has the index of its database."""
+    return is_database(gallery) or is_database(gallery.partition("=")[2])
 
 
 def _check_shard_source(section: Embed, path: str, findings: Findings) -> None:

@@ -190,7 +190,7 @@ class Identify(Section):
         "alternatives.",
         schema=value_schemas.PAIRS,
     )
-    approximate: bool = field(False, "Search through an index: faiss (extra ann), or pgvector's HNSW in PostgreSQL.")
+    approximate: bool = field(False, "Search through an index: faiss (extra ann), or HNSW in PostgreSQL and Milvus.")
     model: Text = field(None, "Network: a .onnx or .pth model; unset, the gallery's own.", takes=MODEL)
     runtime: Runtime = field("auto", "Runtime of the network.")
     precision: EnginePrecision = field("auto", "Number format of the network.")

@@ -63,7 +63,9 @@ class Serve(Section):
     workers: int = field(1, "Processes that answer; each has its own copy of the networks.", ge=1, le=256)
     runtime: Runtime = field("auto", "Runtime of the network.")
     precision: EnginePrecision = field("auto", "Number format of the network.")
-    approximate: bool = field(False, "Search galleries through an index (faiss, extra ann; in PostgreSQL HNSW).")
+    approximate: bool = field(
+        False, "Search galleries through an index (faiss, extra ann; in PostgreSQL and Milvus HNSW)."
+    )
     threads: Annotated[int, Ge(1)] | None = field(
         None, "CPU cores that the networks of one process may use; unset, its share of all cores."
     )

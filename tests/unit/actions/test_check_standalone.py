@@ -68,6 +68,19 @@ def test_every_fault_is_in_the_report(place: Path, capsys: pytest.CaptureFixture
     assert "fault: bench_engine: bench_engine.model is not set" in capsys.readouterr().out
 
 
+def test_faiss_is_required_for_galleries_in_files_alone(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    image, model = str(place / "a.png"), str(next(place.glob("*.onnx")))
+
+    def faults(gallery: str) -> str:
+        section = {"gallery": gallery, "images": [image], "model": model, "approximate": True}
+        return "\n".join(unalike.check({"identify": section}).faults)
+
+    assert "faiss" in faults(str(place / "a.gallery"))
+    for address in ("postgresql://host/shop?gallery=a", "milvus://host:19530/shop?gallery=a"):
+        assert "faiss" not in faults(address)
+
+
 def test_images_that_cannot_be_read_are_refused_without_heavy_imports(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     code = (

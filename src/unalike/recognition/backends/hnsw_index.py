@@ -7,57 +7,29 @@ of exact search.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from unalike.errors import DataError
+from unalike.recognition.backends.measured_index import RECALL, SAMPLE, MeasuredIndex
 from unalike.recognition.backends.postgres_tables import GalleryRow
 
 if TYPE_CHECKING:
     from unalike.recognition.backends.postgres_view import PostgresView
 
-# Target recall, the number of neighbors that it counts, and the number of vectors that it is measured on.
-RECALL, RECALL_AT, SAMPLE = 0.99, 10, 256
-MOST_CANDIDATES = 1000  # of pgvector's hnsw.ef_search
 # Widths that pgvector can index: as float32, and above that as float16, by which candidates are found only.
 MAX_DIM, MAX_HALF_DIM = 2000, 4000
 
 
 @dataclass(frozen=True)
-class HnswIndex:
-    """An index on the server.
-
-    Attributes:
-        effort: candidates that a search keeps (``hnsw.ef_search``).
-        recall: measured for ``RECALL_AT`` neighbors when it was built, 0..1.
-        trials: number of references that it was measured on.
-    """
-
-    effort: int
-    recall: float
-    trials: int
-
-    @property
-    def most(self) -> int:
-        """Most neighbors that it can find; more are searched exactly."""
-        return MOST_CANDIDATES
-
-    def to_dict(self) -> dict[str, Any]:
-        """Kind, effort, recall, number of neighbors and of trials: plain data."""
-        return {
-            "kind": "hnsw",
-            "effort": self.effort,
-            "recall": self.recall,
-            "neighbours": RECALL_AT,
-            "trials": self.trials,
-        }
+class HnswIndex(MeasuredIndex):
+    """An index of pgvector; ``effort`` is ``hnsw.ef_search``, of which 1,000 is the most."""
 
     @classmethod
     def of(cls, row: GalleryRow) -> HnswIndex | None:
         """The index of a gallery; None where there is none yet."""
-        facts = row.search_index
-        return None if facts is None else cls(int(facts["effort"]), float(facts["recall"]), int(facts["trials"]))
+        return None if row.search_index is None else cls.of_dict(row.search_index)
 
     def order(self, row: GalleryRow) -> str:
         """The ORDER BY of a search through it."""
@@ -65,11 +37,10 @@ class HnswIndex:
 
     def prepare(self, view: PostgresView, k: int) -> None:
         """Let the searches of a transaction go through the index, with enough candidates for k neighbors."""
-        candidates = min(max(self.effort, k), MOST_CANDIDATES)
         view.fetch(
             "SELECT set_config('hnsw.ef_search', %s, true), set_config('hnsw.iterative_scan', 'strict_order', true), "
             "set_config('enable_seqscan', 'off', true)",
-            [str(candidates)],
+            [str(self.candidates(k))],
         )
 
     def finish(self, view: PostgresView) -> None:
@@ -115,15 +86,4 @@ def measure(view: PostgresView, *, recall: float = RECALL, seed: int = 0) -> Hns
     sample_S = np.sort(rng.choice(ids, min(SAMPLE, len(ids)), replace=False))
     vectors = view.fetch(f"SELECT vector FROM {row.vectors_table} WHERE id = ANY(%s) ORDER BY id", [sample_S.tolist()])
     queries_SD = np.stack([vector.to_numpy() for (vector,) in vectors]).astype(np.float32)
-    # One more than counts: the nearest of an enrolled vector is itself, which any index finds.
-    true_SK = view.search(queries_SD, RECALL_AT + 1).ids_QK
-    counts_SK = true_SK != sample_S[:, None]
-    effort = RECALL_AT + 1
-    while True:
-        index = HnswIndex(effort, 0.0, len(sample_S))
-        found_SK = view.search(queries_SD, RECALL_AT + 1, index).ids_QK
-        is_found_SK = (true_SK[:, :, None] == found_SK[:, None, :]).any(axis=2)
-        share = float(is_found_SK[counts_SK].mean()) if counts_SK.any() else 1.0
-        if share >= recall or effort >= MOST_CANDIDATES:
-            return HnswIndex(effort, share, len(sample_S))
-        effort = min(MOST_CANDIDATES, 2 * effort)
+    return HnswIndex.measured(view, sample_S, queries_SD, recall)

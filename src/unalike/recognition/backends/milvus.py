@@ -20,6 +20,7 @@ from unalike.recognition.backends.database_gallery import DatabaseGallery
 from unalike.recognition.backends.milvus_address import MilvusAddress
 from unalike.recognition.backends.milvus_change import MilvusChange
 from unalike.recognition.backends.milvus_connection import CollectionGone, MilvusConnection
+from unalike.recognition.backends.milvus_index import MilvusIndex, check_index, measure
 from unalike.recognition.backends.milvus_lock import acquire, read_listing, read_register
 from unalike.recognition.backends.milvus_names import Listing, Register
 from unalike.recognition.backends.milvus_publication import (
@@ -32,7 +33,6 @@ from unalike.recognition.backends.milvus_publication import (
 )
 from unalike.recognition.backends.milvus_state import ClassTable, MilvusState, read_classes, read_state
 from unalike.recognition.backends.milvus_view import MilvusView
-from unalike.recognition.backends.protocol import SearchIndex
 from unalike.recognition.snapshot import GallerySnapshot
 from unalike.storage.process_lock import ProcessLock
 
@@ -73,6 +73,9 @@ class MilvusGallery(DatabaseGallery):
         """
         connection = MilvusConnection(address)
         gallery = cls(connection, _present(connection))
+        if address.index and not gallery.state.has_index:
+            raise DataError(f"{address.shown} was made without an index", expected=f"one of kind {address.index}",
+                            remedy=f"leave out index={address.index}, or copy it to an address with it")  # fmt: skip
         if verify:
             with gallery.view() as view:
                 view.read_snapshot()
@@ -102,9 +105,9 @@ class MilvusGallery(DatabaseGallery):
             return True
 
         check(read_listing(connection).register)
-        uid = choose_uid(connection, key)
+        uid, has_index = choose_uid(connection, key), bool(address.index)
         try:
-            state = publish(connection, fill(connection, source.view(), uid), check)
+            state = publish(connection, fill(connection, source.view(), uid, has_index=has_index), check)
         except BaseException as error:
             if not key:
                 drop_unless_known(connection, uid)
@@ -147,7 +150,8 @@ class MilvusGallery(DatabaseGallery):
             return register is not None and before.is_of(register.uid, register.commit)
 
         try:
-            state = fill(connection, source.view(), uid)  # before others have to wait
+            has_index = before.state.has_index
+            state = fill(connection, source.view(), uid, has_index=has_index)  # before others have to wait
             is_replaced = publish(connection, state, check, on_replace, keep_former=True) is not None
         finally:
             if not is_replaced:
@@ -326,11 +330,18 @@ class MilvusGallery(DatabaseGallery):
         """Close the connection; a later call opens another."""
         self._connection.close()
 
-    def open_index(self) -> SearchIndex:
-        """There is none. Raises DataError."""
-        raise DataError(f"{self.address}: galleries in Milvus have no index for approximate search",
-                        expected="exact search, for which Milvus compares all vectors",
-                        remedy="search exactly, or copy the gallery into a file or into PostgreSQL")  # fmt: skip
+    def open_index(self) -> MilvusIndex:
+        """The HNSW index, measured where it was not yet. Raises DataError for a gallery that was made without one."""
+        with self.view() as view:
+            check_index(view.state, self.address)
+            index = MilvusIndex.of(view.state)
+            if index is not None:
+                return index
+            self._connection.flush(view.collection)
+            index = measure(view)
+        with self._changing() as change:
+            change.set_index(index.to_dict())
+        return index
 
     def __getstate__(self) -> dict[str, Any]:
         self._require_no_change()

@@ -19,7 +19,8 @@ SCHEME = "milvus"
 PORT = 19530
 _EXAMPLE = "milvus://HOST:19530/DATABASE?gallery=NAME"
 _SECRETS = ("token", "password")
-_PARAMETERS = ("gallery", "secure", *_SECRETS)
+_PARAMETERS = ("gallery", "secure", "index", *_SECRETS)
+_INDEXES = ("", "hnsw")
 _IS_SECURE = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 # A host's name or address, or an IPv6 address in brackets, and a port.
 _HOST = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^\s\[\]:/?#@]+)(?::(.*))?", re.DOTALL)
@@ -56,6 +57,7 @@ class MilvusAddress:
         gallery: name of the gallery.
         shown: the address without secrets, for messages.
         secret: the token, or ``USER:PASSWORD``, in the address; None where there is none.
+        index: ``hnsw`` where a gallery that is made shall have an index for approximate search; empty for none.
     """
 
     uri: str
@@ -63,6 +65,7 @@ class MilvusAddress:
     gallery: str
     shown: str
     secret: str | None = field(default=None, repr=False, compare=False)
+    index: str = field(default="", compare=False)
 
     @classmethod
     def parse(cls, address: str) -> MilvusAddress:
@@ -85,12 +88,16 @@ class MilvusAddress:
         is_secure = _IS_SECURE.get(parameters.get("secure", "false").lower())
         if is_secure is None:
             raise DataError("the parameter secure of the address of a gallery cannot be read", expected="true or false")
+        index = parameters.get("index", "").lower()
+        if index not in _INDEXES:
+            raise DataError(f"the parameter index of the address of a gallery is {index!r}", expected="hnsw",
+                            remedy="leave it out for exact search alone")  # fmt: skip
         shown_place = f"{user}{'@' if user else ''}{host}/{path}" if host else f"/{path}"
         shown_query = [*([("secure", "true")] if is_secure else []), ("gallery", parameters["gallery"])]
         uri = _server(host, is_secure) if host else _folder(unquote(path))
         result = cls(
             uri, unquote(path) if host else "", parameters["gallery"],
-            f"{SCHEME}://{shown_place.rstrip('/')}?{urlencode(shown_query, quote_via=quote, safe='/')}", secret or None,
+            f"{SCHEME}://{shown_place.rstrip('/')}?{urlencode(shown_query, quote_via=quote, safe='/')}", secret or None, index,
         )  # fmt: skip
         if result.secret is not None:
             _tokens[result.shown] = result.secret

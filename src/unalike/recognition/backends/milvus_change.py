@@ -9,10 +9,11 @@ Shape letters: M vectors, D width.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from unalike.numerics.arguments import check_list
 from unalike.recognition.attributes import Attributes, ReferenceAttributes, check_set_count
 from unalike.recognition.backends.milvus_connection import MilvusConnection
 from unalike.recognition.backends.milvus_lock import GalleryLock, lost_lock, read_register
-from unalike.recognition.backends.milvus_rows import ALL, NEVER, Row, batches, new_row, read_rows
+from unalike.recognition.backends.milvus_rows import ALL, NEVER, Row, batches, new_row, read_rows, stored_row
 from unalike.recognition.backends.milvus_state import (
     MOST_LABEL,
     ClassTable,
@@ -158,7 +159,8 @@ class MilvusChange:
             self._before, ALL, f"removed == {attempt}",
         )  # fmt: skip
         while part := list(islice(rows, BATCH)):
-            for some in batches([{**only(row), "removed": NEVER} for row in part], self.state.dim):
+            rows_before = [{**stored_row(row, self._before.has_index), "removed": NEVER} for row in part]
+            for some in batches(rows_before, self.state.dim):
                 self._lock.check()
                 self.connection.upsert(self._vectors, some)
         self._is_uncertain = False
@@ -196,6 +198,10 @@ class MilvusChange:
         """Give the gallery another calibration, or none."""
         self.state = replace(self.state, calibration=calibration)
 
+    def set_index(self, facts: Mapping[str, Any]) -> None:
+        """Write effort and recall of the index."""
+        self.state = replace(self.state, search_index=facts)
+
     def set_identity(self, identity: ModelIdentity) -> None:
         """Write what is known of the network."""
         if not identity.equals(self.state.model_identity):
@@ -218,7 +224,7 @@ class MilvusChange:
             numbers.append(number_of[label])
         sets, new_sets = self._numbered_sets(attributes, len(labels))
         rows = [
-            new_row(state.commit, self._rows + row, *facts)
+            stored_row(new_row(state.commit, self._rows + row, *facts), state.has_index)
             for row, facts in enumerate(zip(ids, numbers, names, vectors_MD, sets, strict=True))
         ]
         self._rows += len(rows)
@@ -298,7 +304,7 @@ class MilvusChange:
         """Put the number of this attempt into rows; their number."""
         count = 0
         while part := list(islice(rows, BATCH)):
-            changes = [{**only(row), "removed": self.state.commit} for row in part]
+            changes = [{**stored_row(row, self.state.has_index), "removed": self.state.commit} for row in part]
             self._write(self._vectors, changes, self.state.dim)
             for row in part:
                 number = self.table.target(row["class"])
@@ -344,11 +350,6 @@ class MilvusChange:
         self._touched.add(target)
         self._count(revision=1)
         return images
-
-
-def only(row: Row) -> Row:
-    """The fields of a row that are stored."""
-    return {key: row[key] for key in ALL}
 
 
 def check_label(label: str) -> str:

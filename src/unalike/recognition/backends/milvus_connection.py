@@ -103,7 +103,7 @@ class MilvusConnection:
             self.client().load_collection(name, timeout=READ_TIMEOUT_S)
 
     def create(
-        self, name: str, fields: Sequence[tuple[str, str, dict[str, Any]]], indexes: dict[str, dict[str, str]],
+        self, name: str, fields: Sequence[tuple[str, str, dict[str, Any]]], indexes: dict[str, dict[str, Any]],
         *, is_there: bool = False,
     ) -> None:  # fmt: skip
         """Create a collection and, where it has indexes, bring it into memory.
@@ -154,15 +154,31 @@ class MilvusConnection:
         """Number of rows of a condition."""
         return int(self.query(name, condition, ["count(*)"])[0]["count(*)"])
 
+    def flush(self, name: str) -> None:
+        """Let the rows that were written be indexed, which a server does by itself when there are many."""
+        with milvus_errors(self.address.shown):
+            self.client().flush(name, timeout=READ_TIMEOUT_S)
+
     def search(
-        self, name: str, vectors: Sequence[Any], condition: str, limit: int, fields: Sequence[str]
-    ) -> list[list[dict[str, Any]]]:
-        """The nearest rows of each vector by inner product, best first, under ``distance`` and ``entity``."""
+        self, name: str, vectors: Sequence[Any], condition: str, limit: int, fields: Sequence[str], *, field: str = "vector",
+        parameters: dict[str, Any] | None = None,
+    ) -> list[list[dict[str, Any]]]:  # fmt: skip
+        """The nearest rows of each vector by inner product, best first, under ``distance`` and ``entity``.
+
+        Args:
+            name: of the collection.
+            vectors: queries.
+            condition: an expression that rows must fulfill.
+            limit: number of rows.
+            fields: of the rows that are returned.
+            field: that is searched.
+            parameters: of the search by its index.
+        """
         return self._read(
             name,
             lambda client: [list(hits) for hits in client.search(
-                name, data=list(vectors), anns_field="vector", filter=condition, limit=limit, output_fields=list(fields),
-                search_params={"metric_type": "IP"}, consistency_level="Strong", timeout=READ_TIMEOUT_S)],
+                name, data=list(vectors), anns_field=field, filter=condition, limit=limit, output_fields=list(fields),
+                search_params={"metric_type": "IP", "params": parameters or {}}, consistency_level="Strong", timeout=READ_TIMEOUT_S)],
         )  # fmt: skip
 
     def _read(self, name: str, call: Callable[[Any], Rows]) -> Rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import time
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from unalike.recognition.backends.milvus_lock import (
     read_listing,
 )
 from unalike.recognition.backends.milvus_names import Listing, Register, log_name, new_uid, prefix_of, vectors_name
-from unalike.recognition.backends.milvus_rows import INDEXES, WRITE_BYTES, batches, new_row, row_fields
+from unalike.recognition.backends.milvus_rows import WRITE_BYTES, batches, new_row, row_fields, row_indexes, stored_row
 from unalike.recognition.backends.milvus_state import (
     LOG_FIELDS,
     LOG_INDEXES,
@@ -43,13 +44,14 @@ BATCH = 4096  # references that are read at a time
 REGISTER_FIELDS = LOG_FIELDS[:1] + LOG_FIELDS[-1:]
 
 
-def fill(connection: MilvusConnection, view: SnapshotView, uid: str) -> MilvusState:
+def fill(connection: MilvusConnection, view: SnapshotView, uid: str, *, has_index: bool = False) -> MilvusState:
     """Write what a view holds into collections that nobody knows yet; ``publish`` makes them the gallery.
 
     Args:
         connection: to the server.
         view: what is kept.
         uid: number of the gallery (``choose_uid``).
+        has_index: write the vectors into an index for approximate search too.
 
     Returns:
         The state, whose document ``publish`` writes.
@@ -58,14 +60,14 @@ def fill(connection: MilvusConnection, view: SnapshotView, uid: str) -> MilvusSt
         DataError: Milvus cannot hold it.
     """
     snapshot, counts = view.snapshot(), view.counts()
-    fields = row_fields(view.dim)
+    fields = row_fields(view.dim, has_index)
     for label in counts:
         check_label(label)
     prefix = prefix_of(connection.address.gallery)
     vectors, log = vectors_name(prefix, uid, 0), log_name(prefix, uid)
     listing = read_listing(connection)
     connection.create(log, LOG_FIELDS, LOG_INDEXES, is_there=uid in listing.logs)
-    connection.create(vectors, fields, INDEXES, is_there=uid in listing.vectors)
+    connection.create(vectors, fields, row_indexes(has_index), is_there=uid in listing.vectors)
     number_of = {label: number for number, label in enumerate(counts)}
     lines: list[dict[str, Any]] = [
         {"n": number_of[label], "l": label, "v": count, "t": None} for label, count in counts.items()
@@ -77,12 +79,12 @@ def fill(connection: MilvusConnection, view: SnapshotView, uid: str) -> MilvusSt
         lines += [{"s": number, "a": dict(each), "v": count} for number, (each, count) in sets]
     for part in batches(class_rows(FIRST, lines, 0), 0):
         connection.upsert(log, part)
-    _copy_vectors(connection, vectors, snapshot, number_of, is_again=uid in listing.vectors)
+    _copy_vectors(connection, vectors, snapshot, number_of, has_index=has_index, is_again=uid in listing.vectors)
     total, classes = view.size
     return MilvusState(
         uid=uid, commit=FIRST, dim=view.dim, half=snapshot.half, vectors=total, classes=classes, revision=view.revision,
         next_id=snapshot.next_id, next_class=len(counts), next_set=1 if attributes is None else len(attributes.sets) + 1,
-        model_identity=view.model_identity, calibration=view.calibration,
+        model_identity=view.model_identity, calibration=view.calibration, search_index={} if has_index else None,
     )  # fmt: skip
 
 
@@ -90,6 +92,8 @@ def choose_uid(connection: MilvusConnection, key: str = "") -> str:
     """A number for a gallery; with the hexadecimal digest of a copy the same one again, if no gallery that is read has it."""
     if not key:
         return new_uid()
+    if connection.address.index:  # other fields: a copy without an index cannot go on with one
+        key = hashlib.sha256(f"{key} {connection.address.index}".encode()).hexdigest()
     listing = read_listing(connection)
     live = set() if listing.register is None else {listing.register.uid}
     for number in range(256):
@@ -109,8 +113,9 @@ def _is_former(connection: MilvusConnection, listing: Listing, uid: str) -> bool
 
 
 def _copy_vectors(
-    connection: MilvusConnection, vectors: str, snapshot: GallerySnapshot, number_of: dict[str, int], *, is_again: bool
-) -> None:
+    connection: MilvusConnection, vectors: str, snapshot: GallerySnapshot, number_of: dict[str, int], *, has_index: bool,
+    is_again: bool,
+) -> None:  # fmt: skip
     """Write the references of a snapshot in their order; those that an earlier call wrote are passed over."""
     total, read_part = len(snapshot), snapshot.reader()
     names = snapshot.names.unpack()
@@ -123,14 +128,17 @@ def _copy_vectors(
         for first in range(start, total, BATCH):
             last = min(first + BATCH, total)
             rows = [
-                new_row(
-                    FIRST,
-                    n,
-                    int(snapshot.ids_N[n]),
-                    number_of[snapshot.classes[snapshot.codes_N[n]]],
-                    names[n],
-                    vector_D,
-                    int(codes_N[n]) + 1,
+                stored_row(
+                    new_row(
+                        FIRST,
+                        n,
+                        int(snapshot.ids_N[n]),
+                        number_of[snapshot.classes[snapshot.codes_N[n]]],
+                        names[n],
+                        vector_D,
+                        int(codes_N[n]) + 1,
+                    ),
+                    has_index,
                 )
                 for n, vector_D in zip(range(first, last), read_part(first, last), strict=True)
             ]

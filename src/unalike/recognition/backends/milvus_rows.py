@@ -26,6 +26,7 @@ MOST_NAME_BYTES = 65_535  # of Milvus's texts
 WRITE_BYTES, READ_BYTES = 2 << 20, 16 << 20  # of vectors and names in one call
 FACTS = ("id", "class", "name", "attributes")
 ALL = ("pk", *FACTS, "name_key", "added", "removed", "vector")
+INDEXED = "indexed"  # the field with the same vector again, in galleries that have an index for approximate search
 INDEXES = {
     "vector": {"index_type": "FLAT", "metric_type": "IP"},
     "id": {"index_type": "INVERTED"},
@@ -33,11 +34,13 @@ INDEXES = {
     "attributes": {"index_type": "INVERTED"},
     "name_key": {"index_type": "INVERTED"},
 }
+# As faiss and Milvus's own examples have it; the effort of a search is chosen by its measured recall.
+HNSW = {"index_type": "HNSW", "metric_type": "IP", "params": {"M": 16, "efConstruction": 200}}
 Row = dict[str, Any]
 Query = Callable[[str, Sequence[str]], list[Row]]  # the rows of a condition, in any order, with these fields
 
 
-def row_fields(dim: int) -> Sequence[tuple[str, str, dict[str, Any]]]:
+def row_fields(dim: int, has_index: bool = False) -> Sequence[tuple[str, str, dict[str, Any]]]:
     """The fields of the collection. Raises DataError for a width that Milvus cannot hold."""
     if not 2 <= dim <= MAX_DIM:
         raise DataError(f"vectors of width {dim}", expected=f"from 2 to {MAX_DIM} in Milvus")
@@ -51,7 +54,13 @@ def row_fields(dim: int) -> Sequence[tuple[str, str, dict[str, Any]]]:
         ("added", "INT64", {}),
         ("removed", "INT64", {}),
         ("vector", "FLOAT_VECTOR", {"dim": dim}),
+        *([(INDEXED, "FLOAT_VECTOR", {"dim": dim})] if has_index else []),
     )
+
+
+def row_indexes(has_index: bool = False) -> dict[str, dict[str, Any]]:
+    """The indexes of the fields: Milvus has one for each field, and searches a field exactly or by HNSW, never both."""
+    return {**INDEXES, INDEXED: HNSW} if has_index else INDEXES
 
 
 def name_key(name: str) -> str:
@@ -71,6 +80,12 @@ def new_row(
             "added": attempt, "removed": NEVER, "vector": np.asarray(vector_D, np.float32)}  # fmt: skip
 
 
+def stored_row(row: Row, has_index: bool) -> Row:
+    """The fields of a row as they are written."""
+    fields = {key: row[key] for key in ALL}
+    return {**fields, INDEXED: row["vector"]} if has_index else fields
+
+
 def name_of(row: Row) -> str:
     """The name in a row, as it was given."""
     return decode_text(row["name"])
@@ -80,7 +95,7 @@ def batches(rows: Sequence[Row], dim: int) -> Iterator[Sequence[Row]]:
     """Rows in parts of bounded size, for writing."""
     first, size = 0, 0
     for row, each in enumerate(rows):
-        size += 4 * dim + len(each.get("name") or each.get("text", "")) + 128
+        size += 4 * dim * (1 + (INDEXED in each)) + len(each.get("name") or each.get("text", "")) + 128
         if size > WRITE_BYTES:
             yield rows[first : row + 1]
             first, size = row + 1, 0

@@ -25,7 +25,7 @@ from unalike.recognition.gallery_content import read_calibration
 from unalike.recognition.model_identity import read_identity
 from unalike.storage.outside_files import reader_errors
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 of a gallery without an index, which earlier releases read and write
 # A primary key is the number of the attempt and, in the lower bits, that of the row in it: no other attempt ever writes it.
 ROW_BITS = 32
 _DOCUMENT, _CLASS = 0, 1
@@ -56,6 +56,7 @@ class MilvusState(DatabaseState):
         formers: galleries that this one replaced and that are still read: their commit, and since when in seconds, by number.
         rewritten: since this commit the table of classes is complete without earlier lines.
         history: some earlier commits, with their times in seconds.
+        search_index: of an index for approximate search: effort and recall, empty until they are measured; None without one.
     """
 
     uid: str
@@ -66,6 +67,12 @@ class MilvusState(DatabaseState):
     formers: Mapping[str, tuple[int, float]] = field(default_factory=dict)
     rewritten: int = 0
     history: tuple[tuple[int, float], ...] = ()
+    search_index: Mapping[str, Any] | None = None
+
+    @property
+    def has_index(self) -> bool:
+        """Whether its vectors are written into an index for approximate search too."""
+        return self.search_index is not None
 
     def next(self, attempt: int) -> MilvusState:
         """The state that another attempt begins with: all attempts in between were no commits."""
@@ -91,7 +98,7 @@ class MilvusState(DatabaseState):
         identity = self.model_identity
         return json.dumps(
             {
-                "format": FORMAT_VERSION, **{key: getattr(self, key) for key in _NUMBERS}, "network": identity.to_dict(),
+                "format": FORMAT_VERSION if self.has_index else 1, "index": self.search_index, **{key: getattr(self, key) for key in _NUMBERS}, "network": identity.to_dict(),
                 "probe": base64.b64encode(np.asarray(identity.probe_D, "<f4").tobytes()).decode("ascii"),
                 "calibration": None if self.calibration is None else self.calibration.to_dict(),
                 "aborted": self.aborted, "formers": self.formers, "rewritten": self.rewritten, "history": self.history,
@@ -115,6 +122,7 @@ class MilvusState(DatabaseState):
                     calibration=None if calibration is None else read_calibration(calibration), aborted=tuple(values["aborted"]),
                     formers={key: (number, since) for key, (number, since) in values["formers"].items()},
                     rewritten=values["rewritten"], history=tuple((number, since) for number, since in values["history"]),
+                    search_index=values.get("index"),
                 )  # fmt: skip
         raise DataError(f"{display} has format version {version}", remedy="update unalike")
 

@@ -1,6 +1,6 @@
 """One state of a gallery in Milvus, searched by the server; what is written later is left out by an expression.
 
-Milvus finds candidates by exact search (index FLAT). Their scores are computed again here from the vectors, so that equal ones
+Milvus finds candidates by exact search (index FLAT), or by HNSW where the gallery has such an index and is asked for it. Their scores are computed again here from the vectors, so that equal ones
 come by their ids, and more candidates are asked for until none that is left out can belong to the nearest.
 
 Shape letters: N enrolled vectors, M chosen ones, Q queries, K neighbors, C candidates, D width, U queries whose second class is
@@ -21,9 +21,11 @@ from unalike.numerics.nearest_neighbors import EXCLUDED
 from unalike.recognition.attributes import AttributeSets, ReferenceAttributes, Where, count_values
 from unalike.recognition.backends.database_gallery import DatabaseView
 from unalike.recognition.backends.milvus_connection import MOST_ROWS, CollectionGone, MilvusConnection
+from unalike.recognition.backends.milvus_index import MilvusIndex
 from unalike.recognition.backends.milvus_lock import read_listing
 from unalike.recognition.backends.milvus_rows import (
     FACTS,
+    INDEXED,
     READ_BYTES,
     Row,
     name_key,
@@ -71,7 +73,7 @@ class MilvusView(DatabaseView):
         classes: Callable[[], ClassTable],
         snapshot: Callable[[MilvusView], GallerySnapshot] | None = None,
     ) -> None:
-        self.connection, self._collection, self.state = connection, collection, state
+        self.connection, self.collection, self.state = connection, collection, state
         self._read_classes, self._snapshot = classes, snapshot or MilvusView.read_snapshot
         self._table: ClassTable | None = None
         self._made = time.monotonic(), time.time()
@@ -100,20 +102,24 @@ class MilvusView(DatabaseView):
     def _query(self, condition: str, fields: Sequence[str]) -> list[Row]:
         return self._ask(lambda collection: self.connection.query(collection, condition, fields))
 
-    def _hits(self, vectors_QD: np.ndarray, condition: str, limit: int) -> list[list[Row]]:
+    def _hits(
+        self, vectors_QD: np.ndarray, condition: str, limit: int, candidates: int | None = None
+    ) -> list[list[Row]]:
+        """Hits of exact search; with a number of candidates those of the index."""
         fields = (*FACTS, "vector")
-        return self._ask(lambda name: self.connection.search(name, list(vectors_QD), condition, limit, fields))
+        by: dict[str, Any] = {} if candidates is None else {"field": INDEXED, "parameters": {"ef": candidates}}
+        return self._ask(lambda name: self.connection.search(name, list(vectors_QD), condition, limit, fields, **by))
 
     def _ask(self, call: Callable[[str], Answer]) -> Answer:
         """Ask the collection of vectors, which gets another name when somebody who changes the gallery no longer answers."""
         try:
-            return call(self._collection)
+            return call(self.collection)
         except CollectionGone:
             present = read_listing(self.connection).vectors.get(self.state.uid)
             if present is None:
                 raise
-            self._collection = present
-        return call(self._collection)
+            self.collection = present
+        return call(self.collection)
 
     # ---- lists ----
 
@@ -207,9 +213,11 @@ class MilvusView(DatabaseView):
         self, vectors_QD: np.ndarray, k: int, index: Any = None, other_than_Q: np.ndarray | None = None,
         sets: Sequence[int] | None = None,
     ) -> NeighborRows:  # fmt: skip
-        """Search unit-length queries; there is no index."""
+        """Search unit-length queries."""
         neighbors: list[list[tuple[Row, float]]] = [[] for _ in vectors_QD]
-        if other_than_Q is None:
+        if index is not None and other_than_Q is None and sets is None and k <= index.most:
+            neighbors = self._nearest_by_index(vectors_QD, k, index)
+        elif other_than_Q is None:
             neighbors = self._nearest(vectors_QD, k, None, sets)
         else:
             for number in np.unique(other_than_Q).tolist():
@@ -241,6 +249,20 @@ class MilvusView(DatabaseView):
             waiting = [q for q in waiting if q not in neighbors]
             limit = min(total, 4 * limit if limit >= MOST_ROWS else min(MOST_ROWS, 4 * limit))
         return [neighbors.get(q, []) for q in range(len(vectors_QD))]
+
+    def _nearest_by_index(self, vectors_QD: np.ndarray, k: int, index: MilvusIndex) -> list[list[tuple[Row, float]]]:
+        """As ``_nearest`` without filters, by the index; exactly for a query of which it finds too few."""
+        condition, limit = self.state.condition, min(k + MORE, index.most, self.state.vectors)
+        neighbors: list[list[tuple[Row, float]]] = []
+        step = max(1, min(MOST_ROWS // 16, READ_BYTES // (limit * (4 * self.dim + 64))))
+        for first in range(0, len(vectors_QD), step):
+            hits_P = self._hits(vectors_QD[first : first + step], condition, limit, index.candidates(limit))
+            neighbors += [_ranked(hits, vectors_QD[q], k) for q, hits in enumerate(hits_P, first)]
+        few = [q for q, nearest in enumerate(neighbors) if len(nearest) < k]
+        if few:
+            for q, nearest in zip(few, self._nearest(vectors_QD[few], k, None, None), strict=True):
+                neighbors[q] = nearest
+        return neighbors
 
     def _filtered(self, other_than: int | None, sets: Sequence[int] | None) -> tuple[str, int]:
         """The expression of a search, and the number of references that it selects."""
@@ -335,10 +357,18 @@ def _complete(
     hits: Sequence[dict[str, Any]], query_D: np.ndarray, k: int, is_all: bool
 ) -> list[tuple[Row, float]] | None:
     """The k nearest of the candidates by score and id; None where another reference may be as near as they are."""
+    nearest = _ranked(hits, query_D, k)
+    if not is_all and nearest[-1][1] - float(hits[-1]["distance"]) <= ROUNDING:
+        return None
+    return nearest
+
+
+def _ranked(hits: Sequence[dict[str, Any]], query_D: np.ndarray, k: int) -> list[tuple[Row, float]]:
+    """The k nearest of the candidates by score and id."""
+    if not hits:
+        return []
     candidates_CD = np.array([hit["entity"]["vector"] for hit in hits], np.float64)
     # Each row is summed for itself, in one order: equal vectors have equal scores.
     scores_C = (candidates_CD * query_D.astype(np.float64)).sum(axis=1).astype(np.float32)
     order = sorted(range(len(hits)), key=lambda c: (-scores_C[c], hits[c]["entity"]["id"]))[:k]
-    if not is_all and float(scores_C[order[-1]]) - float(hits[-1]["distance"]) <= ROUNDING:
-        return None
     return [(hits[c]["entity"], float(scores_C[c])) for c in order]

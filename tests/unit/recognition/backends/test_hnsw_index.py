@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.support.clustered_gallery import clustered
 from tests.support.postgres import new_database
 from unalike.errors import DataError
 from unalike.recognition.backends.address import open_gallery, save_gallery
-from unalike.recognition.backends.hnsw_index import RECALL, HnswIndex, measure
+from unalike.recognition.backends.hnsw_index import HnswIndex, measure
+from unalike.recognition.backends.measured_index import RECALL
 from unalike.recognition.backends.pgvector import PostgresGallery
 from unalike.recognition.gallery import Gallery
 
@@ -18,15 +20,6 @@ pytest.importorskip("psycopg")
 @pytest.fixture(scope="module")
 def database() -> str:
     return new_database()
-
-
-def clustered(dim: int, count: int = 500, *, half: bool = False) -> tuple[Gallery, np.ndarray]:
-    rng = np.random.default_rng(0)
-    centers = rng.normal(size=(20, dim))
-    gallery = Gallery(dim, half=half)
-    codes = np.arange(count) % 20
-    gallery.enrol(centers[codes] + 0.5 * rng.normal(size=(count, dim)), [f"class {code}" for code in codes])
-    return gallery, (centers + 0.5 * rng.normal(size=centers.shape)).astype(np.float32)
 
 
 @pytest.mark.parametrize(("dim", "half"), [(16, False), (16, True), (2100, False)])

@@ -31,16 +31,22 @@ pytest.importorskip("pymilvus")
 pytest.importorskip("milvus_lite")
 
 
+ALL_LAWS = [*LAWS, *PROCESS_LAWS, *NETWORK_LAWS, *COPY_LAWS, *FILTER_LAWS]
+
+
 @pytest.fixture
 def address(request: pytest.FixtureRequest) -> str:
     return f"{milvus_server()}?gallery={request.node.name.replace('[', '.').replace(']', '')}"
 
 
-@pytest.mark.parametrize(
-    "law", [*LAWS, *PROCESS_LAWS, *NETWORK_LAWS, *COPY_LAWS, *FILTER_LAWS], ids=lambda law: law.__name__
-)
+@pytest.mark.parametrize("law", ALL_LAWS, ids=lambda law: law.__name__)
 def test_milvus_keeps_the_law(law: Callable[[str], None], address: str) -> None:
     law(address)
+
+
+@pytest.mark.parametrize("law", ALL_LAWS, ids=lambda law: law.__name__)
+def test_milvus_keeps_the_law_with_an_index(law: Callable[[str], None], address: str) -> None:
+    law(address.replace("?", "?index=hnsw&"))
 
 
 def listing_of(address: str) -> Any:
@@ -172,7 +178,7 @@ def test_rows_that_another_program_removed_are_found(address: str) -> None:
     assert isinstance(gallery, MilvusGallery)
     enrol(gallery, random_vectors(4), list("aabb"))
     with gallery.view() as view:
-        gallery._connection.delete(view._collection, "id == 0")
+        gallery._connection.delete(view.collection, "id == 0")
         with pytest.raises(DataError, match="the server gave 3 hits, not 4 references"):
             view.search(random_vectors(1), 4)
     with pytest.raises(DataError, match="is damaged: 3 vectors in place of 4"):

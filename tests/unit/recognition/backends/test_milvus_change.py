@@ -219,7 +219,7 @@ def test_what_nobody_reads_any_more_is_deleted(address: str, monkeypatch: pytest
     for number in range(4):
         enrol(gallery, random_vectors(1, seed=number), [f"{number}"])
     view, state = gallery.view(), gallery._state
-    rows = gallery._connection.query(view._collection, "id >= 0", ["id"])
+    rows = gallery._connection.query(view.collection, "id >= 0", ["id"])
     assert sorted(row["id"] for row in rows) == [2, 3, 4, 5, 6, 7], "the rows that were removed are gone"
     log = log_name(prefix_of(gallery._connection.address.gallery), state.uid)
     assert gallery._connection.count(log, "kind == 0") == 2, "documents of this commit and of the one before"

@@ -98,7 +98,7 @@ def test_a_folder_of_milvus_lite_in_this_process(tmp_path) -> None:
     assert isinstance(gallery, MilvusGallery) and enrol(gallery, random_vectors(3), list("aab")) == [0, 1, 2]
     with open_gallery(address).view() as view:
         assert view.counts() == {"a": 2, "b": 1} and view.search(random_vectors(1), 1).ids_QK.tolist() == [[0]]
-    with pytest.raises(DataError, match="have no index for approximate search"):
+    with pytest.raises(DataError, match="without an index for approximate search"):
         gallery.open_index()
     assert gallery.dim == DIM and open_gallery(address, verify=True).revision == 1
     gallery.close()
