@@ -8,11 +8,14 @@ some day. What fills such a folder registers it here; whatever names a file in a
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 _MEMBER = "!"  # between an archive and the path of a member
-_prefixes: dict[str, str] = {}  # folder of the cache, with a separator at its end -> what stands in its place
+_prefixes: dict[
+    str, str
+] = {}  # folder of the cache, with a separator at its end -> what stands in its place, with a mark at its end
 _names: dict[str, dict[str, str]] = {}  # folder of the cache -> names of single files in it, by path
 
 
@@ -57,6 +60,8 @@ def source_name(path: str | os.PathLike[str]) -> str:
     for folder, prefix in _prefixes.items():
         if text.startswith(folder):
             return prefix + text[len(folder) :].replace(os.sep, "/")
+        if text == folder[:-1]:
+            return prefix[:-1]
     for folder, names in _names.items():
         if text.startswith(folder):
             file, mark, region = text.rpartition("#")
@@ -76,8 +81,9 @@ def absolute_source_name(path: str | os.PathLike[str]) -> str:
 def with_source_names(text: str) -> str:
     """Return a text in which paths of registered files are replaced by the names of their sources."""
     for folder, prefix in _prefixes.items():
-        if folder in text:
-            text = text.replace(folder, prefix)
+        if folder[:-1] in text:
+            root = re.escape(folder[:-1]) + r"(?![\w.-])"  # the folder itself, not one whose name begins like its
+            text = prefix[:-1].join(re.split(root, text.replace(folder, prefix)))
     for folder, names in _names.items():
         if folder in text:
             for path in sorted((path for path in names if path in text), key=len, reverse=True):

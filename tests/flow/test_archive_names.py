@@ -160,7 +160,19 @@ def test_remote_archives_and_files(data: Path, tmp_path: Path) -> None:
         archive = [source_name(path) for path in load_images(f"http://me:secret@{host}/query.zip").paths]
         table = [source_name(path) for path in load_images(f"http://{host}/table.csv").paths]
         again = load_images(f"http://{host}/query.zip!class 2/00.png", labeled=False)
+        run(
+            "discover",
+            f"http://me:secret@{host}/reference.tar.gz",
+            "-m",
+            "own.pth",
+            "-o",
+            tmp_path / "groups",
+            "--table",
+        )
         server.shutdown()
     assert archive[0] == f"http://***@{host}/query.zip!class 0/00.png"
     assert table == [f"http://{host}/query/class {n}/00.png" for n in range(3)]
     assert source_name(again.paths[0]) == f"http://{host}/query.zip!class 2/00.png"
+    assert not [
+        path for path in (tmp_path / "groups").rglob("*") if path.is_file() and b"me:secret" in path.read_bytes()
+    ]

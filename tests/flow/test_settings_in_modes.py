@@ -16,19 +16,13 @@ import pytest
 from PIL import Image
 
 from tests.support.spec_reads import leaves, recorded_reads
-from unalike.actions.unused_settings import AUTOMATIC, PLAIN, SEARCH, UNLABELED, UNUSED
+from unalike.actions.unused_settings import AUTOMATIC, PLAIN, SEARCH, UNLABELED, UNUSED, is_unused
 from unalike.cli import run_command
 from unalike.spec.experiment import Experiment
 
 TRAINING = ("model_name", "results_dir", "automl", "wandb", "train", "model", "dataset")
 TINY = ["model.input_height=32", "model.input_width=32", "dataset.workers=1", "train.num_epochs=1"]
 SCRATCH = ["model.backbone=test_resnet", "model.pretrained=false"]
-# Fields of data and model that act in training; of a spec that several actions share they are no news elsewhere.
-OF_TRAINING = (
-    "model.pretrained", "model.allow_partial", "model.input_channels", "dataset.labels", "dataset.prob", "dataset.re_prob",
-    "dataset.gaussian_blur", "dataset.color_augmentation", "dataset.random_rotation", "dataset.num_instance",
-    "dataset.train_height", "dataset.train_width", "dataset.crop", "dataset.cache", "dataset.validation",
-)  # fmt: skip
 CHANNELS = {"model.input_channels"}  # refused unless it is 3
 
 
@@ -128,24 +122,28 @@ def test_a_search(photos: Path, tmp_path: Path) -> None:
 def test_actions_on_a_model(photos: Path, model: Path, tmp_path: Path) -> None:
     data = [f"dataset.val_dataset.reference={photos / 'train'}", f"dataset.val_dataset.query={photos / 'query'}"]
     query = f"inference.input_path={photos / 'query'}"
-    tops = ("model_name", "results_dir", "model", "dataset")
     for action, words in (
         ("evaluate", data),
         ("inference", [*data, query]),
         ("export", [f"dataset.train_dataset={photos / 'train'}"]),
+        ("quantize", [photos / "train", *data]),
+        ("engine", [photos / "train", *data, "gen_engine.data_type=INT8"]),
     ):
-        left = unread((*tops, action), (action, model, "-r", tmp_path / action, *words))
-        left = {path for path in left if not path.startswith(OF_TRAINING)}
-        assert left <= OTHER_DATA[action], action
+        section = {"engine": "gen_engine"}.get(action, action)
+        tops = ("model_name", "results_dir", "automl_policy", "automl", "wandb", "train", "model", "dataset", section)
+        left = unread(tops, (action, model, "-r", tmp_path / action, *words)) - CHANNELS
+        assert {path for path in left if not is_unused(path, section)} <= OTHER_DATA.get(action, set()), action
+        # What is said to be unused is: paths are read to compare them with outputs, and the model's name for its card.
+        named = {path for path, _ in leaves(Experiment) if path.partition(".")[0] in tops and is_unused(path, section)}
+        assert named - left <= PATHS, action
 
 
+PATHS = {"model.pretrained_model_path", "model.pretrained_trunk_path", "model.pretrained_embedder_path",
+         "dataset.train_dataset", "dataset.val_dataset.query"}  # fmt: skip
+# Its images are a check of the written graph alone, decoded by the model's rule, which a spec that sets another contradicts.
 OTHER_DATA: dict[str, set[str]] = {
-    "evaluate": set(),
-    "inference": {"model_name", "dataset.train_dataset", "dataset.val_dataset.query"},
-    # Its images are a check of the written graph alone, decoded by the model's rule, which a spec that sets another contradicts.
     "export": {"dataset.decoding.version", "dataset.decoding.range", "dataset.decoding.ground",
-               "dataset.val_dataset.reference", "dataset.val_dataset.query", "dataset.workers", "dataset.max_unreadable",
-               "dataset.max_pixels", "dataset.class_map"},
+               "dataset.val_dataset.reference", "dataset.val_dataset.query", "dataset.max_pixels", "dataset.class_map"},
 }  # fmt: skip
 
 

@@ -96,3 +96,33 @@ def test_the_refusal_of_a_setting_is_what_this_guards_against() -> None:
 def test_a_training_is_told_its_setting(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"dataset\.manifest_columns\.path=image_path"):
         load_images(table(tmp_path, "image_path,label"), columns={"path": "path", "label": "label"})
+
+
+# What stands in the command lines of messages: numbers, ids, words of the program, and what is quoted before.
+PLAIN_VALUES = {
+    "action", "command", "command_of(action)", "count", "dataset", "images", "job.id", "key", "model_id", "name", "option", "other", "parent.id",
+    "upgrade_command()", "row['download_bytes']", "_join(root, parts_of_split[0])", "job.parent_job_id", "' '.join(missing)", "row['name']", "first", "second", "root", "PRETRAINED", "place", "files", "text",
+}  # fmt: skip
+COMMAND = re.compile(r"\bunalike [a-z][a-z-]*( |$)")
+
+
+def test_paths_in_the_command_lines_of_messages_are_quoted() -> None:
+    """A path with a blank would be two arguments of the line that a message tells people to run."""
+    bare = set()
+    for path in sorted(Path(unalike.__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            text = ""
+            for value in node.values if isinstance(node, ast.JoinedStr) else ():
+                if isinstance(value, ast.Constant):
+                    text += str(value.value)
+                    continue
+                assert isinstance(value, ast.FormattedValue)
+                expression = ast.unparse(value.value)
+                if (
+                    COMMAND.search(text.rpartition(";")[2])
+                    and "shlex" not in expression
+                    and expression not in PLAIN_VALUES
+                ):
+                    bare.add(f"{path.name}:{node.lineno}: {expression}")
+                text += "_"
+    assert not bare

@@ -36,6 +36,7 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("path", "name"), [
     ("archives/1f/mug/1.jpg", "my photos.zip!mug/1.jpg"),
     ("archives/1f/mug/1.jpg#1,2,3,4", "my photos.zip!mug/1.jpg#1,2,3,4"),
+    ("archives/1f", "my photos.zip"), ("remote/3f/files", "hf://me/photos"),
     ("archives/2f/1.jpg", "s3://bucket/photos.tar.gz!1.jpg"),
     ("remote/3f/files/mug/1.jpg", "hf://me/photos/mug/1.jpg"),
     ("remote/4f/files/b.png", "https://host/b.png?version=1"),
@@ -47,7 +48,10 @@ def test_names(path: str, name: str) -> None:
     assert str(DataError(f"{CACHE / path}: damaged")) == f"{name}: damaged"
 
 
-@pytest.mark.parametrize("path", ["photos/mug/1.jpg", "/cache/unalike/archives/1fx/1.jpg", "1.jpg#1,2,3,4", ""])
+@pytest.mark.parametrize(
+    "path",
+    ["photos/mug/1.jpg", "/cache/unalike/archives/1fx/1.jpg", "/cache/unalike/archives/1f-x", "1.jpg#1,2,3,4", ""],
+)
 def test_other_paths_are_their_own_names(path: str) -> None:
     assert source_name(path) == path and with_source_names(f"{path}: damaged") == f"{path}: damaged"
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from unalike.actions.check_conversions import check_conversions, required_modules
 from unalike.actions.check_findings import Findings
 from unalike.actions.check_training import check_training
-from unalike.actions.evaluate import refuse_cluster_options
 from unalike.actions.evaluation_sets import vector_fields
 from unalike.actions.export import export_device, no_parity_images, parity_sets
 from unalike.actions.inference import input_images
@@ -32,6 +31,7 @@ from unalike.inference.shards.vector_set import read_vector_set
 from unalike.installation import install_command
 from unalike.runs.folder import results_folder
 from unalike.runs.mlflow_tracking import tracking_uri
+from unalike.runs.ray_cluster import refuse_cluster_options
 from unalike.runs.vector_folder import is_vector_folder
 from unalike.spec.actions import MODEL_ACTIONS, STANDALONE_ACTIONS, command_of
 from unalike.spec.mandatory import has_value, missing_fields
@@ -305,7 +305,7 @@ class ModelActionsCheck:
         """Open the trained models that actions name, and check that files to write do not exist."""
         if self.experiment.is_meant("evaluate"):
             with self.findings.collect("evaluate"):
-                refuse_cluster_options(self.experiment)
+                refuse_cluster_options(self.experiment, "evaluate")
         for name in ("evaluate", "inference", "export"):
             fields = [f"{name}.{key}" for key in MODEL_FIELDS if self.value(f"{name}.{key}")]
             if name != "export" and len(fields) > 1:

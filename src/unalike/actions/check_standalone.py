@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unalike.actions.check_findings import Findings
+from unalike.actions.embed import refuse_shard_options
 from unalike.actions.embed_shards import check_shard_folder, is_shard_folder
 from unalike.actions.results_folder import check_folder
 from unalike.data.imageset import load_images
@@ -18,6 +19,7 @@ from unalike.inference.model_files import CHECKPOINTS, PRETRAINED
 from unalike.inference.shards.source import open_source
 from unalike.recognition.backends.database_address import is_database
 from unalike.runs.folder import results_folder
+from unalike.runs.ray_cluster import refuse_cluster_options
 from unalike.spec.declare import FILE, IMAGE_OR_FOLDER, IMAGES, IMAGES_OR_FILE, MODEL, Section
 from unalike.spec.fields import fields_of
 from unalike.spec.nodes import SpecNode, check_mandatory
@@ -59,6 +61,10 @@ def check_standalone(action: str, experiment: Experiment, findings: Findings) ->
     with findings.collect(f"{action}.{OUTPUT_FIELDS.get(action, '')}"):
         if shards:
             check_shard_folder(OutputFolder(str(section.output)), overwrite=False, resume=False)
+            refuse_cluster_options(experiment, action)
+        elif action == "embed" and section.output is not None:
+            refuse_shard_options(experiment)
+            refuse_existing(section.output, False)
         elif action in OUTPUT_FIELDS and (file := getattr(section, OUTPUT_FIELDS[action])) is not None:
             refuse_existing(file, False)
     folder = results_folder(action, experiment)

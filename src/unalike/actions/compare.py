@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ def find_pairs(first: str | Path, second: str | Path | None = None) -> list[Pair
     if not second.is_dir():
         if first.is_dir():
             raise DataError(f"{first} is a folder and {second} a file", expected="the reference first",
-                            remedy=f"unalike compare {second} {first}")  # fmt: skip
+                            remedy=shlex.join(["unalike", "compare", str(second), str(first)]))  # fmt: skip
         return [Pair(first, second, second.stem)]
     images = _images_by_name(second)
     if not first.is_dir():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -44,6 +45,7 @@ from unalike.runs.filenames import (
 )
 from unalike.runs.folder import results_folder
 from unalike.runs.record import failed_without_results
+from unalike.sanitize import redact
 from unalike.source_names import absolute_source_name
 from unalike.spec import settle
 from unalike.spec.nodes import check_mandatory
@@ -126,7 +128,7 @@ def _group(section: Discover, source: str, target: Path) -> dict[str, Any]:
         _write_vectors(partial, output_paths, embedded.vectors_ND, section.seed)
         notices.write(partial / "notices.csv")
         write_report(partial / REPORT_FILE, paths, groups, figures, _unique_names(paths), embedded.failures)
-        record = {"format_version": FORMAT_VERSION, "source": source, "kind": section.kind, "seed": section.seed, **figures,
+        record = {"format_version": FORMAT_VERSION, "source": redact(source), "kind": section.kind, "seed": section.seed, **figures,
                   "cut_cosine": groups.cut_cosine, "agreement_by_groups": [list(point) for point in groups.agreement_curve],
                   "engine": model.engine.describe()}  # fmt: skip
         write_text(partial / DISCOVERY_FILE, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
@@ -259,6 +261,11 @@ def _figures(groups: ImageGroups, *, unreadable: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def training_source(folder: Path, kind: str) -> Path:
+    """What is trained on of a folder that discover wrote: the folder, in which the images lie by group, or of ``table`` its table."""
+    return folder / GROUPS_FILE if kind == "table" else folder
+
+
 def _print_summary(target: Path, groups: ImageGroups, figures: dict[str, Any], kind: str) -> None:
     say(f"{figures['images']} images: {figures['groups']} groups, {figures['in_no_group']} in no group, "
         f"{figures['near_duplicates']} near-duplicates")  # fmt: skip
@@ -268,7 +275,7 @@ def _print_summary(target: Path, groups: ImageGroups, figures: dict[str, Any], k
         )
     if not groups.count:
         say("no two images are similar enough to form a group; --groups N merges them anyway")
-    how, what = ("the table", target / GROUPS_FILE) if kind == "table" else ("moving files", target)
+    how, what = "the table" if kind == "table" else "moving files", training_source(target, kind)
     say(
-        f"review {target / REPORT_FILE}; correct by {'changing ' if kind == 'table' else ''}{how}; then: unalike train {what}"
+        f"review {target / REPORT_FILE}; correct by {'changing ' if kind == 'table' else ''}{how}; then: unalike train {shlex.quote(str(what))}"
     )

@@ -20,6 +20,7 @@ from unalike.inference.embedding import embed_files
 from unalike.inference.loaded_model import load_model, require_model_file
 from unalike.inference.model_files import PRETRAINED
 from unalike.runs.filenames import VECTORS_FILE
+from unalike.runs.ray_cluster import refuse_cluster_options
 from unalike.sanitize import redact, valid_unicode
 from unalike.source_names import source_name
 from unalike.spec import load_spec
@@ -81,13 +82,14 @@ def run_embedding(experiment: Experiment, *, overwrite: bool = False, resume: bo
     if section.output is not None and is_shard_folder(section.output):
         if resume and overwrite:
             raise SpecError("--resume and --overwrite together", remedy="choose one")
+        refuse_cluster_options(experiment, "embed")
         with open_results("embed", experiment, overwrite=overwrite or resume) as run:
             figures = embed_shards(section, overwrite=overwrite, resume=resume)
             if run is not None:
                 run.conclude(f"written: {redact(section.output)}", figures)
         path = None if uri_of(section.output) else Path(section.output)
         return Result((path or Path()) if run is None else run.dir, path, figures)
-    _refuse_shard_options(experiment, resume)
+    refuse_shard_options(experiment, resume=resume)
     with open_results("embed", experiment, overwrite=overwrite) as run:
         output = output_file(run, experiment, "embed.output", VECTORS_FILE, overwrite=overwrite, error=SpecError)
         if output.suffix not in SUFFIXES:
@@ -100,8 +102,13 @@ def run_embedding(experiment: Experiment, *, overwrite: bool = False, resume: bo
     return Result(output.parent if run is None else run.dir, output, figures)
 
 
-def _refuse_shard_options(experiment: Experiment, resume: bool) -> None:
-    """Raise SpecError for options of shards where one file is written."""
+def refuse_shard_options(experiment: Experiment, *, resume: bool = False) -> None:
+    """Raise SpecError for options of shards where one file is written.
+
+    Args:
+        experiment: Spec whose section ``embed`` holds the options.
+        resume: Whether ``--resume`` was given.
+    """
     section = experiment.embed
     options = [f"embed.{name}" for name in ("shard_size", "cluster", "address", "workers")
                if getattr(section, name) != type(section).model_fields[name].default]  # fmt: skip

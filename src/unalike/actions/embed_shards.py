@@ -115,6 +115,8 @@ def _settle_plan(section: Embed, folder: OutputFolder, resume: bool) -> tuple[Sh
     notices = Notices()
     source = open_source(section.source, labeled=section.labeled, notices=notices)
     notices.say()
+    if source.kind != FILES and section.shard_size != type(section).model_fields["shard_size"].default:
+        say("embed.shard_size is not used: each tar file is a shard")
     model = load_model(
         section.model or PRETRAINED, runtime=section.runtime, precision=section.precision,
         images=MANY_IMAGES, quiet=False,

@@ -13,9 +13,10 @@ from unalike.actions.result import Result
 from unalike.actions.results_folder import run_action
 from unalike.actions.spec_resolution import Overrides, Spec
 from unalike.data.notices import Notices
-from unalike.errors import SpecError, UnalikeError
+from unalike.errors import UnalikeError
 from unalike.progress import progress, say
 from unalike.runs.filenames import METRICS_FILE, MODEL_CARD_FILE, MODEL_CARD_STEM, NOTICES_FILE, TRT_METRICS_FILE
+from unalike.runs.ray_cluster import refuse_cluster_options
 from unalike.sanitize import redact
 from unalike.storage.atomic import write_text
 
@@ -36,7 +37,7 @@ def run_evaluation(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str,
     from unalike.report.model_card_format import add_section
 
     section, notices = experiment.evaluate, Notices()
-    refuse_cluster_options(experiment)
+    refuse_cluster_options(experiment, "evaluate")
     sets = evaluation_sets(experiment, notices)
     reference, query = sets.reference, sets.query
     notices.say()
@@ -73,15 +74,6 @@ def run_evaluation(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str,
     for line in format_open_set(open_set):
         say(line)
     return run.dir / METRICS_FILE, figures
-
-
-def refuse_cluster_options(experiment: Experiment) -> None:
-    """Raise SpecError for options of a cluster where this machine ranks."""
-    section = experiment.evaluate
-    for name in ("address", "workers"):
-        if section.cluster == "local" and getattr(section, name) is not None:
-            raise SpecError(f"evaluate.{name} is set, evaluate.cluster is local", expected="a cluster",
-                            remedy=f"add --cluster ray, or leave evaluate.{name} out")  # fmt: skip
 
 
 def _compute_metrics(section: Evaluate, sets: EvaluationSets) -> tuple[Ranking, dict[str, Any], dict[str, Any]]:

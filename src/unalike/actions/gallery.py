@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,7 +116,7 @@ def build(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:
         recognizer = Recogniser.load(model, runtime=section.runtime, precision=section.precision)
         if frozen:
             say(f"model: the pretrained trunk {recognizer.model_identity.trunk}, frozen: no training has fitted it to these "
-                f"classes; unalike train {section.source} does")  # fmt: skip
+                f"classes; unalike train {shlex.quote(str(section.source))} does")  # fmt: skip
         recognizer.enrol(section.source, attributes=attributes, attribute_columns=columns)
         gallery = recognizer.gallery
         assert isinstance(gallery, Gallery)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from unalike.actions.result import Result
 from unalike.actions.spec_resolution import Overrides, Spec, resolve_spec
+from unalike.actions.unused_settings import say_unused_overrides
 from unalike.errors import RunError, SpecError, UnalikeError
 from unalike.runs.environment import refuse_several_processes
 from unalike.runs.folder import holds_run, open_run, results_folder
@@ -38,6 +39,7 @@ def run_action(
     """
     refuse_several_processes(action)
     experiment = resolve_spec(action, spec, overrides, data)
+    say_unused_overrides(experiment, action)
     policy = policy_of_action(experiment.model.download)
     with policy, open_run(action, experiment, resume=resume, overwrite=overwrite) as run:
         path, figures = function(experiment, run)

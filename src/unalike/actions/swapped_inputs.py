@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 
@@ -32,15 +33,15 @@ def refuse_swapped(action: str, fields: Mapping[str, object]) -> None:
         others = [value for other, value in texts.items() if other in _IMAGE_FIELDS]
         if _is_images(text) and others and not _is_images(others[0]):
             raise SpecError(f"{text} is {_describe(text)}, no {kind}", expected=f"the {kind} first",
-                            remedy=f"{command} {others[0]} {text}")  # fmt: skip
+                            remedy=f"{command} {shlex.join([others[0], text])}")  # fmt: skip
     for name in (name for name in _IMAGE_FIELDS if name in texts and action != "export_maps"):  # its source is a model
         text = texts[name]
         if PurePath(text).suffix.lower() not in SUFFIXES or Path(text).is_dir():
             continue
         images = model if _is_images(model) else "DIR"
-        before = f"{texts['gallery']} " if "gallery" in texts else ""
+        words = [*([texts["gallery"]] if "gallery" in texts else []), images, "-m", text]
         raise SpecError(f"{text} is a model, not images", expected="the model after -m",
-                        remedy=f"{command} {before}{images} -m {text}")  # fmt: skip
+                        remedy=f"{command} {shlex.join(words)}")  # fmt: skip
 
 
 def _is_images(text: str) -> bool:

@@ -54,12 +54,13 @@ def discover(
     if not name:
         if answers is not None or images or resume:
             raise SpecError("--answers, --images or --resume without --name", remedy="add --name, or leave them out")
-        from unalike.actions.discover import run_discovery
+        from unalike.actions.discover import run_discovery, training_source
 
         result = run_discovery(experiment, overwrite=overwrite)
         show_result(result, as_json)
         if not as_json:
-            suggest("discover", path=result.results_dir)
+            source = training_source(result.results_dir, experiment.discover.kind)
+            suggest("discover", path=result.results_dir, source=source)
         return
     _name(experiment, answers, images, resume=resume, overwrite=overwrite, as_json=as_json)
 

@@ -1,5 +1,6 @@
 """The commands calibrate and identify, which read a gallery."""
 
+import shlex
 from typing import Annotated, Any
 
 import typer
@@ -56,7 +57,7 @@ def identify(
         for answer in result["answers"]:
             print_line(f"{answer['path']}: {_format_answer(answer)}")
         if any(answer["decision"] == "unknown" and answer["nearest"] for answer in result["answers"]):
-            say(f"unknown: if an image shows an enrolled class, enroll it too: unalike gallery add {result['gallery']} IMAGE "
+            say(f"unknown: if an image shows an enrolled class, enroll it too: unalike gallery add {shlex.quote(str(result['gallery']))} IMAGE "
                 "--label CLASS; a lower threshold: unalike calibrate with a higher --rate")  # fmt: skip
     if exit_code and (result["unreadable"] or any(answer["decision"] != "label" for answer in result["answers"])):
         raise typer.Exit(EXIT_NO)

@@ -26,6 +26,7 @@ from unalike.cli.shared_options import (
     SpecFile,
     Verbose,
     flag_overrides,
+    refuse_empty,
     set_downloads,
     set_verbosity,
 )
@@ -45,6 +46,7 @@ def run_action(
     set_downloads(download, offline)
     data, overrides = split_arguments(action, arguments)
     fields_by_name = fields or {}
+    refuse_empty({"an argument": data, "--spec": spec, "--results-dir": results_dir, **fields_by_name})
     refuse_models({"--reference": fields_by_name.get(REFERENCE_FIELD), "--query": fields_by_name.get(QUERY_FIELD)})
     if data is not None and any(fields_by_name.values()) and model_argument(arguments) is None:
         refuse_nothing(data)

@@ -32,7 +32,7 @@ _FOLLOWING: Mapping[str, tuple[str, ...]] = {
     "calibrate": ("unalike identify {path} IMAGE",),
     "inspect_fit": ("unalike inspect run {path} IMAGE -o runs/inspection",),
     "export_maps": ("unalike inspect fit GOOD -m {path} -o part.inspector",),
-    "discover": ("unalike discover {path} --name", "unalike train {path}"),
+    "discover": ("unalike discover {path} --name", "unalike train {source}"),
     "discover_name": ("unalike train {path}",),
     "check": ("unalike train {data}",),
     "default_specs": ("unalike {command} -e {path}",),

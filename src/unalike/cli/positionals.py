@@ -117,7 +117,7 @@ def _model_override(action: str, argument: str) -> str:
     fields = MODEL_FIELDS.get(action)
     if fields is None:
         raise SpecError(f"{argument} is a model, not data for {action}", expected="a folder of images",
-                        remedy=f"to start from its weights: model.pretrained_model_path={argument}")  # fmt: skip
+                        remedy=f"to start from its weights: {shlex.quote(f'model.pretrained_model_path={argument}')}")  # fmt: skip
     path: str | Path = argument
     if Path(argument).is_dir():
         from unalike.runs.written_model import model_in_folder

@@ -14,13 +14,14 @@ from unalike.cli.shared_options import (
     Quiet,
     SpecFile,
     Verbose,
+    refuse_empty,
     set_downloads,
     set_verbosity,
     split_overrides,
 )
 from unalike.errors import SpecError
 from unalike.spec.actions import command_of
-from unalike.spec.declare import BOXES_FORM, MODEL, Section
+from unalike.spec.declare import BOXES_FORM, CLASS_FORM, MODEL, Section
 from unalike.spec.nodes import FieldsNotSet, SpecNode, walk
 
 if TYPE_CHECKING:
@@ -98,6 +99,9 @@ def section_command(
                 *_positional_fields(action, positional, arguments, nodes),
                 *_option_fields(ctx, values, built, nodes, switches, repeatable),
             ]
+            # Of class names the declaration says so.
+            texts = {f"{action}.{name}": value for name, value in fields if nodes[name].facts.get("form") != CLASS_FORM}
+            refuse_empty({**texts, "--spec": values["spec"]})
             _refuse_swapped(action, dict(fields))
             spec = _load(action, section, values["spec"], overrides, fields, _environment_fields(nodes, environment))
             try:

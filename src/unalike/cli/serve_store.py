@@ -1,5 +1,6 @@
 """The commands serve keys, serve backup, serve restore and serve purge: on the store of a service, which may be running."""
 
+import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -128,9 +129,9 @@ def restore(
     from unalike.serve.store.store import FOLDERS
 
     report = run(source, folder or FOLDERS[0], store, images)
-    files = "".join(f" -g {name}={path}" for name, path in report.galleries.items())
+    files = "".join(f" -g {shlex.quote(f'{name}={path}')}" for name, path in report.galleries.items())
     _print_counts(report.to_dict(), as_json, f"{report.folder}: {report.rows.get('decisions', 0)} decisions, "
-                  f"{report.images} images; start it with: unalike serve --folder {report.folder}{files}")  # fmt: skip
+                  f"{report.images} images; start it with: unalike serve --folder {shlex.quote(str(report.folder))}{files}")  # fmt: skip
 
 
 def purge(

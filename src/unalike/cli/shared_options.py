@@ -83,6 +83,18 @@ def parse_arguments(arguments: Sequence[str] | None) -> tuple[str | None, list[s
     return (others[0] if others else None), overrides
 
 
+def refuse_empty(values: Mapping[str, object]) -> None:
+    """Raise SpecError for a value of the command line that is empty; in a spec an empty text means unset, here a mistake.
+
+    Args:
+        values: Name of an option, argument or field -> its value, or a list of values.
+    """
+    for name, value in values.items():
+        if value == "" or (isinstance(value, list) and "" in value):
+            raise SpecError(f"{name} is empty", expected="a value",
+                            remedy="leave it out; a variable of the shell that is not set is empty")  # fmt: skip
+
+
 def split_overrides(arguments: Sequence[str] | None, prefix: str = "") -> tuple[list[str], list[str]]:
     """Split positional arguments into values and overrides.
 

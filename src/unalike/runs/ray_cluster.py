@@ -6,13 +6,30 @@ import logging
 import os
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from unalike.errors import DeviceError, missing_extra
+from unalike.errors import DeviceError, SpecError, missing_extra
 from unalike.telemetry import disable_telemetry
+
+if TYPE_CHECKING:
+    from unalike.spec import Experiment
 
 # Room for objects of a cluster that is started on this machine: what tasks of searches and shards pass to one another.
 STORE_BYTES = 100 * 2**20
+
+
+def refuse_cluster_options(experiment: Experiment, section: str) -> None:
+    """Raise SpecError for options of a cluster (``address``, ``workers``) where this machine does the work.
+
+    Args:
+        experiment: the spec.
+        section: ``evaluate`` or ``embed``.
+    """
+    settings = getattr(experiment, section)
+    for name in ("address", "workers"):
+        if settings.cluster == "local" and getattr(settings, name) is not None:
+            raise SpecError(f"{section}.{name} is set, {section}.cluster is local", expected="a cluster",
+                            remedy=f"add --cluster ray, or leave {section}.{name} out")  # fmt: skip
 
 
 def connect_ray(

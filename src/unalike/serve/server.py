@@ -6,6 +6,7 @@ import contextlib
 import gc
 import importlib
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -72,7 +73,7 @@ def check_exposure(settings: Serve, folder: Path) -> None:
     with open_store(settings.store, folder, settings.images) as store:
         if any(key.revoked is None for key in store.keys.list()):
             return
-    place = f"--store {settings.store}" if settings.store else f"--folder {folder}"
+    place = shlex.join(["--store", str(settings.store)] if settings.store else ["--folder", str(folder)])
     raise SpecError(f"serve.host: {settings.host} is reached by other machines, and there is no API key", expected="a key",
                     remedy=f"unalike serve keys add NAME --role admin {place}, or listen on 127.0.0.1")  # fmt: skip
 

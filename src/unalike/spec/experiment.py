@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import reduce
-from operator import attrgetter, getitem
+from operator import getitem
 from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
@@ -59,6 +59,13 @@ def normalize_policy(value: object) -> object:
 
 
 _POLICY: dict[str, Any] = {"anyOf": [{"enum": ["auto", "off", "on", True, False]}, {"type": "null"}]}
+
+
+def _value_at(value: Any, path: str) -> Any:
+    """The value of a leaf; None below a section that is null. A leaf may be a key of a field that holds a mapping."""
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else getattr(value, part, None)
+    return value
 
 
 class SettledField(NamedTuple):
@@ -128,6 +135,7 @@ class Experiment(Section):
     _marked: set[str] = PrivateAttr(default_factory=set)
     _settled: list[SettledField] = PrivateAttr(default_factory=list)
     _spec_given: bool = PrivateAttr(default=False)
+    _override_paths: tuple[str, ...] = PrivateAttr(default=())
 
     @property
     def settled(self) -> list[SettledField]:
@@ -139,6 +147,15 @@ class Experiment(Section):
         """Whether a spec file or dict was given (overrides alone do not count)."""
         return self._spec_given
 
+    @property
+    def override_paths(self) -> tuple[str, ...]:
+        """Dotted paths of the leaves that overrides set, which are meant for this action; a spec file may serve several."""
+        return self._override_paths
+
+    @override_paths.setter
+    def override_paths(self, paths: tuple[str, ...]) -> None:
+        self._override_paths = paths
+
     def is_set(self, path: str) -> bool:
         """Whether the user set this field (of a section: any field in it)."""
         return any(s == path or s.startswith(path + ".") or path.startswith(s + ".") for s in self._set_paths)
@@ -146,7 +163,7 @@ class Experiment(Section):
     def changed(self, paths: Iterable[str]) -> list[str]:
         """Those of these leaves that the user set to another value than the default."""
         default = type(self)()
-        return [path for path in paths if self.is_set(path) and attrgetter(path)(self) != attrgetter(path)(default)]
+        return [path for path in paths if self.is_set(path) and _value_at(self, path) != _value_at(default, path)]
 
     def mark_unset(self, paths: Iterable[str]) -> None:
         """Record dotted paths that the spec holds as mandatory and unset (``???``, ``<required>``)."""

@@ -115,7 +115,8 @@ def read_spec(
     faults = _drop_odd_keys(tree)
     faults += _respell(tree)
     faults += _write_out_short_names(tree, action)
-    faults += apply_overrides(tree, overrides, action)
+    override_paths: list[str] = []
+    faults += apply_overrides(tree, overrides, action, override_paths)
     if data is not None:
         faults += _place_data(tree, action, data, overrides)
     paths: list[str] = []
@@ -124,6 +125,7 @@ def read_spec(
     faults += _drop_foreign_sections(tree, action)
     experiment = _validate(tree, faults, action)
     experiment.mark_unset(paths)
+    experiment.override_paths = tuple(dict.fromkeys(override_paths))
     _complete(experiment, action, spec_given=spec is not None)
     return experiment, faults
 

@@ -86,13 +86,16 @@ def _leaf_paths(path: str, value: Any) -> list[str]:
     return [path]
 
 
-def apply_overrides(tree: dict[Any, Any], overrides: Overrides, action: str) -> list[Fault]:
+def apply_overrides(
+    tree: dict[Any, Any], overrides: Overrides, action: str, leaves: list[str] | None = None
+) -> list[Fault]:
     """Write overrides into the tree of a spec; a later one replaces an earlier one.
 
     Args:
         tree: The spec as nested dicts, which is changed.
         overrides: The overrides.
         action: The action, which decides the meaning of some short names.
+        leaves: Receives the dotted paths of the leaves that the overrides set.
 
     Returns:
         The faults: overrides that cannot be read, and fields set by two different spellings.
@@ -102,6 +105,8 @@ def apply_overrides(tree: dict[Any, Any], overrides: Overrides, action: str) -> 
     for path, value, key in pairs:
         for leaf in _leaf_paths(path, value):
             full = key if key != path else leaf
+            if leaves is not None:
+                leaves.append(leaf)
             other = spelling.setdefault(leaf, full)
             if other != full:
                 faults.append(Fault(leaf, f"given twice, as {other} and as {full}; keep one of the two"))

@@ -15,7 +15,7 @@ import pytest
 from tests.support.heaps import COLORS, contents, paint, table
 from tests.support.pooled import write_pooled
 from unalike import progress
-from unalike.actions.discover import _bounded, _unique_names
+from unalike.actions.discover import _bounded, _unique_names, training_source
 from unalike.cli import run_command
 from unalike.data.imageset import load_images
 from unalike.runs.filenames import RUN_MARKS
@@ -103,6 +103,7 @@ def test_an_archive_is_a_heap_too(heap, model, tmp_path, capsys):
             packed.write(path, path.name)
     code, result, err = run_json(capsys, "discover", archive, "-o", tmp_path / "out", "-m", model, "--json")
     assert code == 0 and result["figures"]["images"] == 32, err
+    assert json.loads((tmp_path / "out/discovery.json").read_text())["source"] == str(archive)
     code, _, err = run_json(capsys, "discover", archive, "-o", tmp_path / "out2", "-m", model, "--link")
     assert code == 2 and "links into an archive" in err
 
@@ -202,3 +203,8 @@ def test_a_call_that_fails_at_once_leaves_no_folder_that_nobody_named(tmp_path, 
     for source in ("empty", "none"):
         assert run_command(["discover", source]) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+def test_what_is_trained_on_of_a_folder(tmp_path):
+    assert training_source(tmp_path, "table") == tmp_path / "groups.csv"
+    assert training_source(tmp_path, "copy") == tmp_path

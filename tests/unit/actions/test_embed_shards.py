@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import tarfile
 import uuid
 from pathlib import Path
 
@@ -141,6 +142,23 @@ def test_options_of_shards_with_one_file_are_refused(
 ) -> None:
     done = unalike(*command(photos, tmp_path / "one.npz", model, *options))
     assert done.returncode == 2 and message in done.stderr and "-o vectors/" in done.stderr
+
+
+def test_options_that_a_source_or_this_machine_does_not_use(photos: Path, tmp_path: Path, model: Path) -> None:
+    done = unalike(*command(photos, tmp_path / "out", model, "--workers", 2))
+    assert done.returncode == 2 and "embed.workers is set, embed.cluster is local" in done.stderr
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(photos, arcname="photos")
+    done = unalike(*command(tmp_path / "a.tar", tmp_path / "tar", model, "--shard-size", 5))
+    assert done.returncode == 0 and "embed.shard_size is not used: each tar file is a shard" in done.stderr, done.stderr
+    spec = tmp_path / "embed.yaml"
+    for output, option, message in (
+        ("new/", "workers: 2", "cluster is local"),
+        ("a.npz", "shard_size: 5", "a folder of shards"),
+    ):
+        spec.write_text(f"embed:\n  source: {photos}\n  output: {tmp_path}/{output}\n  model: {model}\n  {option}\n")
+        done = unalike("check", spec)
+        assert done.returncode == 1 and message in done.stdout, done.stdout + done.stderr
 
 
 def test_from_a_store_to_a_store(tmp_path: Path, model: Path, photos: Path) -> None:

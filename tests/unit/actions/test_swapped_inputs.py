@@ -25,6 +25,8 @@ def place(tmp_path, monkeypatch):
         ("gallery_build", {"gallery": "a.gallery", "source": "a.onnx", "model": "photos"},
          "a.onnx is a model, not images; expected the model after -m; unalike gallery build a.gallery photos -m a.onnx"),
         ("discover", {"source": "a.pth"}, "unalike discover DIR -m a.pth"),
+        ("discover", {"source": "my net.pth", "model": "photos"}, "unalike discover photos -m 'my net.pth'"),
+        ("identify", {"gallery": "my x.JPG", "images": ["my.gallery"]}, "unalike identify my.gallery 'my x.JPG'"),
     ],
 )  # fmt: skip
 def test_swapped_inputs_are_named(place, action, fields, told):

@@ -400,6 +400,8 @@ def test_the_commands_that_follow_are_commands() -> None:
             if hasattr(command, "commands"):
                 command, words = command.commands[words[2]], words[1:]
             assert command.make_context(words[1], words[2:], resilient_parsing=False)
+    # Of a table no image lies in the folder.
+    assert next_steps.following("discover", {"path": "d", "source": "d/groups.csv"})[1] == "unalike train d/groups.csv"
     assert next_steps.following("train", {})[0] == "unalike gallery build images.gallery DATA -m PATH"
 
 

@@ -286,6 +286,14 @@ def test_every_standalone_action_has_lines() -> None:
             "embed photographs -o vectors.txt",
             "embed.output is vectors.txt; expected a name that ends in .npz or .parquet",
         ),
+        # A variable of the shell that is not set: an empty text is unset in a spec, and would mean another network here.
+        ("embed photographs -o a.npz -m ''", "embed.model is empty"),
+        ("gallery build '' refs -m net.onnx", "gallery_build.gallery is empty"),
+        ("identify g a.png --where ''", "identify.where is empty"),
+        ("discover photographs -e ''", "--spec is empty"),
+        ("evaluate '' --reference refs", "an argument is empty"),
+        ("evaluate net.onnx --reference ''", "dataset.val_dataset.reference is empty"),
+        ("export net.pth -r ''", "--results-dir is empty"),
     ],
 )
 def test_mistakes_name_the_field(

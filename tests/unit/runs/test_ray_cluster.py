@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from unalike.errors import DeviceError, MissingExtra
+from unalike.errors import DeviceError, MissingExtra, SpecError
 from unalike.runs import ray_cluster
-from unalike.runs.ray_cluster import connect_ray
+from unalike.runs.ray_cluster import connect_ray, refuse_cluster_options
+from unalike.spec import load_spec
 
 
 def ray_that(initialized: bool = False, error: Exception | None = None) -> Any:
@@ -69,3 +70,14 @@ def test_a_cluster_that_does_not_answer_is_named_with_its_fields(
     with pytest.raises(DeviceError, match=f"no Ray cluster {where}: no answer") as caught:
         connect_ray(address, section="automl")
     assert "automl.address" in caught.value.remedy and "automl.cluster" in caught.value.remedy
+
+
+@pytest.mark.parametrize("section", ["evaluate", "embed"])
+def test_options_of_a_cluster_without_one_are_refused(section: str) -> None:
+    for override in ("address=auto", "workers=2"):
+        with pytest.raises(
+            SpecError, match=rf"{section}.{override.partition('=')[0]} is set, {section}.cluster is local"
+        ):
+            refuse_cluster_options(load_spec(section, None, [f"{section}.{override}"]), section)
+    refuse_cluster_options(load_spec(section, None, [f"{section}.workers=2", f"{section}.cluster=ray"]), section)
+    refuse_cluster_options(load_spec(section), section)

@@ -10,6 +10,7 @@ Shape letters: N images, F features, D dimensions.
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -263,7 +264,7 @@ def _say_other_candidates(candidates: Sequence[Candidate], best: Candidate, run:
     if len(candidates) > 1:
         other = next(n for n, c in enumerate(candidates) if c is not best)
         say(f"to deliver another one, by name or number (0 to {len(candidates) - 1}): unalike train --take {other} "
-            f"train.results_dir={run.dir}")  # fmt: skip
+            f"{shlex.quote(f'train.results_dir={run.dir}')}")  # fmt: skip
 
 
 def _limits(run: Run, budget: TimeBudget, images: ImageSet) -> tuple[TimeBudget | None, np.ndarray | None]:

@@ -164,6 +164,7 @@ class TrialTemplate:
         load_spec("train", tree)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / TRIAL_SPEC_FILE
+        path.touch(mode=0o600)  # its addresses keep their passwords, which the trial's process needs; the mode stays
         write_text(path, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
         return TrialJob(number, folder, path, dict(values))
 

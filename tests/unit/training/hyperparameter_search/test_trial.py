@@ -28,6 +28,8 @@ def test_a_trial_has_the_users_spec_and_the_drawn_values_but_not_the_query_set(t
     assert trial.train.checkpoint_interval == trial.train.validation_interval == 1
     assert trial.is_set("train.validation_interval") and not trial.automl.requests_search()
     assert experiment.dataset.val_dataset.query == "q"
+    # Its file holds the addresses of the data with their passwords.
+    assert TrialTemplate(experiment, experiment, 0).write_job(0, {}, tmp_path).spec.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_drawn_parameter_of_a_settled_loss_comes_with_the_loss(tmp_path):
