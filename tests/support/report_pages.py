@@ -119,7 +119,7 @@ def evaluate_few_classes(folder: Path) -> ExamplePage:
 
 
 def _history() -> Any:
-    from unalike.training.loop import History
+    from unalike.training.history import History
 
     steps = [{"epoch": s // 50, "step": s, "train_loss": 2 / (1 + s / 100), "trunk_base_lr": 1e-3 * (1 - s / 1001),
               "embedder_base_lr": 2e-3 * (1 - s / 1001)} for s in range(1, 1001)]  # fmt: skip

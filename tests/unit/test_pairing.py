@@ -48,6 +48,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "recognition.augmented_views": ("unit/recognition/test_operating_point.py",),
     "recognition.training_trials": ("unit/recognition/test_operating_point.py",),
     "recognition.report": ("unit/actions/test_gallery.py",),
+    "training.history": (LOOP, "unit/training/test_report.py"),
     "runs.record": ("unit/runs/test_run.py",),
     "runs.vector_folder": ("unit/inference/shards/test_vector_set.py",),
     "runs.written_model": (CLI, WORKSPACE),

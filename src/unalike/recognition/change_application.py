@@ -5,14 +5,27 @@ Shape letters: N enrolled vectors, M added or kept ones, C classes, D width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 
+from unalike.data.class_names import normalize_class_name
+from unalike.errors import DataError, closest
 from unalike.recognition.attributes import join_attributes
-from unalike.recognition.gallery_change import Enrollment, GalleryChange, Merger, Recalibration, Removal, Renaming
+from unalike.recognition.decision import GalleryCalibration
+from unalike.recognition.gallery_change import (
+    ChangeRecord,
+    Enrollment,
+    GalleryChange,
+    Merger,
+    Recalibration,
+    Removal,
+    Renaming,
+    merge_enrollments,
+)
 from unalike.recognition.snapshot import GallerySnapshot
 
 Codes = dict[str, int]  # index of each class in ``snapshot.classes``, by name
@@ -21,6 +34,14 @@ Codes = dict[str, int]  # index of each class in ``snapshot.classes``, by name
 def class_codes(classes: Sequence[str]) -> Codes:
     """The index of each class by its name."""
     return {label: code for code, label in enumerate(classes)}
+
+
+def code_of(codes: Codes, label: str) -> int:
+    """The index of a class. Raises DataError where there is none of this name."""
+    name = normalize_class_name(label)
+    if name not in codes:
+        raise DataError(f"no class {label!r} in the gallery", remedy=closest(name, codes))
+    return codes[name]
 
 
 def apply_change(
@@ -121,3 +142,19 @@ def _keep(
     new_code_C[used_codes] = np.arange(len(used_codes))
     used_classes = [classes[code] for code in used_codes.tolist()]
     return snapshot.select(kept_M, new_code_C[codes_M], used_classes), class_codes(used_classes)
+
+
+def apply_records(
+    snapshot: GallerySnapshot, codes: Mapping[str, int], calibration: GalleryCalibration | None,
+    records: Sequence[ChangeRecord],
+) -> tuple[GallerySnapshot, Codes, GalleryCalibration | None]:  # fmt: skip
+    """Apply what a journal holds to a state, many enrollments as one. Raises ValueError where the changes do not fit."""
+    codes = dict(codes)
+    for change in merge_enrollments(chain.from_iterable(record.changes for record in records)):
+        snapshot, codes = apply_change(snapshot, codes, change)
+        calibration = change.calibration if isinstance(change, Recalibration) else calibration
+    if records:
+        if records[-1].next_id != snapshot.next_id:
+            raise ValueError("the changes do not fit the gallery")
+        snapshot = replace(snapshot, revision=records[-1].revision)
+    return snapshot, codes, calibration

@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,15 @@ from unalike.data.class_names import check_class_name, normalize_class_name
 from unalike.errors import DataError, ModelError, closest
 from unalike.numerics.arguments import check_count, check_list
 from unalike.recognition.backends.protocol import GalleryBackend
-from unalike.recognition.change_application import Codes, apply_change, class_codes, codes_before, sharing_undone
+from unalike.recognition.change_application import (
+    Codes,
+    apply_change,
+    apply_records,
+    class_codes,
+    code_of,
+    codes_before,
+    sharing_undone,
+)
 from unalike.recognition.decision import GalleryCalibration
 from unalike.recognition.gallery_change import (
     ChangeRecord,
@@ -34,7 +41,6 @@ from unalike.recognition.gallery_change import (
     Renaming,
     checked_enrollment,
     checked_removal,
-    merge_enrollments,
 )
 from unalike.recognition.gallery_file import GalleryFile, read_gallery_file, write_gallery_file
 from unalike.recognition.model_identity import ModelIdentity
@@ -200,7 +206,7 @@ class Gallery(GalleryBackend):
         labels, names, ids = checked_removal(labels, names, ids)
         with self._lock:
             snapshot = self.snapshot
-            removed_N = np.isin(snapshot.codes_N, [self._code(label) for label in labels])
+            removed_N = np.isin(snapshot.codes_N, [code_of(self._codes, label) for label in labels])
             for name, rows in (snapshot.names.rows_of(names, len(snapshot)) if names else {}).items():
                 if not rows:
                     raise DataError(f"no image {name!r} in the gallery", remedy=closest(name, self.names[:10_000]))
@@ -215,7 +221,7 @@ class Gallery(GalleryBackend):
     def rename(self, label: str, new: str) -> None:
         """Rename a class. Raises DataError when there is no such class or the new name is taken."""
         with self._lock:
-            self._code(label)
+            code_of(self._codes, label)
             label, new = normalize_class_name(label), check_class_name(new)
             if new == label:
                 return
@@ -235,11 +241,10 @@ class Gallery(GalleryBackend):
         with self._lock:
             into, names = normalize_class_name(into), check_list("labels", labels, "a class name", ordered=False)
             merged = [name for label in names if (name := normalize_class_name(label)) != into]
-            codes = [self._code(label) for label in merged]
+            codes = [code_of(self._codes, label) for label in merged]
             if not codes:
                 raise DataError("nothing to merge", expected="at least one class other than the one to merge into")
-            if into not in self._codes:
-                check_class_name(into)
+            into = into if into in self._codes else check_class_name(into)
             count = int(np.isin(self.snapshot.codes_N, codes).sum())
             self._change(Merger(merged, into))
             return count
@@ -250,12 +255,6 @@ class Gallery(GalleryBackend):
             if self.half != half:
                 self._set(self.snapshot.stored_as(half=half), self._codes)
                 self._unsaved = None
-
-    def _code(self, label: str) -> int:
-        name = normalize_class_name(label)
-        if name not in self._codes:
-            raise DataError(f"no class {label!r} in the gallery", remedy=closest(name, self._codes))
-        return self._codes[name]
 
     # ---- search ----
 
@@ -463,15 +462,9 @@ class Gallery(GalleryBackend):
         Raises:
             DataError: the changes do not fit.
         """
-        snapshot, calibration, codes = state.snapshot(), state.calibration, dict(self._codes)
+        snapshot = state.snapshot()
         with content_errors(file.path), sharing_undone(snapshot):
-            for change in merge_enrollments(chain.from_iterable(record.changes for record in records)):
-                snapshot, codes = apply_change(snapshot, codes, change)
-                calibration = change.calibration if isinstance(change, Recalibration) else calibration
-            if records:
-                if records[-1].next_id != snapshot.next_id:
-                    raise ValueError("the changes do not fit the gallery")
-                snapshot = replace(snapshot, revision=records[-1].revision)
+            snapshot, codes, calibration = apply_records(snapshot, self._codes, state.calibration, records)
         self._state, self._codes = SnapshotView(snapshot, calibration, state.model_identity), codes
         self._file = self._files[os.path.realpath(file.path)] = file
         self._saved, self._unsaved, self._unsaved_bytes = self._state, [], 0

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
@@ -28,6 +28,7 @@ from unalike.training.cpu.batchnorm_folding import FoldablePairs, fold_batchnorm
 from unalike.training.cpu.openvino_stages import CompiledStages, use_compiled_stages
 from unalike.training.ema import ModelEma
 from unalike.training.freezing import Freezer
+from unalike.training.history import History, Position
 from unalike.training.lora import merged_copy, merged_state, state_before_training, unmerged_part, unmerged_state
 from unalike.training.loss_reader import (
     READ_LAG,
@@ -66,23 +67,6 @@ class BatchLoader(Protocol):
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from ``start_step`` on."""
         ...
-
-
-@dataclass
-class Position:
-    """Position of the next batch."""
-
-    epoch: int = 0
-    step: int = 0  # within the epoch
-    global_step: int = 0  # batches since the start
-
-
-@dataclass
-class History:
-    """Curves for reports: one row per logged step, one row per validation."""
-
-    steps: list[dict[str, float]] = field(default_factory=list)
-    validations: list[dict[str, float]] = field(default_factory=list)
 
 
 class TrainingLoop:

@@ -41,7 +41,7 @@ from unalike.training.automatic.holdout_result import KIND_NAMES, HoldoutResult,
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
-    from unalike.training.loop import History
+    from unalike.training.history import History
     from unalike.training.trainer import TrainingResult
 
 # Points of a curve; more cannot be distinguished.

@@ -34,8 +34,9 @@ from unalike.training.freezing import Freezer
 from unalike.training.head_fitting import fit_frozen_head, interpolate_and_refit, save_if_best, trains_by_steps
 from unalike.training.heads.interpolation import attach_head, copy_weights, spec_with_head
 from unalike.training.heads.warm_start import start_from_head
+from unalike.training.history import History
 from unalike.training.loggers import Loggers
-from unalike.training.loop import EpochChooser, History, TrainingLoop
+from unalike.training.loop import EpochChooser, TrainingLoop
 from unalike.training.lora import add_lora, merge_lora
 from unalike.training.losses import Criterion, build_criterion
 from unalike.training.optimizer import build_optimizer

@@ -14,7 +14,7 @@ from unalike.spec import load_spec
 from unalike.training.automatic.choice_rule import describe_expected
 from unalike.training.automatic.holdout import Split
 from unalike.training.automatic.holdout_result import evaluate_embeddings
-from unalike.training.loop import History
+from unalike.training.history import History
 from unalike.training.report import write_automatic_report, write_training_report
 from unalike.training.trainer import TrainingResult
 

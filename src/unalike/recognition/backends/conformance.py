@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from unalike.errors import DataError, ModelError
+from unalike.errors import DataError
 from unalike.recognition.backends.address import delete_gallery, open_gallery, save_gallery
 from unalike.recognition.backends.conformance_oracle import (
     DIM,
@@ -36,7 +36,6 @@ from unalike.recognition.backends.conformance_oracle import (
 from unalike.recognition.backends.protocol import Entry, GalleryBackend
 from unalike.recognition.decision import GalleryCalibration, RateGuarantee
 from unalike.recognition.gallery import Gallery
-from unalike.recognition.model_identity import ModelIdentity
 
 Law = Callable[[str], None]
 LAWS: list[Law] = []
@@ -395,27 +394,6 @@ def a_calibration_is_kept_and_becomes_stale(address: str) -> None:
     again.calibration = None
     again.save()
     require_equal(open_gallery(address).calibration, None, "a calibration that was taken away")
-
-
-@law
-def the_network_is_kept_and_checked(address: str) -> None:
-    """The network comes back with its probe; another network and another decoding are refused; a completed one is kept."""
-    probe_D = random_vectors(1)[0]
-    view = {"size": [224, 224], "decoding": {"version": 2, "ground": None, "range": None}}
-    identity = ModelIdentity(probe_D, view, "models/\udcff ü.onnx", "tf_efficientnet_lite0", "weights 1234")
-    gallery = create(address, identity=identity)
-    again = open_gallery(address)
-    require(again.model_identity.equals(identity), "the network")
-    again.model_identity.check_compatible(identity)
-    other = ModelIdentity(probe_D, view, "", "", "weights 5678")
-    require_error(ModelError, lambda: again.model_identity.check_compatible(other), "another network")
-    completed = identity.with_decoding(type(identity.decoding)(ground=(255, 255, 255)))
-    with again.change() as change:
-        change.model_identity = completed
-        change.enrol(random_vectors(1), ["a"])
-    gallery.refresh()
-    for each in (gallery, open_gallery(address)):
-        require(each.model_identity.equals(completed), "the decoding that was completed")
 
 
 @law

@@ -51,6 +51,26 @@ def conversion_to(number: int, seed: int, labels: str = "aabb") -> Gallery:
 
 
 @network_law
+def the_network_is_kept_and_checked(address: str) -> None:
+    """The network comes back with its probe; another network and another decoding are refused; a completed one is kept."""
+    probe_D = random_vectors(1)[0]
+    identity = ModelIdentity(probe_D, _VIEW, "models/\udcff ü.onnx", "tf_efficientnet_lite0", "weights 1234")
+    gallery = create(address, identity=identity)
+    again = open_gallery(address)
+    require(again.model_identity.equals(identity), "the network")
+    again.model_identity.check_compatible(identity)
+    other = ModelIdentity(probe_D, _VIEW, "", "", "weights 5678")
+    require_error(ModelError, lambda: again.model_identity.check_compatible(other), "another network")
+    completed = identity.with_decoding(type(identity.decoding)(ground=(255, 255, 255)))
+    with again.change() as change:
+        change.model_identity = completed
+        change.enrol(random_vectors(1), ["a"])
+    gallery.refresh()
+    for each in (gallery, open_gallery(address)):
+        require(each.model_identity.equals(completed), "the decoding that was completed")
+
+
+@network_law
 def a_gallery_gets_another_network_in_one_step(address: str) -> None:
     """Who opens it sees the new one; who has it open reads the former one, until ``refresh`` says that it is of another network."""
     gallery, reader = create(address, identity=identity_of(1)), open_gallery(address)

@@ -22,7 +22,7 @@ from unalike.storage.atomic import write_text
 from unalike.training.automatic.candidate_files import deliver, load_result
 from unalike.training.automatic.holdout_result import KIND_NAMES
 from unalike.training.heads.features import compute_features
-from unalike.training.loop import History
+from unalike.training.history import History
 from unalike.training.report import write_automatic_report
 from unalike.training.trainer import TrainingResult
 

@@ -84,7 +84,7 @@ from unalike.training.heads.head_search import (
     search_trained_heads,
 )
 from unalike.training.heads.trained import fit_head
-from unalike.training.loop import History
+from unalike.training.history import History
 from unalike.training.recipe import settle_decoding
 from unalike.training.report import write_automatic_report
 from unalike.training.time_budget import TimeBudget

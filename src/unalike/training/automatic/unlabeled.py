@@ -54,7 +54,7 @@ from unalike.training.heads.config import frozen_head_kind, requested_dim
 from unalike.training.heads.features import TrunkFeatures, compute_features
 from unalike.training.heads.interpolation import attach_head, spec_with_head
 from unalike.training.heads.unsupervised import fit_unlabeled_head
-from unalike.training.loop import History
+from unalike.training.history import History
 from unalike.training.recipe import settle_backbone, settle_decoding, settle_normalization
 from unalike.training.setup import checkpoint_facts
 from unalike.training.time_budget import TimeBudget
