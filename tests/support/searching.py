@@ -61,6 +61,9 @@ class FakeRun:
     def status(self, status: str, message: str = "", kpi: Any = None, **progress: Any) -> None:
         self.lines.append({"status": status, "message": message, "kpi": kpi, **progress})
 
+    def write_experiment(self, experiment: Any) -> None:
+        self.experiment = experiment
+
     @contextmanager
     def graceful(self) -> Iterator[None]:
         yield

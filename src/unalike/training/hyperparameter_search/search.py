@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from unalike.errors import Interrupted, RunError, TrainingError, UnalikeError
 from unalike.progress import say
 from unalike.runs.filenames import BEST_SPEC_FILE, REPORT_FILE
+from unalike.spec import settle
 from unalike.training.hyperparameter_search.results import (
     best_trial,
     copy_best_checkpoint,
@@ -83,6 +84,7 @@ def run_search(
     start = clock() if start is None else start
     folder = Path(run.dir).resolve()
     search_plan = plan(experiment, folder)
+    run.write_experiment(_settled_as(experiment, search_plan.template.base))
     name, algorithm = find_algorithm(experiment.automl.algorithm)
     _print_plan(search_plan, name, algorithm.note)
     pruner = build_pruner(
@@ -98,6 +100,14 @@ def run_search(
     )  # fmt: skip
     scheduler.run()
     return _conclude(scheduler, run, evaluate)
+
+
+def _settled_as(experiment: Experiment, base: Experiment) -> Experiment:
+    """The user's spec with what was settled for the trials, so that experiment.yaml gives the same search again."""
+    settled = experiment.model_copy(deep=True)
+    for path, value, reason in base.settled:
+        settle(settled, path, value, reason)
+    return settled
 
 
 def _print_plan(plan: SearchPlan, name: str, note: str) -> None:

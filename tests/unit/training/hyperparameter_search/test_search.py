@@ -9,7 +9,8 @@ import yaml
 
 from tests.support.searching import TRUNK_LR, journal_spec, peak_curve, play_search, read_trials, spec
 from unalike.errors import RunError, TrainingError
-from unalike.spec import load_spec
+from unalike.spec import load_spec, settle
+from unalike.training.hyperparameter_search.search import _settled_as
 
 
 def test_a_search_leaves_record_best_spec_report_and_checkpoint(tmp_path):
@@ -33,6 +34,19 @@ def test_a_search_leaves_record_best_spec_report_and_checkpoint(tmp_path):
     assert TRUNK_LR in page and "Importance of the fields" in page and "<script" not in page
     assert run.lines[-1]["step"] == run.lines[-1]["max_step"] == 6
     assert result.checkpoint == (folder / "ml_model_best.pth").resolve()
+
+
+def test_the_spec_of_a_search_holds_what_its_trials_train_with(tmp_path):
+    """As the experiment.yaml of any other run it gives the same again, where it is taken for a spec."""
+    own = load_spec("train", None, ["model.backbone=test_resnet", "train.recipe=unalike", "automl.trials=1"])
+    base = load_spec("train", None, ["model.backbone=test_resnet", "train.recipe=unalike"])
+    settle(base, "train.loss.name", "CosFaceLoss", "the recipe")
+    settle(base, "train.batch_size", 18, "the recipe")
+    resolved = _settled_as(own, base)
+    assert (resolved.train.loss.name, resolved.train.batch_size, resolved.automl.trials) == ("CosFaceLoss", 18, 1)
+    assert own.train.loss.name == "TripletMarginLoss" and not own.settled
+    again = load_spec("train", yaml.safe_load(resolved.to_yaml()))
+    assert (again.train.recipe, again.train.loss.name, again.automl.trials) == ("unalike", "CosFaceLoss", 1)
 
 
 def test_a_search_without_any_value_is_an_error_with_the_reason(tmp_path):
