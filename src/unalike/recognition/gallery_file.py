@@ -1,6 +1,6 @@
 """The file of a gallery: a state in blocks, and a journal of the changes since.
 
-A small change is appended to the journal; when the journal has grown to a quarter of the file, all is written anew.
+A small change is appended to the journal; when the journal has grown to a quarter of the file, or to half a gigabyte, all is written anew.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from unalike.storage.blockfile import (
 )
 from unalike.storage.journal import JournalEnd, append_record, is_beginning, is_end, read_records
 
-# The journal may be this share of the file, and this long in any case.
-JOURNAL_SHARE, JOURNAL_BYTES = 0.25, 2**20
+# The journal may be this share of the file, and this long in any case; and no longer, since who reads it holds it in memory.
+JOURNAL_SHARE, JOURNAL_BYTES, MOST_JOURNAL_BYTES = 0.25, 2**20, 2**29
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,8 @@ class GalleryFile:
 
     def may_append(self, size: int) -> bool:
         """Whether so many bytes more do not make the journal too long."""
-        return self.end.offset - self.start + size <= max(JOURNAL_BYTES, JOURNAL_SHARE * self.start)
+        longest = min(JOURNAL_SHARE * self.start, MOST_JOURNAL_BYTES)
+        return self.end.offset - self.start + size <= max(JOURNAL_BYTES, longest)
 
     def append(self, changes: Sequence[GalleryChange], snapshot: GallerySnapshot) -> GalleryFile | None:
         """Append changes to the journal; None where all has to be written anew.

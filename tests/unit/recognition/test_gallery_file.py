@@ -325,3 +325,16 @@ def test_attributes_have_a_format_of_their_own_and_files_without_keep_theirs(tmp
     write_blocks(path, {"dim": 6}, {"codes": [np.zeros(1)]}, version=5)
     with pytest.raises(DataError, match="format version 5; update unalike"):
         Gallery.load(path)
+
+
+def test_the_journal_of_a_large_file_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who opens a gallery holds its journal in memory, so that it does not grow with the file for ever."""
+    monkeypatch.setattr(gallery_file, "JOURNAL_BYTES", 0)
+    path = Gallery(8).save(tmp_path / "a.gallery")
+    with Gallery.edit(path) as gallery:
+        gallery.enrol(np.eye(8)[np.arange(4000) % 8], ["a"] * 4000)
+    file = gallery_file.read_gallery_file(path)[0]
+    quarter = int(0.25 * file.start)
+    assert file.may_append(quarter) and not file.may_append(quarter + 1)
+    monkeypatch.setattr(gallery_file, "MOST_JOURNAL_BYTES", 1000)
+    assert file.may_append(1000) and not file.may_append(1001)
