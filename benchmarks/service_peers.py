@@ -10,6 +10,7 @@ replica of Ray Serve, with its batching of the same size and wait. The last two 
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any
 
 import uvicorn
@@ -60,6 +61,7 @@ def serve_litserve(arguments: argparse.Namespace) -> None:
 
 
 def serve_ray(arguments: argparse.Namespace) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # for its workers too
     import ray
     from ray import serve
     from service_ray import Identify

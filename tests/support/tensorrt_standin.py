@@ -278,11 +278,11 @@ def module(version: str) -> Any:
         kind = "ICudaEngine"
 
         def setup(self, plan: bytes) -> None:
-            import onnxruntime
+            from unalike.engines.onnx_engine import import_onnxruntime
 
             shapes, _, content = plan.partition(b"\0")
             self._shapes = json.loads(shapes)
-            self._session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+            self._session = import_onnxruntime().InferenceSession(content, providers=["CPUExecutionProvider"])
             self._tensors = [self._session.get_inputs()[0], self._session.get_outputs()[0]]
 
         def _do_num_io_tensors(self) -> int:

@@ -13,7 +13,7 @@ import pytest
 
 import unalike
 from tests.support import networks
-from tests.support.paths import SOURCE
+from tests.support.paths import ROOT, SOURCE
 from unalike.telemetry import VARIABLES, disable_telemetry
 
 PACKAGE = Path(unalike.__file__).parent
@@ -118,6 +118,21 @@ def test_one_place_imports_a_library_with_telemetry():
     assert importers == IMPORTERS
     for name in set().union(*IMPORTERS.values()) - AFTERWARDS:
         assert "disable_telemetry()" in (PACKAGE / name).read_text(encoding="utf-8"), name
+
+
+def test_tests_benchmarks_and_examples_import_nothing_with_telemetry():
+    """They run on machines of developers: they call what imports the library here, or switch its telemetry off before."""
+    for folder in ("tests", "benchmarks", "examples", "docs"):
+        for path in (ROOT / folder).rglob("*.py"):
+            text = path.read_text(encoding="utf-8")
+            libraries = imported_libraries(path) & {"onnxruntime", "openvino", "ray", "mlflow", "pymilvus"}
+            if libraries and path.name not in ("service_ray.py",):  # which a worker imports, started with the variable
+                words = (
+                    "disable_telemetry()",
+                    "import_openvino()",
+                    *(name for name in VARIABLES if name != "HF_HUB_DISABLE_TELEMETRY"),
+                )
+                assert any(word in text for word in words), path
 
 
 def test_what_the_user_set_stays(monkeypatch):

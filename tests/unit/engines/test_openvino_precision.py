@@ -3,7 +3,6 @@ OpenVINO computes only on one that has it."""
 
 import numpy as np
 import onnx
-import openvino
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -15,9 +14,11 @@ from unalike.deploy.quantization.half_precision import convert_precision, emulat
 from unalike.deploy.quantization.mixed_precision import QuantizationRequest, quantize_network
 from unalike.engines.metadata import NetworkFacts
 from unalike.engines.onnx_engine import OnnxEngine
-from unalike.engines.openvino_engine import OpenVinoEngine, has_fast_bf16
+from unalike.engines.openvino_engine import OpenVinoEngine, has_fast_bf16, import_openvino
 from unalike.engines.openvino_precision import EARLY_SHARE, lower_late_layers
 from unalike.engines.torch_engine import TorchEngine
+
+openvino = import_openvino()
 from unalike.errors import DeviceError
 
 LAYERS, SIDE = 10, 16

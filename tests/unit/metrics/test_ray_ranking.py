@@ -187,6 +187,8 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 ON_RAY = """
 import os, signal, threading, time
+from unalike.telemetry import disable_telemetry
+disable_telemetry()
 import psutil
 import ray
 from tests.support.rankings import assert_equal_to_the_last_bit

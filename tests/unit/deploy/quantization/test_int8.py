@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
@@ -29,11 +28,13 @@ from unalike.deploy.quantization.mixed_precision import QuantizationRequest, ope
 from unalike.deploy.quantization.sensitivity import CandidateAccuracy, choose_layers
 from unalike.engines.metadata import file_key
 from unalike.engines.normalization import network_input
-from unalike.engines.onnx_engine import OnnxEngine
+from unalike.engines.onnx_engine import OnnxEngine, import_onnxruntime
 from unalike.engines.openvino_engine import OpenVinoEngine
 from unalike.errors import DataError, DeviceError, ExportError, SpecError
 from unalike.inference.loaded_model import load_model
 from unalike.recognition.recognizer import Recogniser
+
+onnxruntime = import_onnxruntime()
 
 
 def network():
