@@ -51,7 +51,12 @@ _NAME_ERRORS = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, e
 _InvalidHeader: type[Exception] = tarfile.InvalidHeaderError  # type: ignore[attr-defined]
 _TruncatedHeader: type[Exception] = tarfile.TruncatedHeaderError  # type: ignore[attr-defined]
 _EmptyHeader: type[Exception] = tarfile.EmptyHeaderError  # type: ignore[attr-defined]
+_EndHeader: type[Exception] = tarfile.EOFHeaderError  # type: ignore[attr-defined]
 _endless: weakref.WeakSet[tarfile.TarFile] = weakref.WeakSet()
+_joined: weakref.WeakSet[tarfile.TarFile] = weakref.WeakSet()
+_TAIL_BYTES = (
+    1 << 16
+)  # behind the end of a tar file, where another one would begin: programs fill records of 10 KiB with zeros
 _ENCRYPTED = 1 << 0  # a flag of a member of a zip archive
 _LONG_NUMBER = re.compile(rb"\d{256}")  # longer than a file's name
 
@@ -256,6 +261,11 @@ class CheckedMember(tarfile.TarInfo):
         except _EmptyHeader:
             _endless.add(tarfile)
             raise
+        except _EndHeader:
+            source: Any = tarfile.fileobj
+            if source.read(_TAIL_BYTES).strip(b"\0"):
+                _joined.add(tarfile)
+            raise
 
     def _proc_pax(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         source: Any = archive.fileobj
@@ -272,6 +282,17 @@ class CheckedMember(tarfile.TarInfo):
 def has_end(archive: tarfile.TarFile) -> bool:
     """Whether a tar file that was read to its end ends with the block of zeros that every complete one has."""
     return archive not in _endless
+
+
+def has_rest(archive: tarfile.TarFile) -> bool:
+    """Whether data follow the end of a tar file that was read to it, as where archives were joined (``cat a.tar b.tar``)."""
+    return archive in _joined
+
+
+def rest_line(name: str | Path) -> str:
+    """What to say of a tar file with further data behind its end."""
+    return (f"{name}: data follow the end of the archive, as where archives were joined (cat a.tar b.tar): what is behind it is not "
+            "read; join them by tar --concatenate, or unpack with tar -i and pack again")  # fmt: skip
 
 
 def cut_off_line(name: str | Path, last: str) -> str:
@@ -328,6 +349,8 @@ def _unpack_tar(path: Path, file: io.BufferedReader, folder: Path) -> None:
             tar.members = []  # else a list of all headers grows in memory
         if not has_end(tar):
             say(cut_off_line(path, member.name))
+        if has_rest(tar):
+            say(rest_line(path))
     stream.allowed = content.limit
     while stream.read(_COPY_BYTES):  # the checksum comes at the very end
         pass

@@ -23,8 +23,10 @@ from unalike.data.archives import (
     archive_errors,
     cut_off_line,
     has_end,
+    has_rest,
     link_error,
     outside_error,
+    rest_line,
 )
 from unalike.data.folders import is_image
 from unalike.data.shard_files import ShardFile
@@ -137,6 +139,8 @@ def build_index(file: ShardFile) -> TarIndex:
                 columns.add(member)
         if columns.last and not has_end(tar):
             say(cut_off_line(file.name, columns.last))
+        if has_rest(tar):
+            say(rest_line(file.name))
     return columns.index()
 
 

@@ -19,7 +19,7 @@ from functools import partial
 from itertools import groupby
 from typing import Any, BinaryIO
 
-from unalike.data.archives import CheckedMember, has_end
+from unalike.data.archives import CheckedMember, has_end, has_rest, rest_line
 from unalike.data.class_names import normalize_class_name
 from unalike.data.folders import is_image
 from unalike.errors import DataError
@@ -93,6 +93,8 @@ def read_tar(stream: BinaryIO, name: str) -> Iterator[TarImage]:
                 yield from _sample_images(tar, members)
             if not has_end(tar):
                 yield TarImage("", "", b"", f"{name}: its last block is missing, it may be cut off")
+            if has_rest(tar):
+                yield TarImage("", "", b"", rest_line(name))
     except (tarfile.TarError, EOFError, ValueError, zlib.error, gzip.BadGzipFile) as error:
         yield TarImage("", "", b"", f"{name}: damaged or truncated ({str(error) or type(error).__name__})")
 

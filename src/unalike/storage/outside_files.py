@@ -111,6 +111,10 @@ def path_remedy(path: str | Path) -> str:
         return f"did you mean {str(other)!r}? Upper and lower case, or invisible characters, differ"
     if not path.parent.is_dir():
         return f"there is no folder {path.parent} either"
+    if path.is_symlink() and not os.path.exists(path):
+        return f"it is a symbolic link to {os.readlink(path)}, which leads to nothing"
+    if os.path.lexists(path) and not (path.is_file() or path.is_dir()):
+        return "it is there, and is neither a regular file nor a folder"
     try:
         near = closest(path.name, os.listdir(path.parent))
     except OSError:

@@ -462,6 +462,20 @@ def test_a_damaged_header_in_the_middle_of_a_tar_file_is_no_end_of_it(tmp_path: 
         open_archive(tmp_path / "a.tar", tmp_path / "cache")
 
 
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_what_follows_the_end_of_a_tar_file_is_said(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], mode: str
+) -> None:
+    one = tar(tmp_path / "a.tar.gz", {"a/1.png": b"1"}, mode).read_bytes()
+    other = tar(tmp_path / "a.tar.gz", {"b/2.png": b"2"}, mode).read_bytes()
+    (tmp_path / "a.tar.gz").write_bytes(one + other)
+    assert [path.name for path in open_archive(tmp_path / "a.tar.gz", tmp_path / "cache").rglob("*.png")] == ["1.png"]
+    assert "data follow the end of the archive, as where archives were joined" in capfd.readouterr().err
+    (tmp_path / "a.tar.gz").write_bytes(one)
+    open_archive(tmp_path / "a.tar.gz", tmp_path / "cache")
+    assert "data follow" not in capfd.readouterr().err
+
+
 def test_a_tar_file_that_is_cut_off_between_two_members_is_said(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

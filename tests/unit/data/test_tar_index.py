@@ -123,6 +123,14 @@ def test_members_that_are_no_files(tmp_path: Path, kind: bytes, text: str) -> No
         build_index(LocalShard(tmp_path / "a.tar"))
 
 
+def test_two_tar_files_that_were_joined(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    whole = write_tar(tmp_path / "a.tar", {f"a/{i}.png": bytes(1000) for i in range(4)}).read_bytes()
+    (tmp_path / "b.tar").write_bytes(whole + whole)
+    assert len(build_index(LocalShard(tmp_path / "b.tar"))) == 4
+    assert "b.tar: data follow the end of the archive" in capfd.readouterr().err
+    assert len(build_index(LocalShard(tmp_path / "a.tar"))) == 4 and "data follow" not in capfd.readouterr().err
+
+
 def test_a_tar_file_that_was_cut_off(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     whole = write_tar(tmp_path / "a.tar", {f"a/{i}.png": bytes(1000) for i in range(4)}).read_bytes()
     member = 512 + 1024

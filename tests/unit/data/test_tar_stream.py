@@ -124,6 +124,9 @@ def test_a_damaged_header_or_a_missing_end_is_told(tmp_path: Path) -> None:
     assert [(name, fault) for name, _, _, fault in images_of(tmp_path / "b.tar")] == [
         ("a/0.png", ""), ("a/1.png", ""), ("", "b.tar: its last block is missing, it may be cut off"),
     ]  # fmt: skip
+    (tmp_path / "b.tar").write_bytes(whole + whole)
+    *images, (name, _, _, fault) = images_of(tmp_path / "b.tar")
+    assert len(images) == 4 and name == "" and fault.startswith("b.tar: data follow the end of the archive")
     whole[2 * 1536 + 5] ^= 0xFF
     (tmp_path / "b.tar").write_bytes(whole)
     assert [(name, fault) for name, _, _, fault in images_of(tmp_path / "b.tar")] == [

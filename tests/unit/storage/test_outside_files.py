@@ -92,6 +92,12 @@ def test_addresses_of_files_are_paths(tmp_path: Path) -> None:
         expand_home("file://server/share/a.png")
 
 
+def test_what_is_there_is_not_suggested_in_place_of_itself(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    assert path_remedy(tmp_path / "loop") == "it is a symbolic link to loop, which leads to nothing"
+    assert path_remedy("/dev/null") == "it is there, and is neither a regular file nor a folder"
+
+
 def test_a_path_in_another_case_is_named(tmp_path: Path) -> None:
     (tmp_path / "Folder").mkdir()
     (tmp_path / "Folder" / "Möhre.PNG").touch()
