@@ -65,6 +65,8 @@ def _print(result: dict[str, Any]) -> None:
         if registration["quality"] is not None:
             quality, overlap = registration["quality"], registration["overlap"]
             print_line(f"aligned by {registration['method']}: quality {quality:.2f}, {overlap:.0%} overlap")
+        if entry["compared_as"]:
+            print_line(entry["compared_as"])
         for note in entry["notes"]:
             print_line(f"note: {note}")
     for text in dict.fromkeys(entry.get("not_looked_for") for entry in pairs):

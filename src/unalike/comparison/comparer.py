@@ -18,18 +18,18 @@ import numpy as np
 
 from unalike.comparison.answer import PoseLimits, decide, find_coverage_reasons, find_pose_reasons
 from unalike.comparison.coverage import measure_coverage
-from unalike.comparison.deformation import fit_deformation, warp_window
+from unalike.comparison.deformation import fit_deformation
 from unalike.comparison.feature_difference import FLOOR, FeatureDifference, find_feature_regions
 from unalike.comparison.feature_level import FeatureLevel
 from unalike.comparison.lighting import LightingCorrection, fit_lighting
+from unalike.comparison.pair_statistics import are_screenshots
 from unalike.comparison.pixel_difference import (
     CONTRAST,
-    TOLERANCE,
     PixelDifference,
     compute_pixel_difference,
     count_tiles,
 )
-from unalike.comparison.regions import MIN_AREA, DifferenceRegion, find_pixel_regions
+from unalike.comparison.regions import DifferenceRegion, find_pixel_regions
 from unalike.comparison.registration import (
     GOOD_QUALITY,
     IN_PLACE,
@@ -41,16 +41,16 @@ from unalike.comparison.registration import (
     import_opencv,
     refine_perspective,
     register,
-    scale_matrix,
     start_matrix,
 )
-from unalike.comparison.result import PREVIEW_SIDE, ComparisonResult
+from unalike.comparison.resampling import RESAMPLE_RATIO, fit_mask, make_previews, resample_to_coarser, shrink
+from unalike.comparison.result import ComparisonResult
 from unalike.comparison.visibility import NOTHING_HIDDEN, HiddenShare, hidden_contrast
 from unalike.data.decode import ImageInput, open_image
 from unalike.data.decoding import Decoding
 from unalike.data.decoding_fit import fit_decoding, format_report, survey
 from unalike.data.ignored import find_ignored
-from unalike.errors import DataError, SpecError
+from unalike.errors import DataError, NotComparable, SpecError
 from unalike.inference.feature_map_model import FeatureMapModel
 from unalike.inference.model_files import PRETRAINED
 from unalike.numerics.arguments import check_list, check_pair, describe
@@ -61,8 +61,6 @@ from unalike.spec.load import check_fields
 STRIP = 256
 # Fewest tiles for which a progress bar is shown.
 MIN_PROGRESS_TILES = 16
-# The image is resampled to the reference's scale, or the reference to the image's, from this ratio on.
-RESAMPLE_RATIO = 1.2
 # A note says how much was compared where it is less than this share.
 FULL_SHARE = 0.98
 # A note says what the tolerance hides where that is more than this share of the shorter side.
@@ -77,7 +75,9 @@ class Comparer:
     Args:
         align: Motion model: auto, none, shift, rigid, affine or homography.
         lighting: What lighting may change: local, global or none.
-        tolerance: Largest edge displacement, in pixels, that counts as no difference; 0 to 32.
+        preset: Kind of images (``preset.py``): photo, print, screen (no alignment, no lighting, antialiasing left out), scan, or
+            auto, which chooses for each pair. It sets the next three where they are unset.
+        tolerance: Largest edge displacement, in pixels, that counts as no difference; 0 to 32; unset, measured in each pair.
         contrast: Least difference that counts, in gray levels; 1 to 255.
         min_area: Fewest pixels of a region.
         margin: Pixels around a region's box; 1/64 of the image's shorter side if unset.
@@ -109,8 +109,8 @@ class Comparer:
     """
 
     def __init__(
-        self, *, align: str = "auto", lighting: str = "local", tolerance: int = TOLERANCE, contrast: float = CONTRAST,
-        min_area: int = MIN_AREA, margin: int | None = None, flexible: bool = True, mirror: bool = False,
+        self, *, align: str = "auto", lighting: str = "local", preset: str = "auto", tolerance: int | None = None,
+        contrast: float | None = None, min_area: int | None = None, margin: int | None = None, flexible: bool = True, mirror: bool = False,
         min_compared: float = 0.95, max_rotation: float = 15.0, max_scale: float = 1.5, max_shift: float = 0.15,
         any_pose: bool = False, ignore_mask: str | Path | None = None, ignore_boxes: Sequence[Sequence[int]] | None = None,
         level: str = "pixels", model: str | Path | FeatureMapModel | None = None, runtime: str = "auto", precision: str = "auto",
@@ -121,13 +121,14 @@ class Comparer:
             "compare", min_compared=min_compared, max_rotation=max_rotation, max_scale=max_scale, max_shift=max_shift,
             any_pose=any_pose, ignore_mask=ignore_mask,
             ignore_boxes=None if ignore_boxes is None else
-            [check_list("a box", box, "a pixel") for box in check_list("ignore_boxes", ignore_boxes, "a box")], align=align, lighting=lighting, tolerance=tolerance, contrast=contrast, min_area=min_area,
+            [check_list("a box", box, "a pixel") for box in check_list("ignore_boxes", ignore_boxes, "a box")], align=align, lighting=lighting, preset=preset, tolerance=tolerance, contrast=contrast, min_area=min_area,
             margin=margin, flexible=flexible, mirror=mirror, level=level, model=None if isinstance(model, FeatureMapModel) else model, runtime=runtime,
             precision=precision, threads=threads,
         )  # fmt: skip
         self.decoding = Decoding.from_options(ground, range)
-        self.align, self.lighting, self.tolerance, self.contrast = align, lighting, tolerance, contrast
-        self.min_area, self.margin, self.flexible, self.mirror = min_area, margin, flexible, mirror
+        self.align, self.lighting, self.preset = align, lighting, preset
+        self.tolerance, self.contrast, self.min_area = tolerance, contrast, min_area
+        self.margin, self.flexible, self.mirror = margin, flexible, mirror
         self.min_compared, self.any_pose = min_compared, any_pose
         self.pose_limits = PoseLimits(max_rotation, max_scale, max_shift)
         self.ignore_mask, self.ignore_boxes = section.ignore_mask, section.ignore_boxes
@@ -165,18 +166,19 @@ class Comparer:
         if _are_equal(reference_HWC, image_HWC):
             notes.append("the images are equal, pixel by pixel")
             return self._identical_result(image_HWC, ignored_HW, notes, start)
-        registration = self._register(reference_HWC, image_HWC, notes)
+        preset = self._find_preset(reference_HWC, image_HWC)
+        registration = self._register(reference_HWC, image_HWC, preset, notes)
         coverage = measure_coverage(registration, *sizes, ignored_HW)
         differences = find_coverage_reasons(coverage, self.min_compared)
         if not self.any_pose and registration.method not in (IN_PLACE, "none"):
             differences += find_pose_reasons(registration, *sizes, self.pose_limits)
         size = sizes[1]
-        reference_frame_HWC = _shrink(reference_HWC)
-        reference_HWC, image_HWC, resampled, scale = _resample_to_coarser(reference_HWC, image_HWC, registration)
-        self._note_sizes(registration, scale, min(image_HWC.shape[:2]), notes)
+        reference_frame_HWC = shrink(reference_HWC)
+        reference_HWC, image_HWC, resampled, scale = resample_to_coarser(reference_HWC, image_HWC, registration)
         pixels, features, lighting = self._compare_levels(
-            reference_HWC, image_HWC, resampled, _fit_mask(ignored_HW, reference_HWC.shape), show_progress
+            reference_HWC, image_HWC, resampled, preset, fit_mask(ignored_HW, reference_HWC.shape), show_progress
         )
+        _note_sizes(registration, scale, min(image_HWC.shape[:2]), pixels, notes)
         compared_share = float(features.known_hw.mean()) if features is not None else 0.0
         if pixels is not None:
             compared_share = pixels.compared
@@ -185,10 +187,8 @@ class Comparer:
         regions = self._find_regions(pixels, features, size, scale)
         if compared_share < FULL_SHARE * registration.overlap or registration.overlap < FULL_SHARE:
             notes.append(f"{compared_share:.0%} of the image lie on the reference and were compared")
-        preview_HWC, reference_preview_HWC = _make_previews(reference_HWC, image_HWC, resampled, lighting)
-        answer, reasons = decide(
-            len(regions), differences, coverage, self.min_compared, _find_hidden(pixels, self.contrast)
-        )
+        preview_HWC, reference_preview_HWC = make_previews(reference_HWC, image_HWC, resampled, lighting)
+        answer, reasons = decide(len(regions), differences, coverage, self.min_compared, _find_hidden(pixels))
         return ComparisonResult(
             answer=answer,
             reasons=reasons,
@@ -207,13 +207,9 @@ class Comparer:
             reference_frame_HWC=reference_frame_HWC,
             features=features,
             network=self.features.name if self.features else "",
-            tolerance=self.tolerance if self.pixels else None,
-            tolerated=self._tolerated_change(scale) if self.pixels else None,
+            sensitivity=None if pixels is None else pixels.sensitivity,
+            tolerated=None if pixels is None else _tolerated_change(pixels, scale),
         )
-
-    def _tolerated_change(self, scale: float) -> tuple[int, int]:
-        """(displacement, area) in pixels of the image up to which, and below which, changes are not looked for."""
-        return math.ceil(self.tolerance * scale), math.ceil(self.min_area * scale**2)
 
     def fit_decoding(self, images: Iterable[ImageInput]) -> None:
         """Choose ground and range, where they are not set, once for all images that will be compared."""
@@ -253,7 +249,9 @@ class Comparer:
         """Find the regions of both levels in an image of ``size`` (H, W), those of pixels first."""
         regions: list[DifferenceRegion] = []
         if pixels is not None:
-            regions += find_pixel_regions(pixels, size, min_area=self.min_area, margin=self.margin, scale=scale)
+            regions += find_pixel_regions(
+                pixels, size, min_area=pixels.sensitivity.min_area, margin=self.margin, scale=scale
+            )
         if features is not None:
             regions += find_feature_regions(features, size, margin=self.margin)
         return regions
@@ -263,39 +261,55 @@ class Comparer:
         reference_HWC: np.ndarray,
         image_HWC: np.ndarray,
         registration: Registration,
+        preset: str,
         ignored_HW1: np.ndarray | None,
         show_progress: bool,
     ) -> tuple[PixelDifference | None, FeatureDifference | None, LightingCorrection]:
         """Compare two images of one scale on each level; return the differences and the lighting correction."""
         shape = image_HWC.shape[:2]
+        lighting_model = "none" if preset == "screen" else self.lighting
         steps = (count_tiles(shape) if self.pixels else 0) + (len(self.features.windows(shape)) if self.features else 0)
         pixels, features = None, None
         with progress("comparing", steps if show_progress and steps >= MIN_PROGRESS_TILES else 0, "tiles") as advance:
             if self.pixels:
                 pixels = compute_pixel_difference(
-                    reference_HWC, image_HWC, registration, tolerance=self.tolerance, contrast=self.contrast,
-                    lighting=self.lighting, ignored_HW1=ignored_HW1, advance=advance,
+                    reference_HWC, image_HWC, registration, preset=preset, tolerance=self.tolerance, contrast=self.contrast,
+                    min_area=self.min_area, lighting=lighting_model, ignored_HW1=ignored_HW1, advance=advance,
                 )  # fmt: skip
                 lighting = pixels.lighting
             else:
-                lighting = fit_lighting(reference_HWC, image_HWC, registration, self.lighting)
+                lighting = fit_lighting(reference_HWC, image_HWC, registration, lighting_model)
             if self.features is not None:
                 features = self.features.compare(
                     reference_HWC, image_HWC, registration, lighting, ignored_HW1=ignored_HW1, advance=advance
                 )
         return pixels, features, lighting
 
-    def _register(self, reference_HWC: np.ndarray, image_HWC: np.ndarray, notes: list[str]) -> Registration:
+    def _find_preset(self, reference_HWC: np.ndarray, image_HWC: np.ndarray) -> str:
+        """The preset as set, or ``screen`` where it is to be chosen, pixels are compared and the pair shows screenshots.
+
+        Raises NotComparable for screenshots of two sizes.
+        """
+        if self.preset == "screen" and reference_HWC.shape != image_HWC.shape:
+            sizes = " and ".join(f"{image.shape[1]} x {image.shape[0]}" for image in (reference_HWC, image_HWC))
+            raise NotComparable(f"screenshots of {sizes} pixels", expected="one size", remedy="use another preset")
+        if self.preset != "auto" or not self.pixels or self.tolerance or not are_screenshots(reference_HWC, image_HWC):
+            return self.preset
+        return "screen"
+
+    def _register(
+        self, reference_HWC: np.ndarray, image_HWC: np.ndarray, preset: str, notes: list[str]
+    ) -> Registration:
         """Align the image as ``align`` and ``flexible`` say; what a person should know is appended to ``notes``."""
         a, b = _to_gray(reference_HWC), _to_gray(image_HWC)
-        if self.align == "none":
+        if self.align == "none" or preset == "screen":
             check_size(a, b)
             return Registration(start_matrix(a.shape, b.shape), float("nan"), 1.0, "none")
         registration = register(a, b, align=self.align, mirror=self.mirror)
         if registration.method == IN_PLACE:
             notes.append("blank, or few things on a plain ground: compared as they lie, without alignment")
             gap = abs(float(np.median(a)) - float(np.median(b)))
-            if gap >= self.contrast and self.lighting != "none":
+            if gap >= (self.contrast or CONTRAST) and self.lighting != "none":
                 notes.append(f"the grounds are {gap:.0f} gray levels apart, of which lighting may explain a part: "
                              "--lighting none counts it as a difference")  # fmt: skip
             return registration
@@ -307,25 +321,12 @@ class Comparer:
             )
         return registration
 
-    def _note_sizes(self, registration: Registration, scale: float, shorter_side: int, notes: list[str]) -> None:
-        """Note at which size images of two resolutions are compared, and what the tolerance hides in small ones."""
-        if scale > 1:
-            notes.append(f"the image is {scale:.2f} times finer than the reference: compared at the reference's size")
-        elif registration.scale > RESAMPLE_RATIO:
-            notes.append(
-                f"the reference is {registration.scale:.2f} times finer than the image: compared at the image's size"
-            )
-        reach = 2 * self.tolerance + 1
-        if self.pixels and reach > MAX_REACH_SHARE * shorter_side:
-            notes.append(f"things narrower than {reach} pixels, {reach / shorter_side:.0%} of the image, are tolerated: "
-                         "lower the tolerance to see them")  # fmt: skip
-
     def _identical_result(
         self, image_HWC: np.ndarray, ignored_HW: np.ndarray | None, notes: list[str], start: float
     ) -> ComparisonResult:
         height, width = image_HWC.shape[:2]
         registration = Registration(np.eye(3), 1.0, 1.0, "none")
-        preview_HWC, reference_preview_HWC = _make_previews(image_HWC, image_HWC, registration)
+        preview_HWC, reference_preview_HWC = make_previews(image_HWC, image_HWC, registration)
         rows, columns = preview_HWC.shape[:2]
         coverage = measure_coverage(registration, (height, width), (height, width), ignored_HW)
         answer, reasons = decide(0, (), coverage, self.min_compared)
@@ -341,7 +342,7 @@ class Comparer:
             size=(height, width),
             heat_hw=np.zeros((rows, columns), np.uint8) if self.pixels else None,
             heat_scale=width / columns if self.pixels else 1.0,
-            threshold=self.contrast if self.pixels else None,
+            threshold=(self.contrast or CONTRAST) if self.pixels else None,
             compared=1.0,
             coverage=coverage,
             seconds=time.perf_counter() - start,
@@ -370,11 +371,34 @@ def _fit_smooth_deformation(reference_HW: np.ndarray, image_HW: np.ndarray, regi
     return deformation
 
 
-def _find_hidden(pixels: PixelDifference | None, contrast: float) -> HiddenShare:
+def _note_sizes(
+    registration: Registration, scale: float, shorter_side: int, pixels: PixelDifference | None, notes: list[str]
+) -> None:
+    """Note at which size images of two resolutions are compared, and what the tolerance hides in small ones."""
+    if scale > 1:
+        notes.append(f"the image is {scale:.2f} times finer than the reference: compared at the reference's size")
+    elif registration.scale > RESAMPLE_RATIO:
+        notes.append(
+            f"the reference is {registration.scale:.2f} times finer than the image: compared at the image's size"
+        )
+    if pixels is None:
+        return
+    reach = 2 * pixels.sensitivity.tolerance + 1
+    if reach > MAX_REACH_SHARE * shorter_side:
+        notes.append(f"things narrower than {reach} pixels, {reach / shorter_side:.0%} of the image, are tolerated: "
+                     "lower the tolerance to see them")  # fmt: skip
+
+
+def _tolerated_change(pixels: PixelDifference, scale: float) -> tuple[int, int]:
+    """(displacement, area) in pixels of the image up to which, and below which, changes are not looked for."""
+    return math.ceil(pixels.sensitivity.tolerance * scale), math.ceil(pixels.sensitivity.min_area * scale**2)
+
+
+def _find_hidden(pixels: PixelDifference | None) -> HiddenShare:
     """Which part of the image hides differences of pixels, and why."""
     if pixels is None:
         return NOTHING_HIDDEN
-    if pixels.threshold > hidden_contrast(contrast, CONTRAST):
+    if pixels.threshold > hidden_contrast(pixels.sensitivity.contrast, CONTRAST):
         return HiddenShare(
             pixels.hidden, f"are so noisy that only differences from {pixels.threshold:.0f} gray levels on can be seen"
         )
@@ -430,75 +454,3 @@ def _to_gray(pixels_HWC: np.ndarray) -> np.ndarray:
     cv2 = import_opencv()
     gray_HW: np.ndarray = cv2.cvtColor(pixels_HWC, cv2.COLOR_RGB2GRAY)
     return gray_HW
-
-
-# ---- resampling ----
-
-
-def _resample_to_coarser(
-    reference_HWC: np.ndarray, image_HWC: np.ndarray, registration: Registration
-) -> tuple[np.ndarray, np.ndarray, Registration, float]:
-    """Resample both images to the scale of the coarser one.
-
-    Returns:
-        The reference, the image, their registration, and how many pixels of the original image a pixel now covers.
-    """
-    matrix, flow, scale = registration.matrix_33, registration.flow_GhGw2, 1.0
-    if registration.scale > RESAMPLE_RATIO:  # the reference is finer
-        height, width = (max(8, round(side / registration.scale)) for side in reference_HWC.shape[:2])
-        matrix = np.linalg.inv(scale_matrix(reference_HWC.shape[1] / width, reference_HWC.shape[0] / height)) @ matrix
-        reference_HWC = _resize(reference_HWC, height, width)
-    elif registration.scale < 1 / RESAMPLE_RATIO:  # the image is finer
-        height, width = (max(8, round(side * registration.scale)) for side in image_HWC.shape[:2])
-        scale = image_HWC.shape[1] / width
-        matrix = matrix @ scale_matrix(image_HWC.shape[1] / width, image_HWC.shape[0] / height)
-        image_HWC = _resize(image_HWC, height, width)
-        flow = None if flow is None else flow / np.float32(scale)
-    resampled = Registration(matrix, registration.quality, registration.overlap, registration.method, flow)
-    return reference_HWC, image_HWC, resampled, scale
-
-
-def _make_previews(
-    reference_HWC: np.ndarray,
-    image_HWC: np.ndarray,
-    registration: Registration,
-    lighting: LightingCorrection | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the image and the aligned reference in its lighting, uint8 RGB, at most ``PREVIEW_SIDE`` a side."""
-    height, width = image_HWC.shape[:2]
-    factor = max(1.0, max(height, width) / PREVIEW_SIDE)
-    small_h, small_w = max(1, round(height / factor)), max(1, round(width / factor))
-    small = _resize(image_HWC, small_h, small_w)
-    a_h, a_w = (max(1, round(side / factor)) for side in reference_HWC.shape[:2])
-    small_reference = _resize(reference_HWC, a_h, a_w)
-    to_reference = scale_matrix(reference_HWC.shape[1] / a_w, reference_HWC.shape[0] / a_h)
-    to_image = scale_matrix(width / small_w, height / small_h)
-    flow = None if registration.flow_GhGw2 is None else registration.flow_GhGw2 / np.float32(factor)
-    matrix = np.linalg.inv(to_reference) @ registration.matrix_33 @ to_image
-    window, shape = (0, 0, small_w, small_h), (small_h, small_w)
-    warped, inside = warp_window(small_reference, Registration(matrix, 0.0, 1.0, "", flow), shape, window)
-    if lighting is not None:
-        warped = lighting.apply(warped, window, shape)
-    warped = np.where(inside[..., None], warped, small).astype(np.uint8)
-    return np.broadcast_to(small, (*shape, 3)).copy(), np.broadcast_to(warped, (*shape, 3)).copy()
-
-
-def _shrink(pixels_HWC: np.ndarray) -> np.ndarray:
-    """The image at the size of a preview, uint8 RGB."""
-    height, width = pixels_HWC.shape[:2]
-    factor = max(1.0, max(height, width) / PREVIEW_SIDE)
-    small = _resize(pixels_HWC, max(1, round(height / factor)), max(1, round(width / factor)))
-    return np.broadcast_to(small, (*small.shape[:2], 3)).copy()
-
-
-def _fit_mask(ignored_HW: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The mask of the reference as uint8 (H, W, 1), at the size at which the reference is compared."""
-    if ignored_HW is None:
-        return None
-    return _resize(ignored_HW.astype(np.uint8) * 255, shape[0], shape[1])
-
-
-def _resize(pixels_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
-    cv2 = import_opencv()
-    resized: np.ndarray = cv2.resize(pixels_HWC, (width, height), interpolation=cv2.INTER_AREA)
-    return resized.reshape(height, width, -1)

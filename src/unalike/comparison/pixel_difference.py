@@ -20,19 +20,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unalike.comparison.antialiasing import find_antialiased, measure_color_distance
 from unalike.comparison.deformation import warp_ignored, warp_window
 from unalike.comparison.lighting import LIGHTING, LightingCorrection, fit_lighting, sample_field
+from unalike.comparison.pair_statistics import measure_pair
+from unalike.comparison.preset import Sensitivity, choose_sensitivity
 from unalike.comparison.registration import Registration, import_opencv
 from unalike.comparison.visibility import hidden_contrast
 from unalike.errors import SpecError, closest
 
-# Edge displacement in pixels; of scans of printed boards after alignment, 95 % of edges lie within 2 to 3 pixels
-# (docs/experiments/comparison.md, 2026-11-26).
-TOLERANCE, MAX_TOLERANCE = 3, 32
-# Gray levels beyond the range that count at least, and as a multiple of the images' own noise.
+MAX_TOLERANCE = 32
+# Gray levels beyond the range that count by default, and as a multiple of the images' own noise.
 CONTRAST, NOISE_FACTOR = 40.0, 5.0
-# Side of the windows in which noise is measured.
-NOISE_SIDE = 192
 # Standard deviation in pixels by which color is smoothed, and how many pixels farther off its edges may lie.
 COLOR_BLUR, COLOR_SLACK = 2.0, 2
 TILE, MAP_SIDE = 1024, 4096
@@ -50,6 +49,7 @@ class PixelDifference:
         sign_hw: int32, their summed change in gray levels; above 0 the image is brighter.
         pool: Image pixels per map pixel.
         threshold: Gray levels from which a difference counts.
+        sensitivity: What was chosen for this pair.
         compared: Share of the image, without ignored pixels, that was compared, 0 to 1.
         hidden: Share of it whose differences cannot be seen (``visibility.py``), 0 to 1.
         lighting: The correction that was applied to the reference.
@@ -61,15 +61,16 @@ class PixelDifference:
     sign_hw: np.ndarray
     pool: int
     threshold: float
+    sensitivity: Sensitivity
     compared: float
     hidden: float
     lighting: LightingCorrection
 
 
 def compute_pixel_difference(
-    reference_HWC: np.ndarray, image_HWC: np.ndarray, registration: Registration, *, tolerance: int = TOLERANCE,
-    contrast: float = CONTRAST, lighting: str = "local", ignored_HW1: np.ndarray | None = None,
-    advance: Callable[[int], object] | None = None,
+    reference_HWC: np.ndarray, image_HWC: np.ndarray, registration: Registration, *, preset: str = "auto",
+    tolerance: int | None = None, contrast: float | None = None, min_area: int | None = None, lighting: str = "local",
+    ignored_HW1: np.ndarray | None = None, advance: Callable[[int], object] | None = None,
 ) -> PixelDifference:  # fmt: skip
     """Compare an image with the reference that it is aligned to.
 
@@ -77,8 +78,10 @@ def compute_pixel_difference(
         reference_HWC: uint8, 1 or 3 channels.
         image_HWC: uint8, as many channels.
         registration: How the image is aligned to the reference.
-        tolerance: Largest edge displacement, in image pixels, that counts as no difference; 0 to 32.
-        contrast: Least difference in gray levels; raised to five times the images' noise.
+        preset: Kind of images; ``auto`` chooses among photographs, print and scans.
+        tolerance: Largest edge displacement, in image pixels, that counts as no difference; 0 to 32; measured if unset.
+        contrast: Least difference in gray levels, the preset's if unset; raised to five times the images' noise.
+        min_area: Fewest pixels of a region, the preset's if unset.
         lighting: What lighting may change: ``local``, ``global`` or ``none``.
         ignored_HW1: uint8 mask of the reference, above 0 where differences are ignored.
         advance: Called with 1 after each of ``count_tiles`` tiles.
@@ -88,12 +91,14 @@ def compute_pixel_difference(
     """
     if lighting not in LIGHTING:
         raise SpecError(f"lighting {lighting!r}", expected=", ".join(LIGHTING), remedy=closest(lighting, LIGHTING))
-    if not 0 <= tolerance <= MAX_TOLERANCE:
+    if tolerance is not None and not 0 <= tolerance <= MAX_TOLERANCE:
         raise SpecError(f"tolerance {tolerance}", expected=f"0 to {MAX_TOLERANCE} pixels")
     shape = image_HWC.shape[:2]
     correction = fit_lighting(reference_HWC, image_HWC, registration, lighting)
-    noise = _measure_noise(reference_HWC, image_HWC, registration, correction)
-    threshold = min(250.0, max(contrast, NOISE_FACTOR * noise))
+    statistics = None if preset == "screen" else measure_pair(reference_HWC, image_HWC, registration, correction)
+    sensitivity = choose_sensitivity(preset, statistics, tolerance, contrast, min_area)
+    noise = 0.0 if statistics is None else statistics.noise
+    threshold = min(250.0, max(sensitivity.contrast, NOISE_FACTOR * noise))
     pool = -(-max(shape) // MAP_SIDE)
     rows, columns = (-(-side // pool) for side in shape)
     heat = np.zeros((rows, columns), np.uint8)
@@ -101,15 +106,16 @@ def compute_pixel_difference(
     count = np.zeros((rows, columns), np.uint16)
     sign = np.zeros((rows, columns), np.int32)
     compared_count, ignored_count, hidden_count = 0, 0, 0
-    least_visible = threshold / hidden_contrast(contrast, CONTRAST)
+    least_visible = threshold / hidden_contrast(sensitivity.contrast, CONTRAST)
+    reach_px = sensitivity.tolerance
     for window in iterate_tiles(shape, pool):
-        ignore_mask = warp_ignored(ignored_HW1, registration, shape, _widen(window, shape, tolerance))
+        ignore_mask = warp_ignored(ignored_HW1, registration, shape, _widen(window, shape, reach_px))
         maps, valid = _compare_tile(
-            reference_HWC, image_HWC, registration, correction, window, tolerance, threshold, ignore_mask
+            reference_HWC, image_HWC, registration, correction, window, sensitivity, threshold, ignore_mask
         )
         compared_count += int(valid.sum())
         hidden_count += int((valid & _find_hidden(correction, window, shape, least_visible)).sum())
-        ignored_count += int(_inner(ignore_mask, window, shape, tolerance).sum())
+        ignored_count += int(_inner(ignore_mask, window, shape, reach_px).sum())
         left, top, right, bottom = window
         pooled = np.s_[top // pool : -(-bottom // pool), left // pool : -(-right // pool)]
         beyond, near, change = maps
@@ -123,7 +129,9 @@ def compute_pixel_difference(
     compared_share, hidden_share = (
         min(1.0, part / max(1, shape[0] * shape[1] - ignored_count)) for part in (compared_count, hidden_count)
     )
-    return PixelDifference(heat, reach, count, sign, pool, threshold, compared_share, hidden_share, correction)
+    return PixelDifference(
+        heat, reach, count, sign, pool, threshold, sensitivity, compared_share, hidden_share, correction
+    )
 
 
 def iterate_tiles(shape: tuple[int, ...], pool: int = 1) -> Iterator[Window]:
@@ -139,8 +147,17 @@ def count_tiles(shape: tuple[int, ...]) -> int:
     return sum(1 for _ in iterate_tiles(shape, -(-max(shape) // MAP_SIDE)))
 
 
-def compute_excess(a_HWC: np.ndarray, b_HWC: np.ndarray, tolerance: int) -> tuple[np.ndarray, np.ndarray]:
+def compute_excess(
+    a_HWC: np.ndarray, b_HWC: np.ndarray, tolerance: int, *, thickness: int = 0, edge_share: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Compute how far each image leaves the other's range within ``tolerance`` pixels.
+
+    Args:
+        a_HWC: uint8, 1 or 3 channels.
+        b_HWC: uint8, of the same shape.
+        tolerance: In pixels.
+        thickness: Differences of brightness that contain a disk of so many pixels count whatever the range; 0 for none.
+        edge_share: A difference of brightness must be at least this share of the range of both images within ``tolerance``.
 
     Returns:
         The largest excess over brightness, color and both directions, uint8 (H, W), and the signed change b - a there,
@@ -149,7 +166,11 @@ def compute_excess(a_HWC: np.ndarray, b_HWC: np.ndarray, tolerance: int) -> tupl
     largest = np.zeros(a_HWC.shape[:2], np.uint8)
     change = np.zeros(a_HWC.shape[:2], np.int16)
     for channel, (a, b) in enumerate(_luma_chroma_planes(a_HWC, b_HWC)):
-        excess, signed_excess = _compute_plane_excess(a, b, tolerance + (COLOR_SLACK if channel else 0))
+        excess, signed_excess = (
+            _compute_plane_excess(a, b, tolerance + COLOR_SLACK)
+            if channel
+            else _compute_plane_excess(a, b, tolerance, thickness, edge_share)
+        )
         change = np.where(excess > largest, signed_excess if channel == 0 else np.sign(signed_excess), change)
         largest = np.maximum(largest, excess)
     return largest, change
@@ -167,21 +188,69 @@ def _luma_chroma_planes(a_HWC: np.ndarray, b_HWC: np.ndarray) -> list[tuple[np.n
     return list(zip(*planes, strict=True))
 
 
-def _compute_plane_excess(a_HW: np.ndarray, b_HW: np.ndarray, tolerance: int) -> tuple[np.ndarray, np.ndarray]:
+def _compute_plane_excess(
+    a_HW: np.ndarray, b_HW: np.ndarray, tolerance: int, thickness: int = 0, edge_share: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
     cv2 = import_opencv()
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * tolerance + 1,) * 2)
     up = np.maximum(cv2.subtract(b_HW, cv2.dilate(a_HW, disk)), cv2.subtract(cv2.erode(b_HW, disk), a_HW))
     down = np.maximum(cv2.subtract(cv2.erode(a_HW, disk), b_HW), cv2.subtract(a_HW, cv2.dilate(b_HW, disk)))
-    return np.maximum(up, down), np.where(up >= down, up.astype(np.int16), -down.astype(np.int16))
+    if thickness:
+        # An edge that is displaced by d pixels leaves a strip d pixels thick, which an opening removes.
+        up = np.maximum(up, _open(cv2.subtract(b_HW, a_HW), thickness))
+        down = np.maximum(down, _open(cv2.subtract(a_HW, b_HW), thickness))
+    excess = np.maximum(up, down)
+    if edge_share:
+        square = np.ones((2 * tolerance + 1,) * 2, np.uint8)
+        highest, lowest = cv2.dilate(np.maximum(a_HW, b_HW), square), cv2.erode(np.minimum(a_HW, b_HW), square)
+        excess[excess < edge_share * (highest - lowest)] = 0
+    return excess, np.where(up >= down, up.astype(np.int16), -down.astype(np.int16))
+
+
+def _open(image_HW: np.ndarray, diameter: int) -> np.ndarray:
+    """Keep what contains a disk; ``cv2.MORPH_OPEN`` would move it where the diameter is even."""
+    cv2 = import_opencv()
+    disk, center = _make_disk(diameter), diameter // 2
+    eroded = cv2.erode(image_HW, disk, anchor=(center, center))
+    other_center = diameter - 1 - center
+    result: np.ndarray = cv2.dilate(eroded, disk, anchor=(other_center, other_center))
+    return result
+
+
+def _make_disk(diameter: int) -> np.ndarray:
+    """Pixels whose centers lie in a disk, uint8 (diameter, diameter)."""
+    y, x = np.mgrid[:diameter, :diameter] - (diameter - 1) / 2
+    disk: np.ndarray = (x * x + y * y <= (diameter / 2) ** 2).astype(np.uint8)
+    return disk
+
+
+def _compute_excesses(
+    a_HWC: np.ndarray, b_HWC: np.ndarray, sensitivity: Sensitivity, threshold: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the excess, the excess with a tolerance one pixel smaller, and the signed change of the first."""
+    if sensitivity.is_exact:
+        a_HW3, b_HW3 = (np.broadcast_to(image, (*image.shape[:2], 3)) for image in (a_HWC, b_HWC))
+        distance, change = measure_color_distance(a_HW3, b_HW3)
+        distance[find_antialiased(a_HW3, b_HW3, distance > threshold)] = 0
+        # Rounded up, so that what exceeds the threshold still does.
+        excess = np.minimum(np.ceil(distance), 255).astype(np.uint8)
+        excess[distance <= threshold] = 0
+        return excess, excess, change
+    tolerance, thickness, share = sensitivity.tolerance, sensitivity.thickness, sensitivity.edge_share
+    beyond, change = compute_excess(a_HWC, b_HWC, tolerance, thickness=thickness, edge_share=share)
+    if tolerance == 0:
+        return beyond, beyond, change
+    near, _ = compute_excess(a_HWC, b_HWC, tolerance - 1, thickness=max(0, thickness - 1), edge_share=share)
+    return beyond, np.maximum(near, beyond), change
 
 
 def _compare_tile(
     reference_HWC: np.ndarray, image_HWC: np.ndarray, registration: Registration, correction: LightingCorrection,
-    window: Window, tolerance: int, threshold: float, ignore_mask: np.ndarray,
+    window: Window, sensitivity: Sensitivity, threshold: float, ignore_mask: np.ndarray,
 ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:  # fmt: skip
     """Return ((excess, whether a pixel belongs to a difference, signed change) of a window, which pixels were compared)."""
     cv2 = import_opencv()
-    shape = image_HWC.shape[:2]
+    shape, tolerance = image_HWC.shape[:2], sensitivity.tolerance
     wide = _widen(window, shape, tolerance)
     warped, inside = warp_window(reference_HWC, registration, shape, wide)
     a = correction.apply(warped, wide, shape)
@@ -191,8 +260,7 @@ def _compare_tile(
     inside = inside & ~ignore_mask
     border = (2 * tolerance + 5,) * 2
     valid = inside if inside.all() else cv2.erode(inside.astype(np.uint8), np.ones(border, np.uint8)).astype(bool)
-    beyond, change = compute_excess(a, b, tolerance)
-    near = beyond if tolerance == 0 else compute_excess(a, b, tolerance - 1)[0]
+    beyond, near, change = _compute_excesses(a, b, sensitivity, threshold)
     beyond, near, change, valid = (_inner(part, window, shape, tolerance) for part in (beyond, near, change, valid))
     return (beyond * valid, (near > threshold) & valid, change), valid
 
@@ -229,33 +297,3 @@ def _pool(map_HW: np.ndarray, pool: int, reduce: Callable[..., np.ndarray]) -> n
     padded[: map_HW.shape[0], : map_HW.shape[1]] = map_HW
     pooled: np.ndarray = reduce(padded.reshape(rows, pool, columns, pool), axis=(1, 3))
     return pooled
-
-
-# ---- noise ----
-
-
-def _measure_noise(
-    reference_HWC: np.ndarray, image_HWC: np.ndarray, registration: Registration, correction: LightingCorrection
-) -> float:
-    """Estimate the standard deviation of pixel noise where the reference has no edge, in gray levels."""
-    cv2 = import_opencv()
-    shape = image_HWC.shape[:2]
-    values: list[np.ndarray] = []
-    for window in _noise_windows(shape):
-        warped, inside = warp_window(reference_HWC, registration, shape, window)
-        a = correction.apply(warped, window, shape).mean(axis=2).astype(np.float32)
-        b = image_HWC[window[1] : window[3], window[0] : window[2]].mean(axis=2).astype(np.float32)
-        smooth = cv2.GaussianBlur(a, (0, 0), 2)
-        flat = inside & (cv2.magnitude(cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)) < 30)
-        residual = b - a
-        values.append(np.abs(residual - cv2.GaussianBlur(residual, (0, 0), 4))[flat])
-    every = np.concatenate(values)
-    return 1.4826 * float(np.median(every)) if every.size else 0.0
-
-
-def _noise_windows(shape: tuple[int, ...]) -> Iterator[Window]:
-    """Yield up to nine windows spread over an image at full size, since shrinking would average the noise."""
-    height, width = shape
-    for top in np.linspace(0, max(0, height - NOISE_SIDE), 3).astype(int).tolist() if height > NOISE_SIDE else [0]:
-        for left in np.linspace(0, max(0, width - NOISE_SIDE), 3).astype(int).tolist() if width > NOISE_SIDE else [0]:
-            yield left, top, min(left + NOISE_SIDE, width), min(top + NOISE_SIDE, height)

@@ -106,8 +106,9 @@ def _add_pairs(page: Report, title: str, previews: Sequence[PairPreview], note: 
 
 
 def _summarize(result: ComparisonResult) -> str:
+    settings = f". {result.sensitivity.describe().capitalize()}" if result.sensitivity else ""
     left_out = f". Not looked for: {result.not_looked_for}" if result.not_looked_for else ""
-    return _answer_in_words(result) + left_out
+    return _answer_in_words(result) + settings + left_out
 
 
 def _answer_in_words(result: ComparisonResult) -> str:

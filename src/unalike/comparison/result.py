@@ -15,6 +15,7 @@ from PIL import Image
 from unalike.comparison.answer import Answer
 from unalike.comparison.coverage import Coverage
 from unalike.comparison.feature_difference import FeatureDifference
+from unalike.comparison.preset import Sensitivity
 from unalike.comparison.regions import DifferenceRegion
 from unalike.comparison.registration import Registration
 from unalike.errors import SpecError
@@ -50,8 +51,8 @@ class ComparisonResult:
         reference_frame_HWC: The reference in its own frame, as small as the preview.
         features: Difference of features; None if features were not compared.
         network: Name of the network that computed the features.
-        tolerance: Edge displacement, in pixels of the comparison, that counts as no difference; None if no pixels were
-            compared, or if the images are equal.
+        sensitivity: Preset, tolerance, contrast and smallest area of this pair, and what they follow from; None if no pixels
+            were compared, or if the images are equal.
         tolerated: (displacement, area) in pixels of the image: edges displaced by up to the first, and changes of less than
             the second, were not looked for; None likewise.
     """
@@ -73,21 +74,22 @@ class ComparisonResult:
     notes: tuple[str, ...] = ()
     features: FeatureDifference | None = field(repr=False, default=None)
     network: str = ""
-    tolerance: int | None = None
+    sensitivity: Sensitivity | None = None
     tolerated: tuple[int, int] | None = None
 
     @property
     def not_looked_for(self) -> str:
         """Which changes the settings leave out, in words; empty for equal images."""
         parts = []
-        if self.tolerated is not None and self.tolerance is not None:
+        if self.tolerated is not None and self.sensitivity is not None:
+            tolerance = self.sensitivity.tolerance
             displacement, area = self.tolerated
             edges = (
                 f"edges displaced by up to {displacement} px, details that close to alike ones, and "
                 if displacement
                 else ""
             )
-            finer = f"; --tolerance {self.tolerance - 1} looks for finer ones" if self.tolerance > 0 else ""
+            finer = f"; --tolerance {tolerance - 1} looks for finer ones" if tolerance > 0 else ""
             parts.append(f"{edges}changes below {area} px in area{finer}")
         if self.features is not None:
             parts.append(f"by features: changes smaller than {round(max(self.features.cell))} px across")
@@ -114,8 +116,19 @@ class ComparisonResult:
             "coverage_image": _round(self.coverage.image.share),
             "uncovered_reference": [list(box) for box in self.coverage.reference.boxes],
             "uncovered_image": [list(box) for box in self.coverage.image.boxes], "seconds": round(self.seconds, 4), "notes": list(self.notes),
-            "tolerated_displacement": None if self.tolerated is None else self.tolerated[0],
+            **self._sensitivity_to_dict(), "tolerated_displacement": None if self.tolerated is None else self.tolerated[0],
             "smallest_area": None if self.tolerated is None else self.tolerated[1], "not_looked_for": self.not_looked_for,
+        }  # fmt: skip
+
+    def _sensitivity_to_dict(self) -> dict[str, Any]:
+        choice = self.sensitivity
+        statistics = None if choice is None else choice.statistics
+        return {
+            "preset": None if choice is None else choice.preset, "tolerance": None if choice is None else choice.tolerance,
+            "contrast": None if choice is None else choice.contrast, "min_area": None if choice is None else choice.min_area,
+            "edge_displacement": None if statistics is None else round(statistics.displacement, 3),
+            "noise": None if statistics is None else round(statistics.noise, 2),
+            "compared_as": "" if choice is None else choice.describe(),
         }  # fmt: skip
 
     def _features_to_dict(self, difference: FeatureDifference) -> dict[str, Any]:

@@ -10,17 +10,17 @@ from unalike.errors import ModelError, closest
 from unalike.serve.problems import Problem
 from unalike.serve.resources import InspectorResource
 from unalike.serve.uploads import Parameters, shown
-from unalike.spec.compare import Alignment, Level, Lighting
+from unalike.spec.compare import Alignment, Level, Lighting, Preset
 
 if TYPE_CHECKING:
     from unalike.comparison.comparer import Comparer
 
-_ALIGNMENTS, _LIGHTINGS, _LEVELS = get_args(Alignment), get_args(Lighting), get_args(Level)
+_ALIGNMENTS, _LIGHTINGS, _LEVELS, _PRESETS = (get_args(kind) for kind in (Alignment, Lighting, Level, Preset))
 PIXELS = "pixels"
-# What the options are called on the page and in messages; those of motion, lighting and level stand in selects.
+# What the options are called on the page and in messages; those of motion, lighting kind and level stand in selects.
 TEXTS = {
     "level": "What is compared", "network": "Network of the features", "align": "Alignment", "lighting": "Lighting that does not count",
-    "tolerance": "Tolerated displacement of edges, in pixels", "contrast": "Smallest difference, in gray levels",
+    "preset": "Kind of images", "tolerance": "Tolerated displacement of edges, in pixels", "contrast": "Smallest difference, in gray levels",
     "min_area": "Smallest area, in pixels", "margin": "Margin of a box, in pixels", "min_compared": "Least share that must be compared",
     "max_rotation": "Largest rotation, in degrees", "max_scale": "Largest enlargement or reduction",
     "max_shift": "Largest shift, as a share of the diagonal", "flexible": "Correct small deformations",
@@ -32,9 +32,10 @@ _SCHEMAS: dict[str, dict[str, Any]] = {
     "network": {"type": "string", "description": "Name of the inspector whose network computes the features; unset, the first one."},
     "align": {"type": "string", "enum": list(_ALIGNMENTS), "default": "auto"},
     "lighting": {"type": "string", "enum": list(_LIGHTINGS), "default": "local"},
-    "tolerance": {"type": "integer", "minimum": 0, "maximum": 32, "default": 3},
-    "contrast": {"type": "number", "minimum": 1, "maximum": 255, "default": 40},
-    "min_area": {"type": "integer", "minimum": 1, "maximum": 10**9, "default": 12},
+    "preset": {"type": "string", "enum": list(_PRESETS), "default": "auto"},
+    "tolerance": {"type": "integer", "minimum": 0, "maximum": 32, "description": "In pixels; unset, measured in each pair."},
+    "contrast": {"type": "number", "minimum": 1, "maximum": 255, "description": "In gray levels; unset, that of the kind of images."},
+    "min_area": {"type": "integer", "minimum": 1, "maximum": 10**9, "description": "In pixels; unset, that of the kind of images."},
     "margin": {"type": "integer", "minimum": 0, "maximum": 10**5,
                "description": "Pixels around each box; unset, 1/64 of the shorter side."},
     "min_compared": {"type": "number", "exclusiveMinimum": 0, "maximum": 1, "default": 0.95},
@@ -56,13 +57,14 @@ _FEATURE_CELL = re.compile(r"by features: changes smaller than (\d+) px")
 
 def read_settings(parameters: Parameters) -> dict[str, Any]:
     """What the parameters of a request set of a comparer. Raises Problem."""
-    margin = parameters.integer("margin", -1, 0, 10**5)
+    margin, tolerance = parameters.integer("margin", -1, 0, 10**5), parameters.integer("tolerance", -1, 0, 32)
+    contrast, min_area = parameters.number("contrast", 0.0, 1, 255), parameters.integer("min_area", 0, 1, 10**9)
     settings: dict[str, Any] = {
         "level": parameters.choice("level", _LEVELS) or PIXELS, "network": parameters.text("network", most=200),
         "align": parameters.choice("align", _ALIGNMENTS) or "auto",
         "lighting": parameters.choice("lighting", _LIGHTINGS) or "local",
-        "tolerance": parameters.integer("tolerance", 3, 0, 32), "contrast": parameters.number("contrast", 40.0, 1, 255),
-        "min_area": parameters.integer("min_area", 12, 1, 10**9), "margin": None if margin < 0 else margin,
+        "preset": parameters.choice("preset", _PRESETS) or "auto", "tolerance": None if tolerance < 0 else tolerance,
+        "contrast": contrast or None, "min_area": min_area or None, "margin": None if margin < 0 else margin,
         "min_compared": parameters.number("min_compared", 0.95, 1e-6, 1), "max_rotation": parameters.number("max_rotation", 15.0, 0, 180),
         "max_scale": parameters.number("max_scale", 1.5, 1, 8), "max_shift": parameters.number("max_shift", 0.15, 0, 1),
         "flexible": parameters.boolean("flexible", True), "mirror": parameters.boolean("mirror"),

@@ -25,6 +25,7 @@ from unalike.spec.ignored_regions import ignore_boxes_field, ignore_mask_field
 
 Alignment = Literal["auto", "none", "shift", "rigid", "affine", "homography"]
 Lighting = Literal["local", "global", "none"]
+Preset = Literal["auto", "photo", "print", "screen", "scan"]
 Level = Literal["pixels", "features", "both"]
 
 
@@ -40,11 +41,20 @@ class Compare(Section):
     )  # fmt: skip
     align: Alignment = field("auto", "Kind of motion by which the image is aligned with the reference.")
     lighting: Lighting = field("local", "Difference of lighting that does not count.")
-    tolerance: int = field(
-        3, "Largest edge displacement that counts as no difference.", ge=0, le=32, units="pixels"
+    preset: Preset = field(
+        "auto", "Kind of images, which sets tolerance, contrast and smallest area where they are unset; auto, chosen for each "
+        "pair; screen compares without alignment and leaves antialiasing out.",
     )  # fmt: skip
-    contrast: float = field(40.0, "Smallest difference that counts, in gray levels of 255.", ge=1, le=255)
-    min_area: int = field(12, "Smallest area of a difference.", ge=1, le=10**9, units="pixels")
+    tolerance: Annotated[int, Ge(0), Le(32)] | None = field(
+        None, "Largest edge displacement that counts as no difference; unset, measured in each pair.", units="pixels"
+    )
+    contrast: Annotated[float, Ge(1), Le(255)] | None = field(
+        None,
+        "Smallest difference that counts, in gray levels of 255; unset, the preset's, more beside edges and in noise.",
+    )
+    min_area: Annotated[int, Ge(1), Le(10**9)] | None = field(
+        None, "Smallest area of a difference; unset, the preset's.", units="pixels"
+    )
     margin: Annotated[int, Ge(0), Le(10**5)] | None = field(
         None, "Margin around each box; unset, 1/64 of the shorter side.", units="pixels"
     )

@@ -401,7 +401,7 @@ def test_help_shows_words_bounds_and_defaults(capsys: pytest.CaptureFixture[str]
     text = " ".join(capsys.readouterr().out.split())
     for part in (
         "shift, rigid, affine, homography. [default: auto]",
-        "(0 to 32). [default: 3]",
+        "unset, measured in each pair (0 to 32).",
         "--no-bend",
         "-m, --model FILE",
     ):

@@ -184,7 +184,9 @@ def test_a_crop_is_compared_where_it_overlaps() -> None:
 
 def test_notes_of_small_images_and_of_coarser_ones() -> None:
     reference = shapes(7, 360, 480)
-    result = Comparer().compare(reference, cv2.resize(reference, (48, 36), interpolation=cv2.INTER_AREA))
+    small = cv2.resize(reference, (48, 36), interpolation=cv2.INTER_AREA)
+    assert not any("narrower" in note for note in Comparer().compare(reference, small).notes)
+    result = Comparer(tolerance=3).compare(reference, small)
     assert any("10.00 times finer than the image" in note for note in result.notes)
     assert any("narrower than 7 pixels, 19% of the image" in note for note in result.notes)
 
@@ -234,7 +236,7 @@ def test_the_result_says_which_changes_it_did_not_look_for() -> None:
     reference[60:180, 100:104] = 0
     displaced, added = np.roll(reference, 3, axis=1), reference.copy()
     added[60:180, 160:161] = 0  # one pixel wide, on a plain ground: found at any tolerance
-    result = Comparer(align="none").compare(reference, displaced)
+    result = Comparer(align="none", tolerance=3, min_area=12).compare(reference, displaced)
     assert result.same and result.tolerated == (3, 12)
     assert result.not_looked_for == (
         "edges displaced by up to 3 px, details that close to alike ones, and changes below 12 px in area; "
@@ -244,8 +246,8 @@ def test_the_result_says_which_changes_it_did_not_look_for() -> None:
     assert (facts["tolerated_displacement"], facts["smallest_area"]) == (3, 12)
     assert facts["not_looked_for"] == result.not_looked_for
     assert not Comparer(align="none", tolerance=2).compare(reference, displaced).same
-    assert not Comparer(align="none").compare(reference, added).same
-    exact = Comparer(align="none", tolerance=0).compare(reference, displaced)
+    assert not Comparer(align="none", tolerance=3).compare(reference, added).same
+    exact = Comparer(align="none", tolerance=0, min_area=12).compare(reference, displaced)
     assert exact.not_looked_for == "changes below 12 px in area"
     assert Comparer().compare(reference, reference).not_looked_for == ""
 

@@ -7,9 +7,12 @@ import pytest
 
 from unalike.comparison.lighting import LightingCorrection
 from unalike.comparison.pixel_difference import PixelDifference
+from unalike.comparison.preset import Sensitivity
 from unalike.comparison.regions import find_pixel_regions
 
 pytest.importorskip("cv2")
+
+SENSITIVITY = Sensitivity("photo", 3, 5, 40.0, 0.5, 12)
 
 
 def difference_of(boxes: list[tuple[int, int, int, int]], counted: int, pool: int = 1) -> PixelDifference:
@@ -18,7 +21,9 @@ def difference_of(boxes: list[tuple[int, int, int, int]], counted: int, pool: in
     for left, top, right, bottom in boxes:
         heat[top:bottom, left:right], count[top:bottom, left:right] = 200, counted
     identity = LightingCorrection(np.ones((1, 1, 1), np.float32), np.zeros((1, 1, 1), np.float32))
-    return PixelDifference(heat, heat > 0, count, count.astype(np.int32) * -7, pool, 40.0, 1.0, 0.0, identity)
+    return PixelDifference(
+        heat, heat > 0, count, count.astype(np.int32) * -7, pool, 40.0, SENSITIVITY, 1.0, 0.0, identity
+    )
 
 
 def test_regions_have_extent_margin_score_and_order() -> None:

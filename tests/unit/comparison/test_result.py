@@ -23,7 +23,8 @@ def test_images_and_plain_data() -> None:
     values = json.loads(json.dumps(result.to_dict()))
     assert list(values) == ["same", "answer", "reasons", "regions", "registration", "height", "width", "level", "threshold", "features",
                             "compared", "coverage_reference", "coverage_image", "uncovered_reference",
-                            "uncovered_image", "seconds", "notes", "tolerated_displacement",
+                            "uncovered_image", "seconds", "notes", "preset", "tolerance", "contrast", "min_area", "edge_displacement",
+                            "noise", "compared_as", "tolerated_displacement",
                             "smallest_area", "not_looked_for"]  # fmt: skip
     assert list(values["regions"][0]) == ["box", "extent", "score", "area", "contrast", "change", "level"]
     for drawn in (result.picture(), result.overlay(), result.reference(), result.heat_map(), result.heat_map("pixels")):

@@ -136,5 +136,5 @@ def test_fields_are_checked_by_their_declarations() -> None:
     assert str(caught.value).splitlines() == [
         "2 faults",
         "  align: found 'rigit', expected one of auto, none, shift, rigid, affine, homography; did you mean 'rigid'?",
-        "  tolerance: found 33, expected a whole number >= 0 and <= 32",
+        "  tolerance: found 33, expected a whole number >= 0 and <= 32 or null",
     ]

@@ -72,7 +72,7 @@ def test_all_options_of_the_command_count_and_are_recorded(tmp_path: Path) -> No
             (pair,) = (await it.client.post("/v1/compare", files=PAIR, data=data)).json()["pairs"]
             assert pair["answer"] == "same" and pair["reference_size"] == [120, 160]
             options = (await it.client.get(f"/v1/decisions/{pair['id']}")).json()["result"]["options"]
-            assert options == {"level": "pixels", "network": None, "align": "none", "lighting": "local", "tolerance": 3, "contrast": 40.0, "min_area": 2000, "margin": 0,
+            assert options == {"level": "pixels", "network": None, "align": "none", "lighting": "local", "preset": "auto", "tolerance": None, "contrast": None, "min_area": 2000, "margin": 0,
                                "min_compared": 0.5, "max_rotation": 1.0, "max_scale": 1.1, "max_shift": 0.01, "flexible": False,
                                "mirror": False, "any_pose": False, "ground": "black", "range": "0,4095", "ignore_boxes": None}  # fmt: skip
             for name, value in (
