@@ -77,7 +77,12 @@ class GalleryAdd(Section):
         None, "Images to enroll: one folder a class, an archive or a manifest; with a label, images in any arrangement.",
         mandatory=True, takes=IMAGES,
     )  # fmt: skip
-    label: ClassName = field(None, "Class of all the images; unset, each folder is a class.", form=CLASS_FORM)
+    label: ClassName = field(
+        None,
+        "Class of all the images; unset, each folder is a class.",
+        form=CLASS_FORM,
+        schema=value_schemas.CLASS_NAME,
+    )
     attributes: Pairs = field(None, _ATTRIBUTES, schema=value_schemas.PAIRS)
     attribute_columns: Names | None = field(
         None, _ATTRIBUTE_COLUMNS, schema=value_schemas.any_of(value_schemas.NAMES, value_schemas.NULL)
@@ -107,8 +112,10 @@ class GalleryRename(Section):
         mandatory=True,
         takes=FILE,
     )
-    label: ClassName = field(None, "Class to rename.", mandatory=True, form=CLASS_FORM)
-    new: ClassName = field(None, "New name of the class.", mandatory=True, form=CLASS_FORM)
+    label: ClassName = field(None, "Class to rename.", mandatory=True, form=CLASS_FORM, schema=value_schemas.CLASS_NAME)
+    new: ClassName = field(
+        None, "New name of the class.", mandatory=True, form=CLASS_FORM, schema=value_schemas.CLASS_NAME
+    )
 
 
 class GalleryMerge(Section):
@@ -119,7 +126,13 @@ class GalleryMerge(Section):
         takes=FILE,
     )
     labels: Paths = field(None, "Classes to merge.", mandatory=True, schema=value_schemas.PATHS)
-    into: ClassName = field(None, "Name of the merged class, new or existing.", mandatory=True, form=CLASS_FORM)
+    into: ClassName = field(
+        None,
+        "Name of the merged class, new or existing.",
+        mandatory=True,
+        form=CLASS_FORM,
+        schema=value_schemas.CLASS_NAME,
+    )
 
 
 class GalleryCopy(Section):

@@ -58,6 +58,8 @@ BOXES = any_of(
     NULL,
 )
 # One folder where TAO's examples write a text and its table a list.
+# A name that is not empty: an empty one would count as unset.
+CLASS_NAME = any_of(pattern(r"[\s\S]*\S[\s\S]*"), NULL)
 PATHS = any_of(list_of(_TEXT), _TEXT, NULL)
 _VALUE = {"type": ["string", "integer"]}
 PAIRS = any_of(

@@ -63,6 +63,15 @@ def loads(action: str, tree: dict[str, Any]) -> bool:
     return True
 
 
+@pytest.mark.parametrize(
+    ("action", "name"), [("gallery_add", "label"), ("gallery_rename", "label"), ("gallery_rename", "new"), ("gallery_merge", "into")]
+)  # fmt: skip
+def test_an_empty_class_name_is_refused_by_schema_and_loading(action: str, name: str) -> None:
+    validator = jsonschema.Draft202012Validator(schema_for(action))
+    for value, is_valid in (("", False), ("  ", False), ("cup", True), (" a\nb", True)):
+        assert validator.is_valid({action: {name: value}}) == loads(action, {action: {name: value}}) == is_valid
+
+
 def test_schemas_accept_what_a_spec_may_hold_and_refuse_the_rest() -> None:
     draws = random.Random(7)
     validators = {action: jsonschema.Draft202012Validator(schema_for(action)) for action in ACTIONS}
