@@ -289,8 +289,8 @@ class AuditEntry(Record):
     id: str
 
 
-# Processes of a service look for changes every second.
-SETTLE_TIME = timedelta(seconds=5)
+# Processes of a service look for changes every second, and then load what they found: many seconds on a machine in use.
+SETTLE_TIME = timedelta(seconds=60)
 
 
 @dataclass(frozen=True)
