@@ -1,12 +1,13 @@
 """Verification of wide wordmarks and of marks on photographs: harmless changes, alterations, strangers.
 
     python benchmarks/verification_scenes.py [--assets 24] [--photographs GROCERY/train] [--split report] [--seed 0]
-                                             [--rate 0.02] [--only GROUP] [--rows rows.jsonl]
+                                             [--rate 0.02] [--only GROUP] [--boxes] [--rows rows.jsonl]
 
 The assets are wordmarks (random words in the fonts of this machine, 3:1 to 8:1), lockups (a brand mark beside a word) and
 brand marks of simpleicons. They fill about 60 % of a picture whose ground is plain, drawn or a photograph. One harmless
 change is applied to each picture, or one alteration with a slight harmless change, or another drawing is in the asset's
-place. The whole verification runs: the frozen trunk proposes, the calibration is the product's own. The splits ``dev`` and
+place. With ``--boxes``, each picture comes with a box around the drawing, each side of which is off by up to 5 % of the box's
+longer side (of a photograph alone, with a box somewhere). The whole verification runs: the frozen trunk proposes, the calibration is the product's own. The splits ``dev`` and
 ``report`` share neither a mark, a word, a font nor a photograph; settings are chosen on ``dev``. Shares are printed with the
 number of pictures and the 95 % interval (Wilson) over pictures; pictures of one asset are alike, so read them as of that many
 assets. Seconds are of the processor, one thread.
@@ -37,6 +38,8 @@ from unalike.verification.verifier import Verifier
 SPLITS = ("dev", "report")
 # The asset's longer side as a share of the picture's width.
 SHARE = (0.55, 0.65)
+# Largest error of a side of a box, as a share of its longer side.
+BOX_ERROR = 0.05
 SYLLABLES = "ba be bo ca co da de do fa fi go ha jo ka ki la lo lu ma mi mo na ne no pa po qua ra re ri ro sa so ta te ti va vi xo za"
 SYLLABLES_OF = {"dev": SYLLABLES.split()[::2], "report": SYLLABLES.split()[1::2]}
 FONTS = Path("/usr/share/fonts")
@@ -69,6 +72,25 @@ class Scene:
     ground: str
     facts: dict[str, float] = field(default_factory=dict)
     pose_23: np.ndarray | None = None
+    size: tuple[int, int] = (0, 0)
+
+    def draw_box(self, rng: np.random.Generator) -> tuple[int, int, int, int]:
+        """A box (x, y, width, height) about where the drawing is, as a person draws it; without one, somewhere."""
+        limits = np.array(self.image_HW3.shape[1::-1])
+        if self.pose_23 is None:
+            size = rng.uniform(0.4, 0.7, 2) * limits
+            low = rng.uniform(0, 1, 2) * (limits - size)
+            high = low + size
+        else:
+            height, width = self.size
+            corners = self.pose_23 @ [[0, width, 0, width], [0, 0, height, height], [1, 1, 1, 1]]
+            low, high = corners.min(axis=1), corners.max(axis=1)
+            error = BOX_ERROR * float((high - low).max())
+            low, high = low + rng.uniform(-error, error, 2), high + rng.uniform(-error, error, 2)
+        low, high = np.clip(low, 0, limits - 20), np.clip(high, 20, limits)
+        x, y = (int(v) for v in low)
+        right, bottom = (int(v) for v in np.maximum(np.ceil(high), low + 16))
+        return x, y, right - x, bottom - y
 
 
 # ---- drawings ----
@@ -346,7 +368,7 @@ def make_harmless(item: Item, kind: str, photographs: list[np.ndarray], rng: np.
         image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
         pose = pose * factor
     on = "photograph" if kind.startswith("photograph") else "drawn" if kind == "drawn ground" else "plain"
-    return Scene(image, item, "harmless", kind, on, pose_23=pose)
+    return Scene(image, item, "harmless", kind, on, pose_23=pose, size=layer.shape[:2])
 
 
 def make_other(
@@ -366,7 +388,7 @@ def make_other(
 
     image, pose = place(layer_HW4, layer_HW4, width, rng, rotation=float(rng.uniform(-3, 3)), ground=ground)
     image = np.clip(image * rng.uniform(0.8, 1.1), 0, 255).astype(np.uint8)
-    return Scene(compress(image, int(rng.integers(60, 91))), item, group, kind, ground_kind, facts, pose)
+    return Scene(compress(image, int(rng.integers(60, 91))), item, group, kind, ground_kind, facts, pose, layer_HW4.shape[:2])
 
 
 def make_scenes(items: list[Item], strangers: list[Item], photographs: list[np.ndarray], seed: int) -> Iterator[Scene]:
@@ -461,6 +483,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rate", type=float, default=0.02)
     parser.add_argument("--only", help="group of scenes, or part of a kind's name")
+    parser.add_argument("--boxes", action="store_true", help="give a box around the drawing with each picture")
     parser.add_argument("--rows", type=Path)
     options = parser.parse_args()
     cv2.setNumThreads(1)
@@ -469,11 +492,13 @@ def main() -> None:
     photographs = read_photographs(options.photographs, options.split, 60, options.seed)
     verifier = build_verifier(items, options.rate, options.seed)
     rows = []
+    box_rng = np.random.default_rng([options.seed, 5])
     for scene in make_scenes(items, strangers, photographs, options.seed):
         if options.only and options.only != scene.group and options.only not in scene.kind:
             continue
+        box = scene.draw_box(box_rng) if options.boxes else None
         start = time.thread_time()
-        result = verifier.verify(scene.image_HW3)
+        result = verifier.verify(scene.image_HW3, box=box)
         seconds = time.thread_time() - start
         right = result.answer in right_answers(scene) and (scene.group == "stranger" or result.asset == scene.item.name)
         similarity_A = verifier.matcher.similarities(verifier.matcher.embed([scene.image_HW3])[0])

@@ -19,6 +19,7 @@ from unalike.runs.inputs import refuse_written_inputs
 from unalike.source_names import source_name
 from unalike.storage.overwrite import refuse_existing
 from unalike.verification.benign import check_kinds
+from unalike.verification.compared_image import check_box
 from unalike.verification.result import ANSWERS, SAME, VerificationResult
 from unalike.verification.tampering import TAMPERING
 from unalike.verification.thresholds import check_rate
@@ -82,6 +83,8 @@ def verify(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]
         refuse_written_inputs("verify", experiment, [Path(section.save)])
     check_kinds(TAMPERING if section.kinds is None else section.kinds, TAMPERING, "kind of tampering")
     check_rate(0.01 if section.rate is None else section.rate, section.confidence)
+    if section.box is not None:
+        check_box(section.box)
     with open_results("verify", experiment, overwrite=overwrite) as run:
         paths = [path for source in section.images or () for path in load_images(source, labeled=False).paths]
         if section.images and not paths:
@@ -91,7 +94,7 @@ def verify(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]
             verifier.asset_number(section.asset)
         if section.save is not None:
             say(f"saved: {verifier.save(section.save)}")
-        results, unreadable = _verify_files(verifier, paths, section.asset)
+        results, unreadable = _verify_files(verifier, paths, section.asset, section.box)
         result = _summary(section, verifier, results, unreadable)
         if run is not None:
             from unalike.verification.report import write_report
@@ -125,14 +128,14 @@ def _summary(
 
 
 def _verify_files(
-    verifier: Verifier, paths: Sequence[Path], asset: str | None
+    verifier: Verifier, paths: Sequence[Path], asset: str | None, box: Sequence[int] | None
 ) -> tuple[list[tuple[Path, VerificationResult]], list[tuple[str, str]]]:
     results, unreadable = [], []
     log_conversions(paths, verifier.view.decoding)
     with progress("verifying", len(paths)) as advance:
         for path in paths:
             try:
-                results.append((path, verifier.verify(path, asset)))
+                results.append((path, verifier.verify(path, asset, box)))
             except UnreadableImage as error:
                 unreadable.append((str(path), str(error)))
             advance()

@@ -17,6 +17,7 @@ from unalike.spec import Experiment
         "reference": Option((), "ASSETS"),
         "results_dir": Option(("-o", "--out"), "DIR"),
         "asset": Option((), "NAME"),
+        "box": Option((), "X,Y,W,H"),
         "save": Option((), "FILE"),
         "model": Option(("-m", "--model"), "FILE"),
     },

@@ -144,6 +144,9 @@ Size = Annotated[list[Annotated[int, Ge(1)]], BeforeValidator(_sides), MinLen(2)
 # Boxes in pixels, also as ``left,top,right,bottom;left,top,right,bottom``.
 Boxes = Annotated[list[Annotated[list[Annotated[int, Ge(0)]], MinLen(4), MaxLen(4)]], BeforeValidator(_boxes)]
 BOXES_FORM = "left,top,right,bottom in pixels; several separated by semicolons"
+# One box in pixels, also as ``x,y,width,height``, as regions of images are named.
+RegionBox = Annotated[list[Annotated[int, Ge(0)]], BeforeValidator(_separated_numbers), MinLen(4), MaxLen(4)]
+REGION_BOX_FORM = "x,y,width,height in pixels, of its left upper corner and its size"
 # Feature maps by stride or name, also as ``8,16``; or one of STAGES.
 Stages = Annotated[str | list[int | str], BeforeValidator(_stages)]
 # A color: a name or #rrggbb.

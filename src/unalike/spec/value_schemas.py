@@ -57,6 +57,7 @@ BOXES = any_of(
     pattern(rf"(?:\s*;)*\s*(?:{_FOUR}(?:;\s*{_FOUR})*)?(?:;\s*)*"),
     NULL,
 )
+REGION_BOX = any_of(list_of(any_of(_AT_LEAST_0, pattern("[0-9]+")), 4, 4), pattern(_FOUR), NULL)
 # One folder where TAO's examples write a text and its table a list.
 # A name that is not empty: an empty one would count as unset.
 CLASS_NAME = any_of(pattern(r"[\s\S]*\S[\s\S]*"), NULL)

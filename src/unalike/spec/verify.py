@@ -13,10 +13,12 @@ from unalike.spec.declare import (
     IMAGES_OR_FILE,
     MODEL,
     RANGE_FORM,
+    REGION_BOX_FORM,
     EnginePrecision,
     Ground,
     Names,
     Paths,
+    RegionBox,
     Runtime,
     Section,
     Text,
@@ -35,6 +37,9 @@ class Verify(Section):
         "Folder for pictures, verdicts.jsonl and report.html; unset, no folder, or `verify` below the top results_dir.",
     )
     asset: Text = field(None, "Name of the asset that each image should show; unset, any of them.")
+    box: RegionBox | None = field(
+        None, "Box in which each image shows the mark, which is looked for there alone; unset, all of the image.",
+        form=REGION_BOX_FORM, schema=value_schemas.REGION_BOX)  # fmt: skip
     save: Text = field(None, "File to save the assets and their calibration to.")
     rate: Annotated[float, Gt(0), Lt(1)] | None = field(
         None, "Share of altered images that may pass as the same; unset, the saved calibration's, or 0.01."

@@ -10,40 +10,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from unalike.comparison.registration import import_opencv
+from unalike.verification.lighting import Lighting, fit_lighting
 from unalike.verification.searched_image import channel_max
 
-# Bounds of the common gain, and of the offset in gray levels that haze or reflections add.
-GAIN_RANGE, OFFSET_RANGE = (0.4, 1.25), (-10.0, 14.0)
-# A picture whose brightest pixels reach a share of 255 is lit at least by that share of it: nothing reflects more than all of
-# the light. The rest is for gamma and tints.
-BRIGHTNESS_SLACK = 0.92
 # Least contrast, in gray levels, in whose shares differences are measured.
 MIN_CONTRAST = 40.0
 # Candidate blurs of the expected image, standard deviation in pixels.
 BLURS = (0, 0.6, 1.0, 1.5, 2.2)
+# Standard deviation in pixels of the blur that JPEG's halved color channels leave.
+CHROMA_BLUR = 1.5
 # Median deviation from a smooth background, in gray levels, from which all of the background is busy; below it, what deviates
 # by the second number (and four times the median) and reaches the frame's border is.
 BUSY_NOISE, BUSY_DEVIATION = 9.0, 24.0
 # Distance in pixels from a busy background within which the edge of the ink cannot be predicted.
 BUSY_REACH = 4
-
-
-@dataclass(frozen=True, eq=False)
-class Lighting:
-    """Lighting of an image: ``gain_HW`` times the asset's colors, plus ``offset`` gray levels, for all channels."""
-
-    gain_HW: np.ndarray
-    offset: float
-
-    def apply(self, color_HW3: np.ndarray) -> np.ndarray:
-        """Light the asset's colors; float32 (H, W, 3), 0 to 255."""
-        result: np.ndarray = np.clip(color_HW3 * self.gain_HW[..., None] + self.offset, 0, 255).astype(np.float32)
-        return result
-
-    def remove(self, observed_HW3: np.ndarray) -> np.ndarray:
-        """Return colors as under the asset's own lighting; float32 (H, W, 3), 0 to 255."""
-        plain: np.ndarray = np.clip((observed_HW3 - self.offset) / self.gain_HW[..., None], 0, 255).astype(np.float32)
-        return plain
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,47 +162,6 @@ def fit_background(observed_HW3: np.ndarray, free_HW: np.ndarray) -> tuple[np.nd
     return (terms @ surface).astype(np.float32), float(np.median(residual))
 
 
-def fit_lighting(
-    color_HW3: np.ndarray, observed_HW3: np.ndarray, ink_HW: np.ndarray, brightest: float = 0.0
-) -> Lighting:
-    """Fit one gain, which may fall off to a side, and one offset for all channels to the asset's ink.
-
-    One for all channels, so that lighting cannot explain red that turned blue; within ``GAIN_RANGE`` and
-    ``OFFSET_RANGE``, so that it cannot explain black that turned white.
-
-    Args:
-        color_HW3: The asset's colors, float32.
-        observed_HW3: The observed image, float32.
-        ink_HW: bool, pixels that show nothing but the asset.
-        brightest: Gray levels that the brightest pixels reach; no weaker light than that explains is fitted.
-    """
-    height, width = ink_HW.shape
-    grid_y, grid_x = np.mgrid[0:height, 0:width].astype(np.float32)
-    x, y = grid_x / width - 0.5, grid_y / height - 0.5
-    gain, slope_x, slope_y, offset = 1.0, 0.0, 0.0, 0.0
-    colors, values, xs, ys = color_HW3[ink_HW], observed_HW3[ink_HW], x[ink_HW], y[ink_HW]
-    if len(colors):
-        step = max(1, len(colors) // 3000)
-        colors, values, xs, ys = colors[::step], values[::step], xs[::step], ys[::step]
-        # Columns: gain, its slopes along x and y, and the offset in units of 64 gray levels.
-        rows = np.stack([colors, colors * xs[:, None], colors * ys[:, None], np.full_like(colors, 64.0)], axis=-1)
-        weight = np.ones(len(colors), np.float32)
-        prior, ridge = np.array([1.0, 0, 0, 0]), np.diag([100.0, 400.0, 400.0, 100.0]) * len(colors)
-        for _ in range(6):  # iterative reweighting
-            weighted = rows * weight[:, None, None]
-            square = np.einsum("nci,ncj->ij", weighted, rows) + ridge
-            gain, slope_x, slope_y, offset = np.linalg.solve(
-                square, np.einsum("nci,nc->i", weighted, values) + ridge @ prior
-            )
-            residual = np.abs(values - rows @ np.array([gain, slope_x, slope_y, offset])).max(axis=1)
-            spread = max(float(np.median(residual)) * 1.5, 6.0)
-            weight = (1 / (1 + (residual / (2 * spread)) ** 2)).astype(np.float32)
-    least = max(GAIN_RANGE[0], min(1.0, BRIGHTNESS_SLACK * brightest / 255))
-    gain, offset = float(np.clip(gain, least, GAIN_RANGE[1])), float(np.clip(offset * 64, *OFFSET_RANGE))
-    slope_x, slope_y = (float(np.clip(s, -0.35 * gain, 0.35 * gain)) for s in (slope_x, slope_y))
-    return Lighting((gain + slope_x * x + slope_y * y).astype(np.float32), offset)
-
-
 def _match_sharpness(
     asset_HW3: np.ndarray, alpha_HW: np.ndarray, background_HW3: np.ndarray, observed_HW3: np.ndarray,
     inside_HW: np.ndarray,
@@ -239,7 +178,11 @@ def _match_sharpness(
     def residual(image: np.ndarray) -> float:
         return float(np.abs(image - observed_HW3)[inside_HW].mean()) if inside_HW.any() else 0.0
 
-    return min(images, key=residual)
+    sharpest = min(images, key=residual)
+    # JPEG halves the color channels: in thin strokes hues are blurred, brightness is not.
+    brightness = sharpest.mean(axis=2, keepdims=True)
+    hues_blurred = brightness + cv2.GaussianBlur(sharpest - brightness, (0, 0), CHROMA_BLUR)
+    return min((sharpest, hues_blurred), key=residual)
 
 
 def _measure_contrast(

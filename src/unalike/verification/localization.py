@@ -27,6 +27,9 @@ MAX_REFINED, GOOD_CORRELATION, FAIR_CORRELATION = (4, 10), 0.93, 0.75
 HALF_CORRELATION = 0.25
 # Mirror images are searched where the best pose correlates less than this; one must correlate better by the margin.
 MIRROR_BELOW, MIRROR_MARGIN, MAX_MIRRORED = 0.85, 0.06, 4
+# Rotation in degrees from which an image is no longer a benign one; of a symmetric mark, a pose that is not turned is preferred
+# to one that is turned or mirrored and correlates better by no more than the margin.
+MAX_ROTATION, TURN_MARGIN, UPRIGHT_ANGLES = 15.0, 0.03, (0.0, -9.0, 9.0)
 # A pose whose distortion reaches this (log of the ratio of axes: a factor of two) is rejected.
 MAX_DISTORTION = 0.7
 # Most steps of ECC at each size, and the margin around a pose in which it may move, as a share of the longer side.
@@ -79,6 +82,11 @@ class AffinePose:
             rotation = rotation @ np.diag([-1.0, 1.0])
         return float(-np.degrees(np.arctan2(rotation[1, 0], rotation[0, 0])))
 
+    @property
+    def is_turned(self) -> bool:
+        """Whether it is a mirror image, or rotated by more than ``MAX_ROTATION``."""
+        return self.is_mirrored or abs(self.rotation) > MAX_ROTATION
+
 
 def locate_asset(template: AssetTemplate, image: np.ndarray | SearchedImage) -> AffinePose | None:
     """Find the asset's best pose in an image.
@@ -100,6 +108,9 @@ def locate_asset(template: AssetTemplate, image: np.ndarray | SearchedImage) -> 
         if best is not None and best.correlation >= enough:
             break
         best = _better(best, _refine_pose(template, search_image, start_33))
+    if best is not None and best.is_turned:
+        for start_33 in _turn_upright(template, best):
+            best = _better(best, _refine_pose(template, search_image, start_33))
     if best is not None and best.correlation >= MIRROR_BELOW:
         return best
     mirrored: AffinePose | None = None
@@ -115,6 +126,9 @@ def locate_asset(template: AssetTemplate, image: np.ndarray | SearchedImage) -> 
 def _better(first: AffinePose | None, second: AffinePose | None) -> AffinePose | None:
     if first is None or second is None:
         return second if first is None else first
+    if first.is_turned != second.is_turned:
+        turned, upright = (first, second) if first.is_turned else (second, first)
+        return turned if turned.correlation > upright.correlation + TURN_MARGIN else upright
     return second if second.correlation > first.correlation else first
 
 
@@ -126,6 +140,16 @@ def _propose(template: AssetTemplate, search_image: SearchedImage) -> Iterator[n
     if matches is not None:
         yield matches
     yield from poses[1:]
+
+
+def _turn_upright(template: AssetTemplate, pose: AffinePose) -> Iterator[np.ndarray]:
+    """Yield poses of the same center and scale that are not rotated by much: a symmetric mark shows the same at both."""
+    height, width = template.asset.size
+    middle = np.array([width, height]) / 2
+    center = pose.matrix_23 @ [*middle, 1.0]
+    for angle in np.deg2rad(UPRIGHT_ANGLES):
+        linear = pose.scale * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        yield np.vstack([np.column_stack([linear, center - linear @ middle]), [0, 0, 1]])
 
 
 def _propose_mirrored(template: AssetTemplate, search_image: SearchedImage) -> Iterator[np.ndarray]:

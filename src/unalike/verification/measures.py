@@ -20,16 +20,14 @@ import numpy as np
 from unalike.comparison.registration import import_opencv
 from unalike.verification.asset_template import AssetTemplate, asset_size
 from unalike.verification.color_difference import ciede2000, srgb_to_lab
-from unalike.verification.expected_image import ExpectedImage, erode_alpha, predict_image
+from unalike.verification.expected_image import CHROMA_BLUR, ExpectedImage, dilate_alpha, erode_alpha, predict_image
 from unalike.verification.localization import MAX_DISTORTION, AffinePose
-from unalike.verification.searched_image import channel_max, limit_size
+from unalike.verification.searched_image import channel_max, compute_edges, limit_size
 
 # Bounds of the asset's size (square root of its area) in the frame, and of its longer side, in pixels.
 MAX_SIZE, MIN_SIZE, MAX_SIDE = 192, 40, 448
 # Margin of the frame, in which additions beside the asset are looked for: a share of its longer side, at most of its size.
 FRAME_MARGIN, MAX_FRAME_MARGIN = 0.12, 0.3
-# Rotation in degrees from which an image is no longer a benign one.
-MAX_ROTATION = 15.0
 # Gray levels of difference that JPEG and noise leave anywhere.
 NOISE_FLOOR = 10.0
 # Side of the windows over which ``parts`` averages, as a share of the asset's size.
@@ -46,10 +44,8 @@ GRADIENT_ALLOWANCE, CURVATURE_ALLOWANCE, LEVEL_ALLOWANCE = 0.25, 0.25, 6.0
 GROUP_REACH, MIN_GROUP_SHARE, MAX_GROUPS = 36.0, 0.06, 5
 # Busy background within so many gray levels of one of the ink's colors may be added ink, from a share of the ink's area on.
 ADDED_REACH, MIN_ADDED = 16.0, 0.015
-# The correlation of edges that a busy background leaves is lower: 1 - correlation is divided by 1 + this, where all is busy.
-BUSY_EDGES = 4.0
-# Standard deviation in pixels of the blur that JPEG's halved color channels leave.
-CHROMA_BLUR = 1.5
+# Blur, standard deviation in pixels, of the edges that are correlated, and the width in pixels of the rim around the ink.
+EDGE_BLUR, EDGE_RIM = 1.0, 2
 # Refinement steps on the expected image, and the largest change of a step (in units of the frame).
 REFINEMENT_STEPS, MAX_STEP = 3, 2.0
 # Keys of the measures in set files and results.
@@ -100,19 +96,19 @@ def measure_difference(template: AssetTemplate, image_HW3: np.ndarray, pose: Aff
             break
         to_image = to_image @ step
         image_in_frame, inside = _warp_to_frame(image_HW3, to_image, layer.shape[:2])
-    pose = AffinePose((to_image @ np.linalg.inv(frame_to_layer))[:2], pose.correlation)
     prediction = predict_image(layer, image_in_frame, inside, opaque)
+    correlation = _correlate_edges(prediction, image_in_frame, inside)
+    pose = AffinePose((to_image @ np.linalg.inv(frame_to_layer))[:2], correlation)
     valid_HW = inside & prediction.predictable_HW
     if opaque:
         valid_HW &= ~(erode_alpha(prediction.alpha_HW, 2) < 0.5)
     heat = _compute_heat(prediction, image_in_frame, valid_HW)
     heat[find_added_ink(prediction, image_in_frame, layer)] = 1.0
     alpha, free = prediction.alpha_HW, inside & (prediction.alpha_HW < 0.03)
-    is_turned = pose.is_mirrored or abs(pose.rotation) > MAX_ROTATION
     busy = float(prediction.busy_HW.sum() / max(1, int(free.sum())))
     measures = {
-        "edges": (1.0 - pose.correlation) / (1 + BUSY_EDGES * min(1.0, busy)),
-        "distortion": MAX_DISTORTION if is_turned else pose.distortion,
+        "edges": 1.0 - correlation,
+        "distortion": MAX_DISTORTION if pose.is_turned else pose.distortion,
         "colour": _color_difference(prediction, image_in_frame, layer),
         "parts": float(window_mean(heat, size).max()),
         "balance": _imbalance(image_in_frame, prediction.image_HW3, valid_HW, size) / prediction.contrast,
@@ -146,6 +142,17 @@ def _frame_layer(template: AssetTemplate, size: float) -> tuple[np.ndarray, np.n
     layer = cv2.copyMakeBorder(layer, edge, edge, edge, edge, cv2.BORDER_CONSTANT)
     offset = (0.5 - edge) / scale - 0.5
     return layer, np.array([[1 / scale, 0, offset], [0, 1 / scale, offset], [0, 0, 1]])
+
+
+def _correlate_edges(prediction: ExpectedImage, image_HW3: np.ndarray, inside: np.ndarray) -> float:
+    """Correlation of the edges of the expected and the observed image, in the ink and its rim: what lies beyond is background."""
+    near = inside & (dilate_alpha(prediction.alpha_HW, EDGE_RIM) > 0.03)
+    if not near.any():
+        return -1.0
+    first, second = (compute_edges(image, EDGE_BLUR)[near] for image in (prediction.image_HW3, image_HW3))
+    first, second = first - first.mean(), second - second.mean()
+    norm = float(np.sqrt((first @ first) * (second @ second)))
+    return float(first @ second) / norm if norm > 1e-6 else -1.0
 
 
 def _compute_heat(prediction: ExpectedImage, image_HW3: np.ndarray, valid_HW: np.ndarray) -> np.ndarray:

@@ -30,6 +30,9 @@ BOX = Image.Resampling.BOX
 # The same share for a mirror image, against the drawing rotated by any angle up to 45 degrees: below it, it is nearly the
 # same drawing, as a rotated square is.
 MIN_MIRRORED_SHARE = 0.15
+# The same share for a mirrored part, edges that are displaced by a pixel left out: a part that is its own mirror image may lie
+# a pixel aside once it is mirrored, which is no change.
+MIN_MIRRORED_PART_SHARE = 0.005
 # CIEDE2000 difference of the mean color that a mild recoloring makes, and the largest change of its lightness (CIELAB).
 MILD_DIFFERENCE, MILD_LIGHTNESS = (10.0, 20.0), 6.0
 # Least and largest change of the aspect ratio.
@@ -93,16 +96,22 @@ def _is_visible(asset: Asset, tampered: TamperedAsset) -> bool:
         return True
     if tampered.kind == "tinted":  # visible by its own definition
         return True
-    return compute_changed_share(asset.layer_HW4, tampered.layer_HW4) >= MIN_CHANGED_SHARE
+    before, after = asset.layer_HW4, tampered.layer_HW4
+    if tampered.kind == "part-mirrored" and compute_changed_share(before, after, reach=1) < MIN_MIRRORED_PART_SHARE:
+        return False
+    return compute_changed_share(before, after) >= MIN_CHANGED_SHARE
 
 
-def compute_changed_share(before_HW4: np.ndarray, after_HW4: np.ndarray, rotation: float = 0.0) -> float:
+def compute_changed_share(
+    before_HW4: np.ndarray, after_HW4: np.ndarray, rotation: float = 0.0, *, reach: int = 0
+) -> float:
     """Count pixels that change between two layers, on black or on white, as a share of the first one's ink.
 
     Args:
         before_HW4: uint8 RGB and alpha.
         after_HW4: uint8 of the same shape; both are compared at ``MIN_SIZE`` (the square root of the area).
         rotation: Degrees by which the first is rotated about its center.
+        reach: Pixels by which an edge may be displaced without counting.
     """
     height, width = before_HW4.shape[:2]
     scale = min(1.0, MIN_SIZE / float(np.sqrt(height * width)))
@@ -116,15 +125,31 @@ def compute_changed_share(before_HW4: np.ndarray, after_HW4: np.ndarray, rotatio
         before, after = (ImageOps.expand(image, edge, (0, 0, 0, 0)) for image in (before, after))
         before = before.rotate(rotation, Image.Resampling.BILINEAR)
     ink = np.asarray(before)[..., 3] > 127
-    return float(_changed_pixels(before, after, CHANGED_LEVELS).sum()) / max(1.0, float(ink.sum()))
+    return float(_changed_pixels(before, after, CHANGED_LEVELS, reach).sum()) / max(1.0, float(ink.sum()))
 
 
-def _changed_pixels(before: Image.Image, after: Image.Image, levels: float) -> np.ndarray:
-    """Where two premultiplied layers differ by more than ``levels``, on black or on white; bool (H, W)."""
-    difference = np.asarray(after, np.float32) - np.asarray(before, np.float32)
-    on_black, on_white = np.abs(difference[..., :3]), np.abs(difference[..., :3] - difference[..., 3:])
-    mask_HW: np.ndarray = np.maximum(on_black, on_white).max(axis=2) > levels
+def _changed_pixels(before: Image.Image, after: Image.Image, levels: float, reach: int = 0) -> np.ndarray:
+    """Where two premultiplied layers differ by more than ``levels``, on black or on white; bool (H, W).
+
+    With a ``reach``, where one lies outside the range of the other's values within so many pixels.
+    """
+    first, second = (np.asarray(image, np.float32) for image in (before, after))
+    mask_HW = np.zeros(first.shape[:2], np.bool_)
+    for one, other in ((first, second), (second, first)):
+        for on_white in (False, True):
+            color, range_color = ((band[..., :3] - band[..., 3:] * on_white) for band in (one, other))
+            low, high = _local_range(range_color, reach)
+            mask_HW |= np.maximum(color - high, low - color).max(axis=2) > levels
     return mask_HW
+
+
+def _local_range(values_HWC: np.ndarray, reach: int) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest and the highest value within ``reach`` pixels of each pixel."""
+    if not reach:
+        return values_HWC, values_HWC
+    padded = np.pad(values_HWC, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * reach + 1, 2 * reach + 1), axis=(0, 1))
+    return windows.min(axis=(-2, -1)), windows.max(axis=(-2, -1))
 
 
 # ---- parts and colors ----

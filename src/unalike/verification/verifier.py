@@ -20,12 +20,12 @@ import numpy as np
 
 from unalike import progress
 from unalike.data.class_names import normalize_class_name
-from unalike.data.decode import MAX_PIXELS, ImageInput, open_image, upright_size
+from unalike.data.decode import ImageInput
 from unalike.data.decoding import Decoding
 from unalike.data.decoding_fit import fit_decoding
 from unalike.data.view import View
 from unalike.engines.protocol import Engine
-from unalike.errors import DataError, ModelError, UnreadableImage, closest
+from unalike.errors import DataError, ModelError, closest
 from unalike.inference.engine_selection import engine_from_onnx
 from unalike.inference.feature_map_model import load_feature_maps
 from unalike.inference.loaded_model import load_model
@@ -36,19 +36,18 @@ from unalike.recognition.model_identity import ModelIdentity
 from unalike.recognition.recognizer import probe_embedding
 from unalike.verification.approved_set import ApprovedSet, enrollment_images
 from unalike.verification.asset import Asset, asset_sources, open_assets
+from unalike.verification.compared_image import ComparedImage, check_box, read_compared
+from unalike.verification.localization import MAX_ROTATION
 from unalike.verification.matching import AssetMatcher
-from unalike.verification.measures import MAX_ROTATION, AssetDifference
+from unalike.verification.measures import AssetDifference
 from unalike.verification.regions import AlteredRegion, find_altered_regions, project_outline
 from unalike.verification.result import ABSENT, ALTERED, DIFFERENT, SAME, VerificationResult
-from unalike.verification.searched_image import SearchedImage, limit_size
+from unalike.verification.searched_image import SearchedImage
 from unalike.verification.tampering import TAMPERING
 from unalike.verification.thresholds import VerificationThresholds
 from unalike.verification.trials import measure_asset
 from unalike.verification.verifier_calibration import calibrate_thresholds
 
-# Longest side, in pixels, at which images are compared: it bounds memory, and exceeds the size of any asset's frame.
-MAX_SIDE = 1024
-MIN_SIDE = 16
 # Number of the most similar assets that are compared with an image, besides those found by keypoints.
 MAX_CANDIDATES = 4
 # Least score of a region, as a share of the contrast; the limit of ``parts`` where that is higher.
@@ -248,26 +247,30 @@ class Verifier:
             raise DataError(f"no asset {name!r} in the set", remedy=closest(name, self.approved.names))
         return names.index(normalize_class_name(name))
 
-    def verify(self, image: ImageInput, claimed: str | None = None) -> VerificationResult:
+    def verify(
+        self, image: ImageInput, claimed: str | None = None, box: Sequence[int] | None = None
+    ) -> VerificationResult:
         """Verify one image.
 
         Args:
             image: As in ``data.decode.decode``.
             claimed: Name of the asset that it should show; that one alone is compared, and ``not in the set`` is no
                 answer. If unset, the most similar assets are compared.
+            box: Where the mark is: x, y, width, height in pixels of the upright image. It is looked for there and a little
+                around it; in all of the image if unset.
 
         Raises:
-            UnreadableImage: The image cannot be decoded, or is too small.
-            DataError: The verifier is not calibrated, the asset is not in the set, or an array has another shape or type.
+            UnreadableImage: The image cannot be decoded, it or the box is too small, or the box lies outside of it.
+            DataError: The verifier is not calibrated, the asset is not in the set, the box is none, or an array has another
+                shape or type.
         """
         thresholds = self.thresholds
         if thresholds is None:
             raise DataError("the verifier has no thresholds", remedy="calibrate first")
         claimed_number = None if claimed is None else self.asset_number(claimed)
-        image_HW3, size = _read_image(image, self.view.decoding)
-        shrink = image_HW3.shape[1] / size[1]
-        similarity_A = self.matcher.similarities(self.matcher.embed([image_HW3])[0])
-        best = self._best_match(image_HW3, similarity_A, claimed_number, thresholds)
+        compared = read_compared(image, self.view.decoding, None if box is None else check_box(box))
+        similarity_A = self.matcher.similarities(self.matcher.embed([compared.pixels_HW3])[0])
+        best = self._best_match(compared.pixels_HW3, similarity_A, claimed_number, thresholds)
         if best is None:
             nearest = int(np.argmax(similarity_A)) if claimed_number is None else claimed_number
             return VerificationResult(
@@ -276,12 +279,12 @@ class Verifier:
                 score=0.0,
                 threshold=thresholds.threshold,
                 similarity=float(similarity_A[nearest]),
-                size=size,
+                size=compared.size,
             )
         number, difference = best
         resembles = claimed_number is not None or float(similarity_A.max()) >= thresholds.min_similarity
         answer = _choose_answer(difference, thresholds, resembles)
-        return self._make_result(answer, number, difference, float(similarity_A[number]), thresholds, size, shrink)
+        return self._make_result(answer, number, difference, float(similarity_A[number]), thresholds, compared)
 
     def _best_match(
         self, image_HW3: np.ndarray, similarity_A: np.ndarray, claimed: int | None, thresholds: VerificationThresholds
@@ -311,14 +314,17 @@ class Verifier:
 
     def _make_result(
         self, answer: str, number: int, difference: AssetDifference, similarity: float,
-        thresholds: VerificationThresholds, size: tuple[int, int], shrink: float,
+        thresholds: VerificationThresholds, compared: ComparedImage,
     ) -> VerificationResult:  # fmt: skip
-        """Express a difference in pixels of the original image, of which the compared one has ``shrink`` a pixel."""
+        """Express a difference in pixels of the original image."""
         asset = self.approved.assets[number]
-        original = replace(difference, frame_to_image_23=np.asarray(difference.frame_to_image_23) / shrink)
+        to_original = compared.to_original_33
+        frame_to_image = to_original @ np.vstack([difference.frame_to_image_23, [0, 0, 1]])
+        original = replace(difference, frame_to_image_23=frame_to_image[:2])
+        outline = project_outline(difference, asset) @ to_original[:2, :2].T + to_original[:2, 2]
         regions: list[AlteredRegion] = []
         if answer == ALTERED:
-            regions = find_altered_regions(original, size, max(thresholds.limits["parts"], MIN_REGION_SCORE))
+            regions = find_altered_regions(original, compared.size, max(thresholds.limits["parts"], MIN_REGION_SCORE))
         relative = sorted(thresholds.relative(difference.measures).items(), key=lambda pair: -pair[1])
         limit = 1 / thresholds.threshold - 1
         return VerificationResult(
@@ -329,12 +335,12 @@ class Verifier:
             similarity=similarity,
             reasons={_reason(name, difference): value for name, value in relative if value > limit},
             regions=tuple(regions),
-            outline=tuple((float(x), float(y)) for x, y in project_outline(difference, asset) / shrink),
+            outline=tuple((float(x), float(y)) for x, y in outline),
             rotation=difference.pose.rotation,
-            scale=difference.pose.scale / shrink,
+            scale=difference.pose.scale * compared.scale,
             is_global=difference.measures["area"] > GLOBAL_AREA,
             twins=tuple(b if a == asset.name else a for a, b in self.approved.twins if asset.name in (a, b)),
-            size=size,
+            size=compared.size,
             difference=original,
         )
 
@@ -365,15 +371,3 @@ def _model_identity(engine: Engine, view: View, source: str = "", trunk: str = "
     """Describe what makes the vectors; the network's key where the engine knows it."""
     facts = getattr(engine, "facts", None)
     return ModelIdentity(probe_embedding(engine), view.to_dict(), source, trunk, getattr(facts, "network", "") or "")
-
-
-def _read_image(image: ImageInput, decoding: Decoding) -> tuple[np.ndarray, tuple[int, int]]:
-    """Return uint8 RGB of at most MAX_SIDE pixels a side, and (H, W) of the original."""
-    size = upright_size(image)
-    picture = open_image(image, decoding=decoding, min_size=(MAX_SIDE, MAX_SIDE), max_pixels=MAX_PIXELS)
-    if min(picture.size) < MIN_SIDE:
-        raise UnreadableImage(
-            f"an image of {picture.width} x {picture.height} pixels", expected=f"at least {MIN_SIDE} a side"
-        )
-    pixels, _ = limit_size(np.asarray(picture), MAX_SIDE)
-    return np.ascontiguousarray(pixels), size

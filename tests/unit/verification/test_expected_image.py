@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests.support.marks import draw_busy_background
-from unalike.verification.expected_image import find_busy_background, fit_background, fit_lighting
+from unalike.verification.expected_image import find_busy_background, fit_background
+from unalike.verification.lighting import fit_lighting
 
 pytest.importorskip("cv2")
 

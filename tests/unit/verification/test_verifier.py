@@ -13,8 +13,9 @@ from tests.support.marks import VIEW, ThumbnailEngine, draw_busy_background, dra
 from unalike.errors import DataError, UnreadableImage
 from unalike.verification.asset import Asset
 from unalike.verification.benign import render_benign
+from unalike.verification.compared_image import MAX_SIDE
 from unalike.verification.tampering import tamper
-from unalike.verification.verifier import MAX_SIDE, Verifier
+from unalike.verification.verifier import Verifier
 
 pytest.importorskip("cv2")
 
@@ -101,6 +102,26 @@ def test_results_of_a_large_image_are_in_its_own_pixels(verifier: Verifier, tmp_
     assert result.answer == "altered" and result.size == (large.height, large.width)
     corner = verifier.verify(small).outline[2]
     assert np.allclose(np.array(result.outline[2]) / 9, corner, atol=0.03 * max(small.size))
+
+
+def test_a_box_says_where_the_mark_is(verifier: Verifier) -> None:
+    """A small mark in a large busy picture, which holds another one too: results are in pixels of the picture."""
+    ground = draw_busy_background(3).astype(np.uint8)
+    picture = np.tile(ground, (3, 3, 1))
+    for number, (x, y) in ((1, (100, 100)), (0, (1100, 700))):
+        layer = Image.fromarray(mark(number).layer_HW4)
+        canvas = Image.fromarray(picture)
+        canvas.paste(layer, (x, y), layer)
+        picture = np.asarray(canvas)
+    result = verifier.verify(picture, box=(95, 95, 170, 170))
+    assert (result.answer, result.asset) == ("same", "mark 1") and result.size == picture.shape[:2]
+    assert np.abs(np.array(result.outline[0]) - [100, 100]).max() < 3
+    height, width = mark(1).size
+    assert np.abs(np.array(result.outline[2]) - [100 + width, 100 + height]).max() < 3
+    assert verifier.verify(picture, box=(1095, 695, 170, 170)).asset == "mark 0"
+    assert verifier.verify(picture, box=(500, 400, 170, 170)).answer in ("not in the set", "different")
+    with pytest.raises(DataError, match="whole number"):
+        verifier.verify(picture, box=(0.5, 1, 2, 3))  # type: ignore[arg-type]
 
 
 def test_a_folder_with_a_blank_asset_is_refused(tmp_path: Path) -> None:
