@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 # Bounds of the common gain, and of the offset in gray levels that haze or reflections add.
-GAIN_RANGE, OFFSET_RANGE = (0.4, 1.25), (-4.0, 8.0)
+GAIN_RANGE, OFFSET_RANGE = (0.4, 1.22), (-3.0, 4.0)
 # Candidates of the exponent of the colors (0 to 1): contrast that cameras and converters change.
-GAMMAS = (0.86, 0.93, 1.0, 1.07, 1.15)
+GAMMAS = (0.88, 0.94, 1.0, 1.07, 1.14)
 # Largest change of a channel's gain beside the common one: the white balance is off by so much.
 MAX_TINT = 0.03
 # A picture whose brightest pixels reach a share of 255 is lit at least by that share of it: nothing reflects more than all of
@@ -94,9 +94,7 @@ def _fit_linear(
 ) -> tuple[float, float, float, np.ndarray]:
     """Robust gain and its slopes along x and y, with an offset; and the weight of each pixel, low where it does not fit."""
     # Columns: gain, its slopes along x and y, and the offset in units of 64 gray levels.
-    rows = np.stack(
-        [color_N3, color_N3 * x_N[:, None], color_N3 * y_N[:, None], np.full_like(color_N3, 64.0)], axis=-1
-    )
+    rows = np.stack([color_N3, color_N3 * x_N[:, None], color_N3 * y_N[:, None], np.full_like(color_N3, 64.0)], axis=-1)
     weight_N = np.ones(len(color_N3), np.float32)
     prior, ridge = np.array([1.0, 0, 0, 0]), np.diag([100.0, 400.0, 400.0, 100.0]) * len(color_N3)
     for _ in range(6):  # iterative reweighting

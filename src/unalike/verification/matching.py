@@ -21,6 +21,8 @@ from unalike.verification.searched_image import SearchedImage
 # Assets whose keypoints are matched with an image: the most similar ones, at most so many; and the least number of matches
 # that agree for an asset to be a candidate by them, and the most candidates.
 MAX_MATCHED, MIN_VOTES, MAX_VOTED = 32, 7, 4
+# The same for assets that are compared where none of the others is in the image: another drawing reaches so many matches too.
+MIN_WEAK_VOTES, MAX_WEAK = 4, 6
 
 
 class AssetMatcher:
@@ -56,8 +58,8 @@ class AssetMatcher:
         code_of = {name: code for code, name in enumerate(snapshot.classes)}
         return best[[code_of[asset.name] for asset in self.assets]]
 
-    def keypoint_candidates(self, search_image: SearchedImage, similarity_A: np.ndarray) -> list[int]:
-        """Return the numbers of the assets whose keypoints the image shows, the best first.
+    def keypoint_candidates(self, search_image: SearchedImage, similarity_A: np.ndarray) -> tuple[list[int], list[int]]:
+        """Return the numbers of the assets whose keypoints the image shows, the best first, and of those with few matches.
 
         The network sees all of an image: it does not find an asset that a photograph surrounds, and keypoints do, mirrored
         or not.
@@ -67,8 +69,10 @@ class AssetMatcher:
         for number in nearest:
             template = self.template(number)
             votes[number] = max(match_keypoints(template, search_image, mirrored)[1] for mirrored in (False, True))
-        numbers = [number for number in nearest if votes[number] >= MIN_VOTES]
-        return sorted(numbers, key=lambda number: -votes[number])[:MAX_VOTED]
+        ordered = sorted(nearest, key=lambda number: -votes[number])
+        strong = [number for number in ordered if votes[number] >= MIN_VOTES][:MAX_VOTED]
+        weak = [number for number in ordered if votes[number] >= MIN_WEAK_VOTES and number not in strong]
+        return strong, weak[:MAX_WEAK]
 
     def asset_similarities(self) -> np.ndarray:
         """Return the cosine similarities of the assets' first vectors, (A, A)."""

@@ -58,7 +58,7 @@ class AssetDifference:
 
     Attributes:
         pose: The refined pose.
-        measures: ``edges``: 1 - correlation of the edge maps, 0 to 2, less on busy background. ``distortion``: see ``AffinePose``; the largest for a
+        measures: ``edges``: 1 - correlation of the edges of the expected and the observed image, 0 to 2. ``distortion``: see ``AffinePose``; the largest for a
             mirror image and for a rotated one. ``colour``: the largest CIEDE2000 difference of a group of the ink's
             colors beyond lighting. As shares of the contrast: ``parts``, the largest mean difference of a window;
             ``balance``, the largest surplus or lack. ``area``: share of the asset that differs. ``hidden``: share of the
@@ -97,8 +97,7 @@ def measure_difference(template: AssetTemplate, image_HW3: np.ndarray, pose: Aff
         to_image = to_image @ step
         image_in_frame, inside = _warp_to_frame(image_HW3, to_image, layer.shape[:2])
     prediction = predict_image(layer, image_in_frame, inside, opaque)
-    correlation = _correlate_edges(prediction, image_in_frame, inside)
-    pose = AffinePose((to_image @ np.linalg.inv(frame_to_layer))[:2], correlation)
+    pose = AffinePose((to_image @ np.linalg.inv(frame_to_layer))[:2], pose.correlation)
     valid_HW = inside & prediction.predictable_HW
     if opaque:
         valid_HW &= ~(erode_alpha(prediction.alpha_HW, 2) < 0.5)
@@ -107,7 +106,7 @@ def measure_difference(template: AssetTemplate, image_HW3: np.ndarray, pose: Aff
     alpha, free = prediction.alpha_HW, inside & (prediction.alpha_HW < 0.03)
     busy = float(prediction.busy_HW.sum() / max(1, int(free.sum())))
     measures = {
-        "edges": 1.0 - correlation,
+        "edges": 1.0 - _correlate_edges(prediction, image_in_frame, inside),
         "distortion": MAX_DISTORTION if pose.is_turned else pose.distortion,
         "colour": _color_difference(prediction, image_in_frame, layer),
         "parts": float(window_mean(heat, size).max()),

@@ -292,7 +292,10 @@ class Verifier:
         """The asset that the image shows and its differences; None where no asset was found."""
         best: tuple[float, int, AssetDifference] | None = None
         search_image = SearchedImage(image_HW3)
-        for number in [claimed] if claimed is not None else self._candidates(search_image, similarity_A):
+        candidates = [(claimed, False)] if claimed is not None else self._candidates(search_image, similarity_A)
+        for number, is_weak in candidates:
+            if is_weak and best is not None and best[0] >= 1.0:  # the outlines of another one agree
+                break
             difference = measure_asset(self.matcher.template(number), search_image)
             if difference is None:
                 continue
@@ -305,12 +308,15 @@ class Verifier:
                 break
         return None if best is None else best[1:]
 
-    def _candidates(self, search_image: SearchedImage, similarity_A: np.ndarray) -> Iterator[int]:
-        """Yield the assets to compare: the most similar one, those found by keypoints, the next most similar ones."""
+    def _candidates(self, search_image: SearchedImage, similarity_A: np.ndarray) -> Iterator[tuple[int, bool]]:
+        """Yield the assets to compare: the most similar one, those found by keypoints, the next most similar ones; then,
+        where none of these is in the image, those with few matched keypoints, marked by True."""
         similar = np.argsort(-similarity_A, kind="stable")[:MAX_CANDIDATES].tolist()
-        yield similar[0]
-        by_votes = self.matcher.keypoint_candidates(search_image, similarity_A)
-        yield from (number for number in dict.fromkeys([*by_votes, *similar]) if number != similar[0])
+        yield similar[0], False
+        strong, weak = self.matcher.keypoint_candidates(search_image, similarity_A)
+        first = list(dict.fromkeys([similar[0], *strong, *similar]))
+        yield from ((number, False) for number in first[1:])
+        yield from ((number, True) for number in weak if number not in first)
 
     def _make_result(
         self, answer: str, number: int, difference: AssetDifference, similarity: float,

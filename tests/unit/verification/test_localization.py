@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 
 from tests.support.marks import draw_busy_background, draw_scene, mark, render_mark, wordmark
-from unalike.verification.asset import Asset
+from unalike.verification.asset import Asset, open_asset
 from unalike.verification.asset_template import AssetTemplate
 from unalike.verification.benign import render_benign
 from unalike.verification.localization import locate_asset
@@ -60,3 +61,35 @@ def test_a_mirror_image_is_found_as_such(asset: Asset, background: int | None) -
     ground = None if background is None else draw_busy_background(background)
     pose = locate_asset(AssetTemplate(asset), draw_scene(mirrored, ground, share=0.5))
     assert pose is not None and pose.is_mirrored and pose.rotation == pytest.approx(0, abs=1)
+
+
+def rosette(count: int) -> Asset:
+    """Blades around a center: the same drawing after a turn by 360 / ``count`` degrees."""
+    layer = Image.new("RGBA", (240, 240))
+    draw = ImageDraw.Draw(layer)
+    for number in range(count):
+        angle = 2 * np.pi * number / count
+        along, across = np.array([np.sin(angle), -np.cos(angle)]), np.array([np.cos(angle), np.sin(angle)])
+        corners = [
+            along * 30 - across * 14,
+            along * 105 - across * 24,
+            along * 100 + across * 40,
+            along * 30 + across * 14,
+        ]
+        draw.polygon([tuple(120 + corner) for corner in corners], fill=(20, 90, 160, 255))
+    return open_asset(layer, "rosette")
+
+
+@pytest.mark.parametrize(("count", "rotation"), [(2, -3), (2, 4), (3, -6), (3, 4), (5, -6), (5, 4)])
+def test_a_symmetric_mark_is_not_turned(count: int, rotation: int) -> None:
+    """It is found at any of its symmetries; the one that is hardly rotated is meant."""
+    asset = rosette(count)
+    share = 0.4 * asset.size[1] / max(asset.size)
+    pose = locate_asset(AssetTemplate(asset), draw_scene(asset, rotation=rotation, share=share))
+    assert pose is not None and not pose.is_turned and pose.rotation == pytest.approx(rotation, abs=1)
+
+
+def test_a_turned_mark_is_turned() -> None:
+    asset = mark(1)
+    pose = locate_asset(AssetTemplate(asset), draw_scene(asset, rotation=40, share=0.4))
+    assert pose is not None and pose.is_turned and pose.rotation == pytest.approx(40, abs=1)

@@ -10,6 +10,7 @@ from unalike.errors import DataError, SpecError
 from unalike.verification.asset import Asset, box_mean, open_asset
 from unalike.verification.tampering import (
     MIN_CHANGED_SHARE,
+    MIN_MIRRORED_PART_SHARE,
     TAMPERING,
     compute_changed_share,
     find_parts,
@@ -78,3 +79,20 @@ def test_parts_are_connected_and_of_one_color() -> None:
     masks = find_parts(Asset("three", layer))
     assert len(masks) == 3
     assert [int(mask.sum()) for mask in masks] == pytest.approx([450, 450, 300], rel=0.2)
+
+
+def test_a_part_that_is_its_own_mirror_image_is_not_mirrored() -> None:
+    """Diamonds, whose mirror images lie at most a pixel aside."""
+    layer = np.zeros((128, 192, 4), np.uint8)
+    y, x = np.mgrid[0:128, 0:192]
+    for number, (center_x, center_y) in enumerate(((32, 32), (96, 32), (160, 32), (96, 96))):
+        layer[np.abs(x - center_x) + np.abs(y - center_y) < 28] = (60, 40 + 60 * number, 140, 255)
+    shifted = np.roll(layer, 1, axis=1)
+    assert compute_changed_share(layer, shifted) > MIN_CHANGED_SHARE > compute_changed_share(layer, shifted, reach=1)
+    asset = Asset("diamonds", layer)
+    for seed in range(3):
+        try:
+            tampered = tamper(asset, "part-mirrored", np.random.default_rng(seed))
+        except DataError:
+            continue
+        assert compute_changed_share(layer, tampered.layer_HW4, reach=1) >= MIN_MIRRORED_PART_SHARE
