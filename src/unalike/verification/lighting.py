@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 # Bounds of the common gain, and of the offset in gray levels that haze or reflections add.
-GAIN_RANGE, OFFSET_RANGE = (0.4, 1.22), (-3.0, 4.0)
+GAIN_RANGE, OFFSET_RANGE = (0.4, 1.22), (-3.0, 8.0)
 # Candidates of the exponent of the colors (0 to 1): contrast that cameras and converters change.
 GAMMAS = (0.88, 0.94, 1.0, 1.07, 1.14)
 # Largest change of a channel's gain beside the common one: the white balance is off by so much.
