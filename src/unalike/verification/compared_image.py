@@ -80,7 +80,8 @@ def read_compared(image: ImageInput, decoding: Decoding, box: Box | None = None)
         least = (int(np.ceil(size[0] * detail)), int(np.ceil(size[1] * detail)))
         picture = open_image(image, decoding=decoding, min_size=least, max_pixels=MAX_PIXELS)
         factor = picture.width / size[1]
-        region = tuple(round(side * factor) for side in region)
+        left, top, right, bottom = (round(side * factor) for side in region)
+        region = (left, top, right, bottom)
         corner = np.array(region[:2]) / factor
     if min(region[2] - region[0], region[3] - region[1]) < MIN_SIDE:
         raise UnreadableImage(
