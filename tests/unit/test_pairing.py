@@ -110,7 +110,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "discovery.report": ("unit/actions/test_discover.py",),
     # Engines share one conformance test of their interface.
     **dict.fromkeys(
-        ("engines.onnx_engine", "engines.openvino_engine", "engines.torch_engine", "engines.metadata"),
+        ("engines.onnx_engine", "engines.torch_engine", "engines.metadata"),
         ("unit/engines/test_protocol.py",),
     ),
     "engines.normalization": (INT8,),

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from unalike.engines.openvino_engine import OpenVinoEngine, import_openvino
+from unalike.engines.openvino_engine import OpenVinoEngine, import_openvino, thread_settings
 from unalike.engines.process_local import ModelSource, ProcessLocal, restore_engine
 from unalike.errors import ModelError
 
@@ -87,7 +87,7 @@ def load_pooled_network(model: str | Path | bytes, threads: int | None = None) -
 def _compile(graph: Any, threads: int | None) -> Any:
     options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
     if threads is not None:
-        options["INFERENCE_NUM_THREADS"] = threads
+        options |= thread_settings(threads)
     return import_openvino().Core().compile_model(graph, "CPU", options)
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from unalike.deploy.onnx_export import quiet_exporter
-from unalike.engines.openvino_engine import import_openvino
+from unalike.engines.openvino_engine import import_openvino, thread_settings
 from unalike.errors import MissingExtra
 
 REQUEST_SIZE = 4  # images per inference request: small enough for the CPU's caches; several requests run at once
@@ -111,7 +111,7 @@ def _compile_openvino(lowest: nn.Module, sample_BCHW: Tensor, precision: str) ->
     assert program is not None
     graph = core.read_model(model=program.model_proto.SerializeToString(), weights=b"")
     settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": precision,
-                "INFERENCE_NUM_THREADS": torch.get_num_threads()}  # fmt: skip
+                **thread_settings(torch.get_num_threads())}  # fmt: skip
     queue = openvino.AsyncInferQueue(core.compile_model(graph, "CPU", settings))
     size = [int(side) for side in graph.output(0).get_partial_shape().get_shape()[1:]]
 
