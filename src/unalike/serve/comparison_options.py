@@ -152,7 +152,7 @@ def describe_left_out(result: Mapping[str, Any]) -> str:
     parts = []
     if area is not None:
         moved = (
-            f"edges that moved by {displacement} pixels or less, details that have like ones as near as that, "
+            f"edges that moved by {displacement} pixel{'s' if displacement > 1 else ''} or less, details that have like ones as near as that, "
             if displacement
             else ""
         )

@@ -43,7 +43,7 @@ TAO_SCHEMAS = {
     "gen_trt_engine": "aa1fcefe32ad6afac48c28420452329ea8e7aacf3a9cf6ca28ca70870db422be",
 }
 CONFIG = {field.name for field in dataclasses.fields(AnomalyModelConfig)}
-VERIFICATION = {"reference", "images", "results_dir", "asset", "save"}
+VERIFICATION = {"reference", "images", "results_dir", "asset", "save", "box"}
 DECODING = {"ground", "range"}
 CALIBRATION = {"rate", "trials", "kinds", "confidence", "seed"}
 # Functions whose arguments are fields of a section, and the fields that they do not take.
