@@ -131,6 +131,8 @@ def until_refused(host: str, port: int) -> None:
             socket.create_connection((host, port), timeout=PATIENCE_S).close()
         except ConnectionRefusedError:
             return
+        except ConnectionResetError:
+            pass  # it stopped listening while this connection waited to be taken
         time.sleep(0.02)
     raise AssertionError("it still takes connections")
 
