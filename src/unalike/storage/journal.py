@@ -56,9 +56,8 @@ def read_records(file: OpenBlockFile, end: JournalEnd) -> Iterator[tuple[bytes, 
         DataError: A record is damaged, or cut off.
     """
     while True:
-        preamble = file.read(end.offset, _RECORD_BYTES)
-        size = os.fstat(file.descriptor).st_size  # afterwards: another process may be appending
-        if not _is_finished(file, preamble, end.offset, size):
+        preamble, size = _read_preamble(file, end.offset)
+        if not preamble:
             return
         length = _PREAMBLE.unpack_from(preamble)[2]
         start = end.offset + _RECORD_BYTES
@@ -122,17 +121,26 @@ def is_end(path: Path, end: JournalEnd, header_digest: bytes) -> bool:
         return False
 
 
-def _is_finished(file: OpenBlockFile, preamble: bytes, offset: int, size: int) -> bool:
-    """Whether a record begins here that was finished; one that was not can only be the last thing in the file."""
-    if preamble[:4] == _DONE and len(preamble) == _RECORD_BYTES:
-        return True
-    if preamble[:4] == _OPEN[: len(preamble)]:
-        length = _PREAMBLE.unpack_from(preamble)[2] if len(preamble) >= _PREAMBLE.size else 0
-        if len(preamble) < _RECORD_BYTES or offset + _RECORD_BYTES + length >= size:
-            return False
-    elif not any(preamble):  # a machine that lost its power may leave zeros
-        return False
-    raise file.damage(f"there is no change at byte {offset}")
+def _read_preamble(file: OpenBlockFile, offset: int) -> tuple[bytes, int]:
+    """The preamble of the finished record that begins here, empty where there is none, and the size of the file after that.
+
+    Raises:
+        DataError: A record that was not finished is not the last thing in the file.
+    """
+    while True:
+        preamble = file.read(offset, _RECORD_BYTES)
+        size = os.fstat(file.descriptor).st_size  # afterwards: another process may be appending
+        if preamble[:4] == _DONE and len(preamble) == _RECORD_BYTES:
+            return preamble, size
+        if preamble[:4] == _OPEN[: len(preamble)]:
+            length = _PREAMBLE.unpack_from(preamble)[2] if len(preamble) >= _PREAMBLE.size else 0
+            if len(preamble) < _RECORD_BYTES or offset + _RECORD_BYTES + length >= size:
+                return b"", size
+        elif not any(preamble):  # a machine that lost its power may leave zeros
+            return b"", size
+        if file.read(offset, _RECORD_BYTES) == preamble:
+            raise file.damage(f"there is no change at byte {offset}")
+        # It was finished, and another one appended, between the two looks: look again.
 
 
 def _digest(previous: bytes, content: bytes) -> bytes:

@@ -12,6 +12,7 @@ import pytest
 
 from unalike.errors import DataError
 from unalike.storage.blockfile import JOURNAL_VERSION, OpenBlockFile, read_blocks, write_blocks
+from unalike.storage.journal import _OPEN as OPEN
 from unalike.storage.journal import JournalEnd, append_record, is_end, read_records
 
 CONTENTS = [b"first", b"", b"third" * 40]
@@ -131,3 +132,21 @@ def test_blocks_of_an_open_file_that_grew_are_not_read_again(tmp_path: Path, mon
     append_record(path, JournalEnd.of(block.file), b"x")
     monkeypatch.setattr(block, "_compare", lambda *_: pytest.fail("checked again"))
     assert block.check().tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_record_that_is_finished_and_followed_while_it_is_read_is_no_damage(
+    path: Path, ends: list[JournalEnd], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at a record and that at the size of the file a writer may finish it and append another one."""
+    file, look, looks = open_file(path), OpenBlockFile.read, [0]
+
+    def look_early(self: OpenBlockFile, offset: int, size: int) -> bytes:
+        content = look(self, offset, size)
+        if offset == ends[1].offset and size == BESIDE:
+            looks[0] += 1
+            if looks[0] == 1:  # as it was before
+                return OPEN + content[4:]
+        return content
+
+    monkeypatch.setattr(OpenBlockFile, "read", look_early)
+    assert [content for content, _ in read_records(file, ends[0])] == CONTENTS and looks[0] == 3
