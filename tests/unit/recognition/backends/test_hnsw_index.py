@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.support.clustered_gallery import clustered
+from tests.support.clustered_gallery import clustered, require_index_in_use
 from tests.support.postgres import new_database
 from unalike.errors import DataError
-from unalike.recognition.backends.address import open_gallery, save_gallery
+from unalike.recognition.backends.address import save_gallery
 from unalike.recognition.backends.hnsw_index import HnswIndex, measure
 from unalike.recognition.backends.measured_index import RECALL
 from unalike.recognition.backends.pgvector import PostgresGallery
@@ -50,17 +50,7 @@ def test_recall_is_measured_and_scores_are_exact(database: str, dim: int, half: 
 def test_the_index_stays_in_use_while_references_come_and_go(database: str) -> None:
     memory, queries_QD = clustered(16)
     address = f"{database}&gallery=hnsw.changes"
-    gallery = save_gallery(memory, address)
-    index = gallery.open_index()
-    gallery.remove(labels=["class 0"])
-    gallery.enrol(queries_QD[:1], ["new"])
-    other = open_gallery(address)
-    assert other.open_index() == index and not gallery.refresh()
-    with other.view() as view:
-        found = view.rank(queries_QD, k=8, index=index)
-        assert found.label_Q[0] == "new" and found.nearest.entries_QK[0][0].label == "new"
-        assert all(len(entries) == 8 for entries in found.nearest.entries_QK)
-        assert not any(entry.label == "class 0" for entries in found.nearest.entries_QK for entry in entries)
+    require_index_in_use(save_gallery(memory, address), address, queries_QD)
 
 
 def test_a_low_target_takes_less_effort(database: str) -> None:

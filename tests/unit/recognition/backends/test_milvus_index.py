@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.clustered_gallery import clustered
+from tests.support.clustered_gallery import clustered, require_index_in_use
 from tests.support.milvus import milvus_server
 from unalike.errors import DataError
 from unalike.recognition.backends.address import copy_gallery, open_gallery, save_gallery
@@ -62,17 +62,7 @@ def test_recall_is_measured_and_scores_are_exact(address: str, half: bool, monke
 
 def test_the_index_stays_in_use_while_references_come_and_go(address: str) -> None:
     memory, queries_QD = clustered(16)
-    gallery = save_gallery(memory, address)
-    index = gallery.open_index()
-    gallery.remove(labels=["class 0"])
-    gallery.enrol(queries_QD[:1], ["new"])
-    other = open_gallery(address.removesuffix("&index=hnsw"))
-    assert other.open_index() == index and not gallery.refresh()
-    with other.view() as view:
-        found = view.rank(queries_QD, k=8, index=index)
-        assert found.label_Q[0] == "new" and found.nearest.entries_QK[0][0].label == "new"
-        assert all(len(entries) == 8 for entries in found.nearest.entries_QK)
-        assert not any(entry.label == "class 0" for entries in found.nearest.entries_QK for entry in entries)
+    require_index_in_use(save_gallery(memory, address), address.removesuffix("&index=hnsw"), queries_QD)
 
 
 def test_a_change_that_fails_leaves_the_index_as_it_was(address: str) -> None:
