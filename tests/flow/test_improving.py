@@ -28,6 +28,11 @@ def improve(scene: Scene, *words: object) -> subprocess.CompletedProcess[str]:
     return done
 
 
+def network_of(scene: Scene) -> str:
+    with scene.place.opened() as gallery:
+        return str(gallery.model_identity.network)
+
+
 @pytest.mark.slow
 def test_a_candidate_is_refused_while_images_are_missing_then_promoted_and_taken_back(tmp_path: Path) -> None:
     scene = make_scene(tmp_path, kind="gray", calibrated=True)
@@ -39,7 +44,7 @@ def test_a_candidate_is_refused_while_images_are_missing_then_promoted_and_taken
         for shade in range(6):
             (folder / f"{shade}.png").write_bytes(hue_picture(number, 500 + shade))
     (tmp_path / "training.yaml").write_text(SPEC)
-    former = scene.place.load().model_identity.network
+    former = network_of(scene)
 
     refused = improve(
         scene, tmp_path / "old", "--minutes", 0.2, "--goal", "known-classes", "--share", 0.6, "--name", "first",
@@ -56,7 +61,7 @@ def test_a_candidate_is_refused_while_images_are_missing_then_promoted_and_taken
     assert comparison.result["verdict"]["decision"] == "too few" and 0 < comparison.result["images"] <= 4
     facts = candidate.facts
     assert facts["images"] + facts["withheld"] == 12 + 4 + 24 and facts["withheld"] == comparison.result["images"]
-    assert scene.place.load().model_identity.network == former and scene.store.learning.promotions(NAME) == []
+    assert network_of(scene) == former and scene.store.learning.promotions(NAME) == []
     assert f"unalike improve --candidate {candidate.id}" in refused.stderr
 
     for shade in range(4, 4 + max(40, int(missing[1]))):
@@ -67,12 +72,12 @@ def test_a_candidate_is_refused_while_images_are_missing_then_promoted_and_taken
     result = answer["comparison"]["result"]
     assert result["verdict"]["decision"] == "promote" and result["after"] > result["before"] and result["images"] >= 40
     assert answer["promotion"]["model"] == answer["model"]["id"] == candidate.id
-    gallery = scene.place.load()
-    assert gallery.model_identity.network == candidate.network != former and len(gallery) == 12
-    assert gallery.calibration is not None
+    assert network_of(scene) == candidate.network != former
+    with scene.place.opened() as gallery:
+        assert len(gallery) == 12 and gallery.calibration is not None
 
     back = improve(scene, "--roll-back")
-    assert back.returncode == 0 and scene.place.load().model_identity.network == former, back.stderr[-3000:]
+    assert back.returncode == 0 and network_of(scene) == former, back.stderr[-3000:]
     entries = [
         (entry.action, entry.outcome) for entry in scene.store.audit.find().items if entry.action.startswith("model.")
     ]

@@ -242,7 +242,10 @@ class ModelActionsCheck:
 
         if experiment.dataset.train_dataset:
             with self.findings.collect("train devices"):
-                self.findings.facts["train device"] = str(make_fabric(experiment).device)
+                refuse_cluster_options(experiment, "train")
+                on_ray = experiment.train.cluster == "ray"
+                device = "those of a Ray cluster" if on_ray else str(make_fabric(experiment).device)
+                self.findings.facts["train device"] = device
         for name in ("evaluate", "inference"):
             section = getattr(experiment, name)
             if section.checkpoint or section.onnx_file:

@@ -13,12 +13,13 @@ from unalike.actions.result import Result
 from unalike.actions.spec_resolution import Overrides, Spec, resolve_spec
 from unalike.actions.unused_settings import AUTOMATIC, PLAIN, SEARCH, UNLABELED, say_unused
 from unalike.data.from_spec import require_training_data
-from unalike.errors import SpecError, missing_extra
+from unalike.errors import Interrupted, SpecError, missing_extra
 from unalike.installation import install_command
 from unalike.progress import say, set_verbosity
-from unalike.runs.environment import process_count, process_rank, refuse_several_processes
+from unalike.runs.environment import is_torchrun_process, process_count, process_rank, refuse_several_processes
 from unalike.runs.filenames import EXPERIMENT_FILE, RECORD_FILE
 from unalike.runs.program_start import take_start
+from unalike.runs.ray_cluster import refuse_cluster_options
 from unalike.spec import load_spec
 from unalike.storage.downloads import policy_of_action
 
@@ -74,6 +75,9 @@ def train(
             raise SpecError("--take and --overwrite together", remedy="leave --overwrite out")
         return _take(experiment, take)
     require_training_data(experiment)
+    refuse_cluster_options(experiment, "train")
+    if experiment.train.cluster == "ray" and not is_torchrun_process():
+        return _train_on_ray(experiment, resume=resume, overwrite=overwrite)
     with policy_of_action(experiment.model.download):
         return _train_by_policy(experiment, start, resume=resume, overwrite=overwrite)
 
@@ -112,6 +116,25 @@ def _train_by_policy(experiment: Experiment, start: float, *, resume: bool, over
     settle_backbone(experiment)
     say(f"trunk: {experiment.model.backbone}")
     return _train_plainly(experiment, start, resume=resume, overwrite=overwrite)
+
+
+def _train_on_ray(experiment: Experiment, *, resume: bool, overwrite: bool) -> Result:
+    """Train on the workers of a Ray cluster, each of which calls ``train`` as one process of several."""
+    from unalike.runs.folder import require_folder, results_folder
+    from unalike.runs.unnamed_folder import named_for
+    from unalike.training.ray_training import train_on_ray
+
+    refuse_several_processes("a training on Ray")
+    require_folder("train", experiment, resume=resume, overwrite=overwrite)
+    named = results_folder("train", experiment)
+    with named_for("train", named) as folder:
+        try:
+            result = train_on_ray(experiment, folder, resume=resume, overwrite=overwrite)
+        except Interrupted as interruption:
+            interruption.run_folder, interruption.is_named = str(folder), named is not None
+            raise
+    path = None if result["path"] is None else folder / Path(result["path"]).name
+    return Result(folder, path, result["figures"])
 
 
 def _plain_reason(experiment: Experiment) -> str:

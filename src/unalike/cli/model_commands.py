@@ -32,6 +32,9 @@ from unalike.cli.shared_options import (
 )
 from unalike.spec.demo import Demo
 
+Address = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="Address of the Ray cluster; else one is started on this machine.")
+]
 REFERENCE_FIELD, QUERY_FIELD = "dataset.val_dataset.reference", "dataset.val_dataset.query"
 
 
@@ -48,7 +51,7 @@ def run_action(
     fields_by_name = fields or {}
     refuse_empty({"an argument": data, "--spec": spec, "--results-dir": results_dir, **fields_by_name})
     refuse_models({"--reference": fields_by_name.get(REFERENCE_FIELD), "--query": fields_by_name.get(QUERY_FIELD)})
-    if data is not None and any(fields_by_name.values()) and model_argument(arguments) is None:
+    if action != "train" and data is not None and any(fields_by_name.values()) and model_argument(arguments) is None:
         refuse_nothing(data)
     overrides = flag_overrides(action, overrides, results_dir, policy, minutes=minutes, trials=trials, fields=fields)
     perform = getattr(unalike, {"inference": "infer"}.get(action, action))
@@ -88,18 +91,31 @@ def train(
     no_labels: Annotated[
         bool, typer.Option("--no-labels", help="Train without labels; folders have no meaning.")
     ] = False,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="local|ray", help="Who starts the processes: nobody but you, or Ray: train.cluster.")
+    ] = None,
+    address: Address = None,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="Processes on the Ray cluster; else one a GPU, or one a machine.")
+    ] = None,
     download: Download = False, offline: Offline = False, as_json: AsJson = False, verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Train an embedding on a folder of images, one folder a class; with --no-labels in any arrangement.
 
-    Examples: unalike train photographs/   |   ml_recog train -e spec.yaml train.num_epochs=20
+    Examples: unalike train photographs/   |   ml_recog train -e spec.yaml train.num_epochs=20   |
+    unalike train photographs/ --cluster ray --workers 8 -r /shared/run
     """
-    if no_labels:
-        arguments = [*(arguments or []), "dataset.labels=none"]
+    arguments = [*(arguments or ()), *(["dataset.labels=none"] if no_labels else []), *_field("train.workers", workers)]
     run_action("train", arguments, spec, results_dir, resume=resume, overwrite=overwrite, policy=automl_policy,
          minutes=minutes, trials=trials, take=take, download=download,
-         offline=offline, as_json=as_json, verbose=verbose, quiet=quiet)  # fmt: skip
+         offline=offline, as_json=as_json, verbose=verbose, quiet=quiet,
+         fields={"train.cluster": cluster, "train.address": address})  # fmt: skip
+
+
+def _field(path: str, value: int | None) -> list[str]:
+    """The override of an option that sets a number; none where it is not given."""
+    return [] if value is None else [f"{path}={value}"]
 
 
 def evaluate(
@@ -108,9 +124,7 @@ def evaluate(
     cluster: Annotated[
         str | None, typer.Option(metavar="local|ray", help="Who ranks: this machine, or a Ray cluster: evaluate.cluster.")
     ] = None,
-    address: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Address of the Ray cluster; else one is started on this machine.")
-    ] = None,
+    address: Address = None,
     workers: Annotated[
         int | None, typer.Option(metavar="N", help="Tasks of the Ray cluster at a time; else one a core.")
     ] = None,
@@ -125,7 +139,7 @@ def evaluate(
     unalike evaluate -e spec.yaml evaluate.checkpoint=results/train/ml_model_best.pth   |
     unalike evaluate --reference vectors/reference --query vectors/query --cluster ray
     """
-    arguments = [*(arguments or ()), *([] if workers is None else [f"evaluate.workers={workers}"])]
+    arguments = [*(arguments or ()), *_field("evaluate.workers", workers)]
     run_action(
         "evaluate", arguments, spec, results_dir, overwrite=overwrite, download=download, offline=offline,
         as_json=as_json, verbose=verbose, quiet=quiet,

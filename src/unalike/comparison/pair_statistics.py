@@ -35,6 +35,8 @@ LEVELS, LEVEL_REACH = 3, 8
 MIN_EQUAL, EDGE_RANGE, BLACK, WHITE, MAX_APART = 0.1, 16, 8, 247, 0.6
 # Fewest such pixels, and the step of a first look.
 MIN_PIXELS, SAMPLE_STEP = 50, 7
+# Rows that are looked at together, a multiple of BLOCK.
+BAND = 1024
 Window = tuple[int, int, int, int]
 
 
@@ -107,18 +109,31 @@ def are_screenshots(a_HWC: np.ndarray, b_HWC: np.ndarray) -> bool:
     sample = np.s_[::SAMPLE_STEP, ::SAMPLE_STEP]
     if a_HWC.shape != b_HWC.shape or float((a_HWC[sample] == b_HWC[sample]).all(axis=2).mean()) < MIN_EQUAL:
         return False
+    tops = range(0, a_HWC.shape[0], BAND)  # bands of rows, so that memory does not grow with the images
+    edges, equal = np.sum([_count_edges(a_HWC, b_HWC, top) for top in tops], axis=0)
+    if edges < MIN_PIXELS or equal < MIN_EQUAL * edges:
+        return False
+    displacements = []
+    for top in tops:
+        a_HW, b_HW = (image_HWC[top : top + BAND].mean(axis=2, dtype=np.float32) for image_HWC in (a_HWC, b_HWC))
+        displacements.append(measure_displacements(a_HW, b_HW, np.ones(a_HW.shape, bool), 0.0, blur=0))
+    apart = np.concatenate(displacements)
+    return not apart.size or float(np.median(apart)) <= MAX_APART
+
+
+def _count_edges(a_HWC: np.ndarray, b_HWC: np.ndarray, top: int) -> tuple[int, int]:
+    """Pixels at edges of ``a_HWC`` that neither image shows black or white, in the band from ``top`` on; and how many are equal."""
     cv2 = import_opencv()
     element = np.ones((3, 3), np.uint8)
-    spread_HWC = cv2.subtract(cv2.dilate(a_HWC, element), cv2.erode(a_HWC, element)).reshape(a_HWC.shape)
-    edge_HW = (spread_HWC > EDGE_RANGE).any(axis=2)
+    start = max(0, top - 1)  # a row more on both sides, for the range of neighbors
+    around_HWC = a_HWC[start : top + BAND + 1]
+    spread_HWC = cv2.subtract(cv2.dilate(around_HWC, element), cv2.erode(around_HWC, element)).reshape(around_HWC.shape)
+    edge_HW = (spread_HWC > EDGE_RANGE).any(axis=2)[top - start :][:BAND]
+    a_HWC, b_HWC = a_HWC[top : top + BAND], b_HWC[top : top + BAND]
     for image_HWC in (a_HWC, b_HWC):
         darkest, brightest = image_HWC.max(axis=2), image_HWC.min(axis=2)
         edge_HW &= (darkest > BLACK) & (brightest < WHITE)
-    if edge_HW.sum() < MIN_PIXELS or float((a_HWC == b_HWC).all(axis=2)[edge_HW].mean()) < MIN_EQUAL:
-        return False
-    a_HW, b_HW = (image_HWC.mean(axis=2, dtype=np.float32) for image_HWC in (a_HWC, b_HWC))
-    apart = measure_displacements(a_HW, b_HW, np.ones(a_HWC.shape[:2], bool), 0.0, blur=0)
-    return not apart.size or float(np.median(apart)) <= MAX_APART
+    return int(edge_HW.sum()), int((a_HWC == b_HWC).all(axis=2)[edge_HW].sum())
 
 
 def measure_displacements(

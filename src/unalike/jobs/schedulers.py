@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -19,6 +21,8 @@ from unalike.spec.automl import MAX_MINUTES
 from unalike.telemetry import disable_telemetry
 
 DAY_MINUTES = 24 * 60
+# Seconds that a Ray cluster has to start the agents that take jobs, and between two attempts.
+AGENT_S, AGENT_POLL_S = 60.0, 1.0
 # Gone: ended or lost. Unknown: the cluster does not answer.
 ClusterState = Literal["pending", "running", "gone", "unknown"]
 
@@ -108,6 +112,7 @@ class RayJobs:
     def __init__(self, options: Mapping[str, Any]) -> None:
         disable_telemetry()
         try:
+            from ray.exceptions import RayError
             from ray.job_submission import JobSubmissionClient
         except ImportError as error:
             raise missing_extra("ray", "cluster", "a job on Ray") from error
@@ -116,19 +121,30 @@ class RayJobs:
         self.options, self.python = options, str(options.get("python", sys.executable if local else "python"))
         try:
             self.client = JobSubmissionClient(address)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (ConnectionError, RuntimeError, ValueError, RayError) as error:  # RayError: a token is asked for
             raise DeviceError(f"no Ray cluster at {address}: {' '.join(str(error).split())[:200]}",
                               remedy="start one with `ray start --head`, or give its address") from error  # fmt: skip
 
     def submit(self, folder: Path, job: Job) -> str:
         handle = f"unalike-{job.id}-{job.attempt}"
         paths = os.environ.get("PYTHONPATH")
-        self.client.submit_job(
+        submit = partial(
+            self.client.submit_job,
             entrypoint=shlex.join([self.python, "-m", "unalike.jobs.supervisor", str(folder)]), submission_id=handle,
             runtime_env={"env_vars": {"PYTHONPATH": paths}} if paths else {},
             entrypoint_num_gpus=self.options.get("gpus"), entrypoint_num_cpus=self.options.get("cpus"),
         )  # fmt: skip
-        return handle
+        deadline = time.monotonic() + AGENT_S
+        while True:
+            try:
+                submit()
+            except (ConnectionError, RuntimeError) as error:
+                if "No available agent" in str(error) and time.monotonic() < deadline:
+                    time.sleep(AGENT_POLL_S)  # a cluster that has just been started
+                    continue
+                raise DeviceError(f"the Ray cluster does not take the job: {' '.join(str(error).split())[:300]}",
+                                  remedy="look at the cluster with `ray status`, then `unalike job resume`") from error  # fmt: skip
+            return handle
 
     def state(self, folder: Path, handle: str) -> ClusterState:
         try:

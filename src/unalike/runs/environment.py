@@ -33,6 +33,11 @@ def process_rank() -> int:
     return int(env.get("NODE_RANK") or 0) or int(env.get("LOCAL_RANK") or 0)
 
 
+def is_torchrun_process() -> bool:
+    """Whether torchrun, or a worker of Ray Train as torchrun does, started this process; the group may be one process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
 def process_count() -> int:
     """Number of processes that share this run by torchrun's or SLURM's environment; 1 when it is alone."""
     for name in ("WORLD_SIZE", "SLURM_NTASKS"):

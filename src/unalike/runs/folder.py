@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +25,7 @@ from unalike.runs.lock import release_lock, take_lock
 from unalike.runs.mlflow_tracking import open_tracking
 from unalike.runs.record import failed_without_results
 from unalike.runs.run import Run
+from unalike.runs.unnamed_folder import make_folder
 from unalike.runs.upload import Uploader
 from unalike.storage.cache import cache_failures, staging_entry
 from unalike.storage.filesystems import uri_of
@@ -60,6 +60,15 @@ def holds_run(folder: Path) -> bool:
     return any((folder / mark).exists() for mark in RUN_MARKS)
 
 
+def require_folder(action: str, experiment: Experiment | None, *, resume: bool, overwrite: bool) -> None:
+    """Raise SpecError for ``resume`` and ``overwrite`` together, and for ``resume`` without a results folder."""
+    if resume and overwrite:
+        raise SpecError("--resume and --overwrite together", remedy="choose one")
+    if resume and results_folder(action, experiment) is None:
+        raise SpecError("--resume without a results folder",
+                        remedy=f"name the folder of the run: --results-dir DIR, {RUNS_FOLDER}/{LATEST_RUN} for the last one")  # fmt: skip
+
+
 def open_run(
     action: str,
     experiment: Experiment | None,
@@ -81,13 +90,9 @@ def open_run(
         RunError: The folder holds another run, is locked, or cannot be written.
         SpecError: ``resume`` and ``overwrite`` together, or ``resume`` without a results folder.
     """
-    if resume and overwrite:
-        raise SpecError("--resume and --overwrite together", remedy="choose one")
+    require_folder(action, experiment, resume=resume, overwrite=overwrite)
     rank = process_rank() if rank is None else rank
     folder = results_folder(action, experiment)
-    if folder is None and resume:
-        raise SpecError("--resume without a results folder",
-                        remedy=f"name the folder of the run: --results-dir DIR, {RUNS_FOLDER}/{LATEST_RUN} for the last one")  # fmt: skip
     checkpoint = getattr(getattr(experiment, action, None), "resume_training_checkpoint_path", None)
     if checkpoint and folder is not None and Path(checkpoint).resolve().parent == folder.resolve():
         resume = resume or not overwrite  # the user named a checkpoint of this very folder
@@ -97,7 +102,7 @@ def open_run(
     uploader = Uploader(uri) if uri else None
     is_unnamed = folder is None
     try:
-        folder = _new_folder(action) if folder is None else folder
+        folder = make_folder(action) if folder is None else folder
         folder.mkdir(parents=True, exist_ok=True)
         take_lock(folder, action)
     except OSError as error:
@@ -126,20 +131,6 @@ def _folder_error(folder: Path | None, error: OSError) -> RunError:
         return RunError(f"results folder {where} is a file", expected="a folder", remedy="choose another results_dir")
     reason = error.strerror or str(error)
     return RunError(f"results folder {where} cannot be written ({reason})", remedy="choose another with --results-dir")
-
-
-def _new_folder(action: str) -> Path:
-    stem = f"{datetime.now():%Y%m%d-%H%M%S}-{action}"
-    for count in range(1, 1000):
-        folder = Path(RUNS_FOLDER) / (stem if count == 1 else f"{stem}-{count}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            if not Path(RUNS_FOLDER).is_dir():
-                raise
-        else:
-            return folder
-    raise RunError(f"runs/ holds a thousand folders named {stem}", remedy="name one with --results-dir")
 
 
 def _prepare_folder(action: str, experiment: Experiment | None, folder: Path, *, resume: bool, overwrite: bool) -> bool:

@@ -23,7 +23,7 @@ def refuse_cluster_options(experiment: Experiment, section: str) -> None:
 
     Args:
         experiment: the spec.
-        section: ``evaluate`` or ``embed``.
+        section: ``train``, ``evaluate`` or ``embed``.
     """
     settings = getattr(experiment, section)
     for name in ("address", "workers"):
@@ -70,3 +70,31 @@ def connect_ray(
                           remedy=f"start one with `ray start --head` and name it in {section}.address, or leave "
                           f"{section}.cluster out") from error  # fmt: skip
     return ray
+
+
+def worker_resources(ray: ModuleType, workers: int | None, *, section: str) -> tuple[int, dict[str, Any]]:
+    """Divide a cluster between workers.
+
+    Args:
+        ray: the module, connected.
+        workers: number of workers; None: one a GPU, or one a machine where there are no GPUs.
+        section: of the spec, whose field ``workers`` a message names.
+
+    Returns:
+        The number of workers, and what each of them takes: ``num_cpus``, and ``num_gpus`` where there are GPUs.
+
+    Raises:
+        DeviceError: there are more workers than cores.
+    """
+    total = ray.cluster_resources()
+    cpus, gpus = max(1, int(total.get("CPU", 1))), int(total.get("GPU", 0))
+    nodes = sum(1 for node in ray.nodes() if node["Alive"])
+    count = workers or gpus or nodes
+    if count > cpus:
+        raise DeviceError(f"{count} workers on {cpus} cores of the cluster", expected=f"at most {cpus}",
+                          remedy=f"set {section}.workers, or add machines")  # fmt: skip
+    # Ray gives the tasks of Ray Data that are no actors a core of their own; here the actors do all the work.
+    resources: dict[str, Any] = {"num_cpus": max(1, cpus // count)}
+    if gpus:
+        resources["num_gpus"] = min(1.0, gpus / count)  # more workers than GPUs share them
+    return count, resources

@@ -27,12 +27,13 @@ from unalike.errors import Interrupted, RunError, UnalikeError
 from unalike.progress import say
 from unalike.runs.environment import redacted_command, versions
 from unalike.runs.failures import known_failure, signal_name
-from unalike.runs.filenames import EXPERIMENT_FILE, LATEST_RUN, RECORD_FILE, STATUS_FILE, TRACEBACK_FILE
+from unalike.runs.filenames import EXPERIMENT_FILE, RECORD_FILE, STATUS_FILE, TRACEBACK_FILE
 from unalike.runs.lock import release_lock
 from unalike.runs.mlflow_tracking import FinalFigures
-from unalike.runs.record import failed_without_results, read_json
+from unalike.runs.record import read_json
+from unalike.runs.unnamed_folder import keep_or_remove
 from unalike.sanitize import redact, redact_all
-from unalike.storage.atomic import link_file, write_text
+from unalike.storage.atomic import write_text
 
 if TYPE_CHECKING:
     from unalike.runs.mlflow_tracking import MlflowRun
@@ -245,24 +246,9 @@ class Run:
             finally:
                 release_lock(self.dir)
                 if self._unnamed:
-                    self._keep_or_remove(failure)
+                    keep_or_remove(self.dir, failure)
         if failure is not None and failure is not error:
             raise failure from error
-
-    def _keep_or_remove(self, failure: UnalikeError | None) -> None:
-        """Of a run whose folder the user did not name: remove the folder of a call that failed, or link it as the latest run."""
-        try:
-            is_empty = failure is not None and not isinstance(failure, Interrupted) and failed_without_results(self.dir)
-            if is_empty:
-                for path in self.dir.iterdir():
-                    path.unlink()
-                self.dir.rmdir()
-                if not any(self.dir.parent.iterdir()):
-                    self.dir.parent.rmdir()
-            else:
-                link_file(self.dir.parent / LATEST_RUN, self.dir)
-        except OSError:
-            pass  # a disk without links, or a folder in use by another program: the run itself is complete
 
     def _write_end(self, error: BaseException | None, failure: UnalikeError | None) -> None:
         if error is None:

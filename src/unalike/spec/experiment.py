@@ -178,6 +178,17 @@ class Experiment(Section):
         """Names at the top of the spec in which the user set a field."""
         return {path.partition(".")[0] for path in self._set_paths}
 
+    def set_values(self) -> dict[str, Any]:
+        """The values that the user set, as nested dicts; loaded as a spec they set the same fields to the same values."""
+        values: dict[str, Any] = {}
+        for path in sorted(self._set_paths):
+            *parents, name = path.split(".")
+            owner = values
+            for parent in parents:
+                owner = owner.setdefault(parent, {})
+            owner[name] = _plain(_value_at(self, path))
+        return values
+
     def mark_set(self, paths: Iterable[str]) -> None:
         """Record dotted paths as set by the user."""
         self._set_paths.update(paths)

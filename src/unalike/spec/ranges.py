@@ -24,7 +24,7 @@ FIXED = (
     "dataset.class_map", "dataset.manifest_columns", "dataset.view", "dataset.decoding", "train.checkpointer", "train.recipe",
     "train.results_dir", "train.resume_training_checkpoint_path", "train.validation_interval", "train.val_batch_size",
     "train.checkpoint_interval", "train.checkpoint_interval_unit", "train.log_every", "train.num_gpus", "train.gpu_ids",
-    "train.num_nodes", "train.report_accuracy_per_class",
+    "train.num_nodes", "train.cluster", "train.address", "train.workers", "train.report_accuracy_per_class",
 )  # fmt: skip
 _KEYS = {
     "low": "low", "min": "low", "valid_min": "low", "high": "high", "max": "high", "valid_max": "high",

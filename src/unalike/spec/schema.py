@@ -117,7 +117,8 @@ def _limit_whole_numbers(node: Any, name: str = "") -> None:
             _limit_whole_numbers(item, name)
     if not isinstance(node, dict):
         return
-    if node.get("type") == "integer":
+    kinds = node.get("type")
+    if kinds == "integer" or (isinstance(kinds, list) and "integer" in kinds):  # a bound concerns the numbers alone
         most = MAX_THREADS if name in ("threads", "streams") else MAX_WHOLE
         if not {"maximum", "exclusiveMaximum"} & set(node):
             node["maximum"] = most

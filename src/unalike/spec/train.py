@@ -114,6 +114,24 @@ class Train(Section):
     num_gpus: int = field(1, "GPUs a machine; 1 without a GPU runs on the CPU.", ge=1, le=1024, low=1, popular=True)
     gpu_ids: list[int] = field([0], DEVICE_HELP, automl_enabled=False, popular=True, settled=True)
     num_nodes: int = field(1, "Machines that train together.", ge=1, le=65536, low=1, popular=True)
+    cluster: Literal["local", "ray"] = field(
+        "local",
+        "Who starts the processes: nobody but you (one process, torchrun or srun), or Ray Train on a Ray cluster.",
+        ours=True,
+    )
+    address: Text = field(
+        None,
+        "Address of the Ray cluster; unset starts one on this machine. All its machines must see images and results folder.",
+        ours=True,
+    )
+    workers: int | None = field(
+        None,
+        "Processes on the Ray cluster, each with one device; unset means num_nodes x num_gpus where you set one of them, else one "
+        "a GPU, or one a machine without GPUs.",
+        ge=1,
+        le=10_000,
+        ours=True,
+    )
     seed: int = field(1234, "Seed of every random draw; -1 draws a new one each run.", ge=-1, le=2**32 - 1, low=-1)
     cudnn: Cudnn = section(Cudnn, "Switches of NVIDIA's convolution library; without effect on a CPU.")
     num_epochs: int = field(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.support.drawings import as_jpeg, shapes
+from unalike.comparison import pair_statistics
 from unalike.comparison.lighting import fit_lighting
 from unalike.comparison.pair_statistics import are_screenshots, measure_displacements, measure_flat_share, measure_pair
 from unalike.comparison.registration import Registration
@@ -44,3 +45,13 @@ def test_screenshots_have_equal_pixels_at_edges() -> None:
     center, size = (reference.shape[1] / 2, reference.shape[0] / 2), reference.shape[1::-1]
     turned = cv2.warpAffine(reference, cv2.getRotationMatrix2D(center, 4, 1), size, borderMode=cv2.BORDER_REPLICATE)
     assert not are_screenshots(reference, turned)
+
+
+def test_bands_count_what_the_whole_image_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    reference, changed = shapes(3), shapes(3)
+    changed[60:90, 30:180] = (250, 0, 255)
+    whole = pair_statistics._count_edges(reference, changed, 0)
+    monkeypatch.setattr(pair_statistics, "BAND", 32)
+    bands = [pair_statistics._count_edges(reference, changed, top) for top in range(0, len(reference), 32)]
+    assert tuple(np.sum(bands, axis=0)) == whole and whole[0] > whole[1] > 0
+    assert are_screenshots(reference, changed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ import pytest
 
 from unalike.cli import run_command
 from unalike.errors import DeviceError, RunError, SpecError
-from unalike.jobs import Workspace
+from unalike.jobs import Workspace, schedulers
 from unalike.jobs import parent_fields as mapping
 from unalike.jobs.command import action_arguments, resume_arguments
 from unalike.jobs.database import DATABASE_FILE, Job, JobStore
@@ -499,11 +500,11 @@ def test_slurm_by_submitits_local_executor(workspace):
 
 
 @pytest.mark.slow
-def test_ray_jobs_for_real(workspace, tmp_path):
-    ray = pytest.importorskip("ray")
-    context = ray.init(num_cpus=1, include_dashboard=True, dashboard_port=0, log_to_driver=False)
-    try:
-        options = {"address": f"http://{context.dashboard_url}", "cpus": 1}
+def test_ray_jobs_for_real(workspace, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else a cluster asks for the token of the process that started it
+    pytest.importorskip("ray")
+    with ray_cluster() as url:
+        options = {"address": url, "cpus": 1}
         job = workspace.create("train", where="ray", options=options)
         (job,) = workspace.wait([job.id], timeout=240)
         assert (job.status, job.figures) == ("Complete", {"R@1": 0.5}), (job.error, "".join(workspace.log(job.id)))
@@ -511,8 +512,53 @@ def test_ray_jobs_for_real(workspace, tmp_path):
         until(lambda: workspace.get(other.id).status == "Running", 120)
         workspace.cancel(other.id)
         assert workspace.wait([other.id], timeout=120)[0].status == "Canceled"
-    finally:
-        ray.shutdown()
+
+
+RAY_CLUSTER = """
+import sys, ray
+context = ray.init(num_cpus=1, include_dashboard=True, dashboard_port=0, log_to_driver=False)
+print("cluster", f"http://{context.dashboard_url}", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def ray_cluster():
+    """A cluster of one core, in a process of its own: what Ray leaves in a process would be there in later tests too."""
+    with subprocess.Popen(
+        [sys.executable, "-c", RAY_CLUSTER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+    ) as head:
+        try:
+            yield next(line for line in head.stdout if line.startswith("cluster ")).split()[1]
+        finally:
+            head.stdin.close()
+
+
+@pytest.mark.parametrize(
+    ("failures", "attempts"), [(["No available agent to submit job"] * 2, 3), (["no such runtime_env"], 1)]
+)
+def test_a_cluster_without_agents_yet_is_asked_again(monkeypatch, tmp_path, failures, attempts):
+    calls = []
+
+    def submit_job(**fields):
+        calls.append(fields)
+        if len(calls) <= len(failures):
+            raise RuntimeError(f"Request failed with status code 500: {failures[len(calls) - 1]}")
+
+    monkeypatch.setattr(schedulers, "AGENT_POLL_S", 0.001)
+    cluster = object.__new__(schedulers.RayJobs)
+    cluster.options, cluster.python, cluster.client = {}, "python", SimpleNamespace(submit_job=submit_job)
+    job = Job("aa11", "train", "Pending", attempt=1)
+    if attempts > len(failures):
+        assert cluster.submit(tmp_path, job) == "unalike-aa11-1"
+    else:
+        with pytest.raises(DeviceError, match="does not take the job: .*no such runtime_env"):
+            cluster.submit(tmp_path, job)
+    assert len(calls) == attempts
 
 
 # ---- command line ----

@@ -9,7 +9,7 @@ import pytest
 
 from unalike.errors import DeviceError, MissingExtra, SpecError
 from unalike.runs import ray_cluster
-from unalike.runs.ray_cluster import connect_ray, refuse_cluster_options
+from unalike.runs.ray_cluster import connect_ray, refuse_cluster_options, worker_resources
 from unalike.spec import load_spec
 
 
@@ -81,3 +81,32 @@ def test_options_of_a_cluster_without_one_are_refused(section: str) -> None:
             refuse_cluster_options(load_spec(section, None, [f"{section}.{override}"]), section)
     refuse_cluster_options(load_spec(section, None, [f"{section}.workers=2", f"{section}.cluster=ray"]), section)
     refuse_cluster_options(load_spec(section), section)
+
+
+def cluster_of(cpus: int, gpus: int, nodes: int) -> Any:
+    return SimpleNamespace(
+        cluster_resources=lambda: {"CPU": float(cpus), "GPU": float(gpus)}, nodes=lambda: [{"Alive": True}] * nodes
+    )
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "nodes", "workers", "count", "cpus_each", "gpus_each"),
+    [
+        (32, 0, 2, None, 2, 16, 0),
+        (32, 4, 2, None, 4, 8, 1),
+        (32, 4, 2, 8, 8, 4, 0.5),
+        (2, 0, 1, 2, 2, 1, 0),
+        (7, 0, 1, 2, 2, 3, 0),
+        (1, 0, 1, None, 1, 1, 0),
+    ],
+)
+def test_workers_share_the_cores_of_the_cluster(
+    cpus: int, gpus: int, nodes: int, workers: int | None, count: int, cpus_each: int, gpus_each: float
+) -> None:
+    number, resources = worker_resources(cluster_of(cpus, gpus, nodes), workers, section="embed")
+    assert (number, resources["num_cpus"], resources.get("num_gpus", 0)) == (count, cpus_each, gpus_each)
+
+
+def test_more_workers_than_cores_are_refused() -> None:
+    with pytest.raises(DeviceError, match="3 workers on 2 cores of the cluster.*set train.workers"):
+        worker_resources(cluster_of(2, 0, 1), 3, section="train")

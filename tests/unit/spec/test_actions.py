@@ -34,13 +34,13 @@ from unalike.spec.load import check_fields
 from unalike.spec.schema import schema_text
 from unalike.verification.verifier import Verifier
 
-# SHA-256 of the schemas of 2026-11-29. They change only when a field of TAO's sections does (dataset.decoding, train.epoch_images since; section mlflow, ours; model.download; train.lora, train.drop_path, optim.layer_decay and decay_norms); descriptions keep their spelling too.
+# SHA-256 of the schemas of 2026-11-29. They change only when a field of TAO's sections does (dataset.decoding, train.epoch_images since; section mlflow, ours; model.download; train.lora, train.drop_path, optim.layer_decay and decay_norms; train.cluster, address and workers); descriptions keep their spelling too.
 TAO_SCHEMAS = {
-    "train": "14cc9316ab6e2774979a31df05a772046823e12d984ef88fb9df7aea8b22af18",
-    "evaluate": "de323b862ab627ee863a127afecb2cabe322ea777bf816222e5f689e07042189",
-    "inference": "90984e83de4158476298fee5cf8b3b584b6a735b95717fa4e7b06e104f391c04",
-    "export": "cb084b712efba1c07a3904b5776c1d5de2724b23ffddbd74a868dc84ba5b75ff",
-    "gen_trt_engine": "aa1fcefe32ad6afac48c28420452329ea8e7aacf3a9cf6ca28ca70870db422be",
+    "train": "88c55ed4a94f633ef79c369f0a2d74a5633cdc127fded4815fda97e2e7a3d049",
+    "evaluate": "9b1f2385d04d9de1b3fe91f0df4373faa9b63cdf8bfa4b1d1ab28786bbc01f31",
+    "inference": "104b36f2039c74de2d40f366d9a1c34d17a385cff05f531222ee85646a41cff9",
+    "export": "59d8520838d8cb3739f7f8f8c381b4bf7fbc4b2c9954774f1125d571172afba6",
+    "gen_trt_engine": "53061970bc4a126abe671f71f5f25f3a271fb145ca282701b1dad890548d0076",
 }
 CONFIG = {field.name for field in dataclasses.fields(AnomalyModelConfig)}
 VERIFICATION = {"reference", "images", "results_dir", "asset", "save", "box"}

@@ -10,14 +10,13 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from types import ModuleType
 from typing import Any
 
 from unalike import errors
 from unalike.errors import DeviceError, UnalikeError
 from unalike.inference.shards.worker import ShardReport, ShardWorker, WorkerOptions
 from unalike.progress import say
-from unalike.runs.ray_cluster import connect_ray
+from unalike.runs.ray_cluster import connect_ray, worker_resources
 from unalike.telemetry import disable_telemetry
 
 # Shards are given out in at most so many blocks; each is a task of Ray.
@@ -67,9 +66,10 @@ def embed_on_ray(
     """
     start = time.monotonic()
     ray = connect_ray(address, section="embed", modules=("ray", "ray.data"))
-    count, resources = _resources(ray, workers)
-    if not resources.get("num_gpus"):
+    count, resources = worker_resources(ray, workers, section="embed")
+    if "num_gpus" not in resources:
         options = replace(options, threads=int(resources["num_cpus"]))
+        resources["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": str(resources["num_cpus"])}}
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # its own progress, beside which ours is shown
     ray.data.DataContext.get_current().enable_progress_bars = False
     blocks = ray.data.from_items(
@@ -90,21 +90,3 @@ def embed_on_ray(
     except ray.exceptions.RayError as error:
         raise DeviceError(f"a worker of the Ray cluster failed: {' '.join(str(error).split())[-300:]}",
                           remedy="run the command again with --resume; shards that are written are kept") from error  # fmt: skip
-
-
-def _resources(ray: ModuleType, workers: int | None) -> tuple[int, dict[str, Any]]:
-    """Number of workers, and what each of them takes of the cluster."""
-    total = ray.cluster_resources()
-    cpus, gpus = max(1, int(total.get("CPU", 1))), int(total.get("GPU", 0))
-    nodes = sum(1 for node in ray.nodes() if node["Alive"])
-    count = workers or gpus or nodes
-    if count > cpus:
-        raise DeviceError(f"{count} workers on {cpus} cores of the cluster", expected=f"at most {cpus}",
-                          remedy="set embed.workers, or add machines")  # fmt: skip
-    # Ray gives the tasks of Ray Data that are no actors a core of their own; here the actors do all the work.
-    resources: dict[str, Any] = {"num_cpus": max(1, cpus // count)}
-    if gpus:
-        resources["num_gpus"] = min(1.0, gpus / count)  # more workers than GPUs share them
-    else:
-        resources["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": str(resources["num_cpus"])}}
-    return count, resources
