@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from unalike.actions.check import check
     from unalike.actions.convert import convert
     from unalike.actions.discover import discover
+    from unalike.actions.distill import distill
     from unalike.actions.embed import embed
     from unalike.actions.engines import gen_engine, gen_trt_engine
     from unalike.actions.evaluate import evaluate
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncClient", "Client", "Comparer", "Explainer", "Inspector", "Recogniser", "Result", "UnalikeError", "Verifier", "bench_engine",
-    "check", "convert", "discover", "embed", "evaluate", "export", "export_maps", "gen_engine", "gen_trt_engine",
+    "check", "convert", "discover", "distill", "embed", "evaluate", "export", "export_maps", "gen_engine", "gen_trt_engine",
     "infer", "quantize", "train",
 ]  # fmt: skip
 

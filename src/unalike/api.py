@@ -16,6 +16,7 @@ PUBLIC_NAMES = {
     "check": "unalike.actions.check",
     "convert": "unalike.actions.convert",
     "discover": "unalike.actions.discover",
+    "distill": "unalike.actions.distill",
     "embed": "unalike.actions.embed",
     "evaluate": "unalike.actions.evaluate",
     "export": "unalike.actions.export",

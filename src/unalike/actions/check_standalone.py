@@ -15,7 +15,7 @@ from unalike.data.imageset import load_images
 from unalike.data.notices import Notices
 from unalike.errors import DataError
 from unalike.inference.loaded_model import require_model_file
-from unalike.inference.model_files import CHECKPOINTS, PRETRAINED
+from unalike.inference.model_files import CHECKPOINTS, PRETRAINED, is_pretrained
 from unalike.inference.shards.source import open_source
 from unalike.recognition.backends.database_address import is_database
 from unalike.runs.folder import results_folder
@@ -77,7 +77,7 @@ def _required_modules(action: str, section: Section) -> Iterator[tuple[str, str,
     """(module, extra, purpose) of what the action imports with these options."""
     if action == "compare":
         yield "cv2", "vision", "compare"
-    if action in ("demo", "export_maps"):
+    if action in ("demo", "distill", "export_maps"):
         yield from ((module, "train", action) for module in ("torch", "timm"))
     if action == "demo":
         yield from ((module, "demo", action) for module in ("simpleicons", "resvg_py"))
@@ -119,8 +119,10 @@ def _check_input(node: SpecNode, value: str | list[str], path: str, findings: Fi
     takes = node.facts["takes"]
     sources = value if isinstance(value, list) else [value]
     is_file = len(sources) == 1 and Path(sources[0]).is_file()
-    if takes == MODEL and sources[0].partition(":")[0] != PRETRAINED and "://" not in sources[0]:
-        require_model_file(sources[0])
+    files = [source for source in sources if not is_pretrained(source)]
+    if takes == MODEL and files and "://" not in files[0]:
+        for file in files:
+            require_model_file(file)
         findings.facts[path] = "exists"
     elif takes == IMAGES or (takes in (IMAGE_OR_FOLDER, IMAGES_OR_FILE) and not is_file):
         count = sum(len(load_images(source, labeled=False)) for source in sources)

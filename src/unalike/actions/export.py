@@ -64,7 +64,7 @@ def run_export(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str, Any
         opset=section.opset_version if experiment.is_set("export.opset_version") else None,
         metadata={"classes": list(meta["classes"]), "trunk": facts["trunk"], "licence": facts["licence"],
                   "name": experiment.model_name or facts.get("name"),
-                  **{key: facts[key] for key in ("held_out_scores",) if key in facts}},
+                  **{key: facts[key] for key in ("held_out_scores", "teachers") if key in facts}},
     )  # fmt: skip
     settle(experiment, "export.opset_version", export.opset, "the exporter's own")
     run.write_experiment(experiment)

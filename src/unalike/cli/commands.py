@@ -24,6 +24,7 @@ GROUPS: dict[str, dict[str, Command]] = {
     "Train": {
         "train": Command("model_commands", "Train an embedding on a folder of images."),
         "discover": Command("discover", "Group unlabeled images into folders of similar ones."),
+        "distill": Command("distill", "Teach a small network what a larger one, or several, know."),
         "automl": Command("automl", "Show the trials of a hyperparameter search.", "automl_app"),
     },
     "Use": {

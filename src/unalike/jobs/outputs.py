@@ -19,7 +19,7 @@ from unalike.runs.filenames import (
     TRIAL_FOLDERS,
     TRIALS_FILE,
 )
-from unalike.runs.written_model import WRITTEN_FILES, epoch_and_step, newest_file, trained_model
+from unalike.runs.written_model import TRAININGS, WRITTEN_FILES, epoch_and_step, newest_file, trained_model
 from unalike.sanitize import redact
 from unalike.storage.filesystems import RemoteStore, uri_of
 
@@ -30,7 +30,7 @@ SEARCH_MARKS = (STUDY_FILE, TRIALS_FILE, SEARCH_FILE, AUTOMATIC_FILE, TRIAL_FOLD
 
 def expected_model(job: Job) -> str:
     """Names of the files that a job's model may have, for messages."""
-    if job.action == "train":
+    if job.action in TRAININGS:
         return f"{BEST_CHECKPOINT}, {LATEST_CHECKPOINT} or {PERIODIC_CHECKPOINTS}"
     return {"export": "an .onnx file", "quantize": "an .onnx file", "gen_trt_engine": "an .engine file",
             "gen_engine": "an .xml or _optimised.onnx file", "inspect_fit": "an .inspector file",
@@ -72,13 +72,13 @@ def find_model(job: Job) -> Path | str:
     Raises:
         RunError: There is none; the message names the folder and the files that were expected.
     """
-    if job.action == "train":
+    if job.action in TRAININGS:
         model: Path | str | None = trained_model(Path(job.run_dir))
     elif job.action in _OUTPUT_FIELDS:
         model = written_file(job)
     else:
         raise RunError(f"job {job.id} is {job.action}, which writes no model", expected="a parent that is "
-                       f"{', '.join(['train', *_OUTPUT_FIELDS])}")  # fmt: skip
+                       f"{', '.join([*TRAININGS, *_OUTPUT_FIELDS])}")  # fmt: skip
     address = results_address(job)
     if model is None and address:
         model = _find_in_store(job, address)
@@ -111,7 +111,7 @@ def _find_in_store(job: Job, address: str) -> str | None:
             f"results of job {job.id}: {error.found}", expected=error.expected, remedy=error.remedy
         ) from error
     names = [name for name in listing if "/" not in name] if isinstance(listing, dict) else []
-    if job.action == "train":
+    if job.action in TRAININGS:
         periodic = sorted(
             (n for n in names if PurePath(n).match(PERIODIC_CHECKPOINTS)), key=lambda n: epoch_and_step(Path(n))
         )

@@ -105,31 +105,33 @@ class FieldRule(NamedTuple):
 
 EVERY = "*"
 _NETWORKS = ("export", "quantize")
+_TRAININGS = ("train", "distill")
 _MODELS = ("checkpoint", "onnx_file", "engine", "trt_engine")
 FIELD_RULES = (
     FieldRule(EVERY, "results_dir", "output_dir"),
-    FieldRule("train", "model.pretrained_model_path", "ptm_if_no_resume_model", ("train",),
+    FieldRule("train", "model.pretrained_model_path", "ptm_if_no_resume_model", _TRAININGS,
           ("train.resume_training_checkpoint_path",)),
     FieldRule("train", "train.resume_training_checkpoint_path", "resume_model"),
     *(FieldRule(action, f"{action}.{field}", "parent_model", parents, tuple(f"{action}.{name}" for name in _MODELS))
       for action in ("evaluate", "inference")
-      for field, parents in (("checkpoint", ("train",)), ("trt_engine", ("gen_trt_engine",)), ("onnx_file", _NETWORKS),
+      for field, parents in (("checkpoint", _TRAININGS), ("trt_engine", ("gen_trt_engine",)), ("onnx_file", _NETWORKS),
                              ("engine", ("gen_engine",)))),
-    FieldRule("export", "export.checkpoint", "parent_model", ("train",)),
+    FieldRule("export", "export.checkpoint", "parent_model", _TRAININGS),
     FieldRule("export", "export.onnx_file", "create_onnx_file"),
     FieldRule("gen_trt_engine", "gen_trt_engine.onnx_file", "parent_model", _NETWORKS),
     FieldRule("gen_trt_engine", "gen_trt_engine.trt_engine", "create_engine_file"),
     FieldRule("gen_trt_engine", "gen_trt_engine.tensorrt.calibration.cal_cache_file", "create_cal_cache"),
     *(FieldRule(action, f"{action}.{field}", "parent_model", parents, tuple(f"{action}.{name}" for name in _MODELS[:2]))
-      for action in ("quantize", "gen_engine") for field, parents in (("checkpoint", ("train",)), ("onnx_file", _NETWORKS))),
-    FieldRule("inspect_fit", "inspect_fit.model", "parent_model", ("train",)),
+      for action in ("quantize", "gen_engine") for field, parents in (("checkpoint", _TRAININGS), ("onnx_file", _NETWORKS))),
+    FieldRule("inspect_fit", "inspect_fit.model", "parent_model", _TRAININGS),
     FieldRule("inspect_run", "inspect_run.inspector", "parent_model", ("inspect_fit",)),
-    FieldRule("verify", "verify.model", "parent_model", ("train", *_NETWORKS)),
+    FieldRule("verify", "verify.model", "parent_model", (*_TRAININGS, *_NETWORKS)),
     FieldRule("verify", "verify.reference", "parent_model", ("verify",)),
-    FieldRule("discover", "discover.model", "parent_model", ("train", *_NETWORKS)),
-    FieldRule("embed", "embed.model", "parent_model", ("train", *_NETWORKS, "gen_engine", "gen_trt_engine")),
-    FieldRule("gallery_build", "gallery_build.model", "parent_model", ("train", *_NETWORKS)),
-    FieldRule("bench_engine", "bench_engine.model", "parent_model", ("train", *_NETWORKS, "gen_engine", "gen_trt_engine")),
+    FieldRule("discover", "discover.model", "parent_model", (*_TRAININGS, *_NETWORKS)),
+    FieldRule("distill", "distill.teachers", "parent_model", (*_TRAININGS, *_NETWORKS)),
+    FieldRule("embed", "embed.model", "parent_model", (*_TRAININGS, *_NETWORKS, "gen_engine", "gen_trt_engine")),
+    FieldRule("gallery_build", "gallery_build.model", "parent_model", (*_TRAININGS, *_NETWORKS)),
+    FieldRule("bench_engine", "bench_engine.model", "parent_model", (*_TRAININGS, *_NETWORKS, "gen_engine", "gen_trt_engine")),
 )  # fmt: skip
 
 

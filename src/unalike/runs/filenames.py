@@ -76,6 +76,7 @@ AUGMENTED_QUERIES_FILE = "asking.npz"
 GROUP_TUNING_SPEC_FILE = "fine_tuning.yaml"
 LEARNED_VECTORS_FILE = "learnt.npz"
 FINE_TUNING_FOLDER = "fine_tuning"
+DISTILLATION_FILE = "distillation.json"
 LOOKUPS_FILE = "lookups.npz"
 # Glob patterns of the folders within a run: stages that train, and candidates of automatic training.
 SUBRUN_FOLDERS = (FINE_TUNING_FOLDER, f"{FINE_TUNING_FOLDER}_[0-9]", "candidate_[0-9]*")

@@ -18,6 +18,7 @@ from unalike.runs.record import read_json, recorded_action
 
 # Folder of the training in the root of several runs' results.
 TRAINING_FOLDER = "train"
+TRAININGS = ("train", "distill")  # actions that write a checkpoint
 # Action -> patterns of the default names of the file that it writes.
 WRITTEN_FILES = {
     "export": ("*.onnx",), "quantize": ("*.onnx",), "gen_engine": ("*.xml", "*_optimised.onnx"),
@@ -94,13 +95,13 @@ def model_in_folder(folder: Path) -> Path:
     """
     folder = run_in_folder(folder)
     action = recorded_action(folder)
-    if action == "train":
+    if action in TRAININGS:
         model = trained_model(folder)
     elif action in WRITTEN_FILES:
         model = newest_file(folder, WRITTEN_FILES[action])
     else:
         raise RunError(f"{folder} holds a run of {action}, which writes no model",
-                       expected=f"a run of {', '.join(['train', *WRITTEN_FILES])}, or a model's file")  # fmt: skip
+                       expected=f"a run of {', '.join([*TRAININGS, *WRITTEN_FILES])}, or a model's file")  # fmt: skip
     if model is None:
         raise RunError(f"{folder} holds a run of {action} without a model", remedy="name the model's file")
     return model

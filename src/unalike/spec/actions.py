@@ -16,7 +16,7 @@ FOLDERLESS_ACTIONS = (
 )  # fmt: skip
 # Their specs hold one section of the action's own name and, but for FOLDERLESS_ACTIONS, results_dir.
 STANDALONE_ACTIONS = (
-    "compare", "inspect_fit", "inspect_run", "verify", "discover", "gallery_build", "bench_engine", "embed",
+    "compare", "inspect_fit", "inspect_run", "verify", "discover", "distill", "gallery_build", "bench_engine", "embed",
     *FOLDERLESS_ACTIONS,
 )  # fmt: skip
 # Each has a section, a schema and a template.

@@ -21,6 +21,7 @@ from unalike.spec.dataset import Dataset
 from unalike.spec.declare import Section, Text, field, section
 from unalike.spec.demo import Demo
 from unalike.spec.discover import Discover
+from unalike.spec.distill import Distill
 from unalike.spec.embed import Embed
 from unalike.spec.evaluate import Evaluate
 from unalike.spec.export import Export
@@ -112,6 +113,7 @@ class Experiment(Section):
     inspect_run: InspectRun = section(InspectRun, "Finding defects in images with an inspector.", ours=True)
     verify: Verify = section(Verify, "Checking that images show an approved asset, unaltered.", ours=True)
     discover: Discover = section(Discover, "Grouping unlabeled images into folders of similar ones.", ours=True)
+    distill: Distill = section(Distill, "Teaching a small network what a larger one, or several, know.", ours=True)
     gallery_build: GalleryBuild = section(GalleryBuild, "Enrolling class folders in a new gallery.", ours=True)
     bench_engine: BenchEngine = section(
         BenchEngine, "Measuring latency and rate of a model in each runtime.", ours=True

@@ -35,6 +35,7 @@ DATA_FIELD = {
     "inspect_run": "inspect_run.images",
     "verify": "verify.images",
     "discover": "discover.source",
+    "distill": "distill.source",
     "gallery_build": "gallery_build.source",
     "bench_engine": "bench_engine.data",
     "calibrate": "calibrate.images",

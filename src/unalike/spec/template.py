@@ -48,6 +48,7 @@ EXAMPLE = {
     "inspect_run": "inspect_run.overlays=all",
     "verify": "verify.rate=0.001",
     "discover": "discover.groups=40",
+    "distill": "distill.minutes=30",
     "gallery_build": "gallery_build.rate=0.001",
     "bench_engine": "bench_engine.seconds=0.5",
     "embed": "embed.precision=fp32",

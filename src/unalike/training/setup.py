@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from unalike.data.batches.augment import Augmentation
 from unalike.data.batches.loader import TrainingLoader
@@ -20,6 +20,7 @@ from unalike.model.backbones import PretrainedConfig
 from unalike.model.embedder import Embedder
 from unalike.runs.filenames import NOTICES_FILE
 from unalike.sanitize import redact_all
+from unalike.training.losses import Criterion, build_criterion
 
 if TYPE_CHECKING:
     from unalike.runs.run import Run
@@ -39,6 +40,7 @@ class TrainingSetup:
         notices: collects unreadable files and other notices about the data.
         embedder: trunk and head with their initial weights.
         data_fingerprint: digest of the training images, for run.json and for resuming.
+        loss: what is minimized in place of ``train.loss``, which no name describes; None for that of the spec.
     """
 
     experiment: Experiment
@@ -49,6 +51,7 @@ class TrainingSetup:
     notices: Notices
     embedder: Embedder
     data_fingerprint: str
+    loss: nn.Module | None = None
 
     @property
     def facts(self) -> PretrainedConfig:
@@ -77,6 +80,12 @@ class TrainingSetup:
             "classes": list(self.sets.train.classes),
             "facts": checkpoint_facts(experiment, self.facts, self.sets.validation),
         }
+
+    def build_criterion(self) -> Criterion:
+        """Build the loss with its miner."""
+        if self.loss is not None:
+            return Criterion(self.loss, None)
+        return build_criterion(self.experiment, classes=len(self.sets.train.classes), dim=self.embedder.dim)
 
     def build_loader(self) -> TrainingLoader:
         """Build the loader of this rank's class-balanced batches of the training images."""

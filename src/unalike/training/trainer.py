@@ -38,7 +38,7 @@ from unalike.training.history import History
 from unalike.training.loggers import Loggers
 from unalike.training.loop import EpochChooser, TrainingLoop
 from unalike.training.lora import add_lora, merge_lora
-from unalike.training.losses import Criterion, build_criterion
+from unalike.training.losses import Criterion
 from unalike.training.optimizer import build_optimizer
 from unalike.training.plain_limit import PlainLimit, limit_validation
 from unalike.training.recipe import settle_backbone, settle_decoding, settle_precision, settle_training
@@ -96,6 +96,7 @@ def train_embedder(
     resume: bool = False,
     sets: TrainingSets | None = None,
     initialize: Initializer | None = None,
+    loss: nn.Module | None = None,
     finish: bool = True,
     choose_epochs: EpochChooser | None = None,
     seconds_left: Callable[[], float] | None = None,
@@ -109,6 +110,7 @@ def train_embedder(
         resume: whether to continue from the newest checkpoint in ``run.dir``.
         sets: the images, if the caller has split them already and settled their decoding; by default those of the spec.
         initialize: sets the weights of network and criterion to start from; not called on resuming.
+        loss: what is minimized in place of ``train.loss``; called with vectors (B, D) and labels (B).
         finish: whether ``train.finish`` applies after the last epoch.
         choose_epochs: called after each epoch with their number and the seconds of the last one; returns the total number of
             epochs, which can grow after the first ones alone.
@@ -147,7 +149,7 @@ def train_embedder(
     embedder = build_embedder(experiment)
     settle_training(experiment, facts=embedder.trunk.facts, stages=len(embedder.trunk.stages()),
                     classes=len(sets.train.classes), images=len(sets.train), cuda=fabric.device.type == "cuda")  # fmt: skip
-    setup = TrainingSetup(experiment, run, fabric, seed, sets, notices, embedder, sets.train.fingerprint())
+    setup = TrainingSetup(experiment, run, fabric, seed, sets, notices, embedder, sets.train.fingerprint(), loss)
     _announce(setup)
     if fabric.is_global_zero:
         run.write_experiment(experiment)
@@ -210,7 +212,7 @@ def _build_loop(
     fabric.to_device(embedder)
     if experiment.train.channels_last:
         nn.Module.to(embedder, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    criterion = build_criterion(experiment, classes=len(images.classes), dim=embedder.dim)
+    criterion = setup.build_criterion()
     if initialize is not None:
         initialize(embedder, criterion)
     fabric.to_device(criterion)
@@ -329,5 +331,5 @@ def _announce(setup: TrainingSetup) -> None:
     size = f"{model.input_height}x{model.input_width}"
     say(f"trunk {model.backbone} ({weights}), input {size}, {len(setup.sets.train)} images of "
         f"{len(setup.sets.train.classes)} classes, {setup.fabric.device.type} x {setup.fabric.world_size}, "
-        + (f"{train.precision}, {train.loss.name}, {train.num_epochs} epoch{'s' if train.num_epochs > 1 else ''}"
+        + (f"{train.precision}, {type(setup.loss).__name__ if setup.loss else train.loss.name}, {train.num_epochs} epoch{'s' if train.num_epochs > 1 else ''}"
            if trains_by_steps(setup.experiment) else "a fitted head alone"))  # fmt: skip

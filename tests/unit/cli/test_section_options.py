@@ -30,6 +30,7 @@ TARGETS = {
     "inspect_run": "unalike.actions.inspect.inspect",
     "verify": "unalike.actions.verify.verify",
     "discover": "unalike.actions.discover.run_discovery",
+    "distill": "unalike.actions.distill.run_distillation",
     "gallery_build": "unalike.actions.gallery.build",
     "bench_engine": "unalike.actions.benchmark.run_benchmark",
     "embed": "unalike.actions.embed.run_embedding",
@@ -115,6 +116,15 @@ LINES: dict[str, dict[str, Any]] = {
     },
     "discover heap --table --runtime torch --precision fp32": {
         "source": "heap", "kind": "table", "runtime": "torch", "precision": "fp32",
+    },
+    "distill photos/ --teacher best.pth -o small/": {"source": "photos/", "teachers": ["best.pth"], "results_dir": "small/"},
+    "distill photos/ --labelled -t a.pth --teacher b.onnx --further heap/ --student pretrained:x --minutes 30 --dim 64 --overwrite": {
+        "source": "photos/", "teachers": ["a.pth", "b.onnx"], "further": "heap/", "student": "pretrained:x", "minutes": 30.0,
+        "dim": 64, "labeled": True, "overwrite": True,
+    },
+    "distill photos/ -t a.xml --max-unreadable 0.5 --workers 3 --seed 2 --runtime openvino --precision bf16": {
+        "source": "photos/", "teachers": ["a.xml"], "max_unreadable": 0.5, "workers": 3, "seed": 2, "runtime": "openvino",
+        "precision": "bf16",
     },
     "gallery build shop.gallery reference/ -m model.onnx --no-calibration": {
         "gallery": "shop.gallery", "source": "reference/", "model": "model.onnx", "rate": None,
@@ -271,6 +281,7 @@ def test_every_standalone_action_has_lines() -> None:
         ("calibrate", "calibrate.gallery is not set"),
         ("calibrate g --rate 1", "calibrate.rate: found 1.0, expected a number > 0 and < 1"),
         ("embed photographs", "embed.output is not set"),
+        ("distill photographs", "distill.teachers is not set; expected unalike distill DIR -t FILE"),
         (
             "gallery build g.gallery",
             "gallery_build.source and gallery_build.model are not set; expected unalike gallery build GALLERY DIR -m FILE",

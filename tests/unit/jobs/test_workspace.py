@@ -125,7 +125,7 @@ def test_a_chain_takes_its_models_from_its_parents(workspace, tmp_path):
     assert f"export.checkpoint={json.dumps(str(best))}" in words_of(export)
     assert workspace.model(export.id) == workspace.folder / export.id / "model.onnx"
     assert "hello from export" in "".join(workspace.log(export.id))
-    with pytest.raises(SpecError, match="evaluate with parent .* expected a parent that is train or gen_trt_engine"):
+    with pytest.raises(SpecError, match="evaluate with parent .* expected a parent that is train or distill or gen_trt_engine"):
         inner = workspace.store.get(export.id)
         mapping.refuse_parent(Job("x", "evaluate"), Job(inner.id, "evaluate"))
 
@@ -314,6 +314,7 @@ def test_commands_of_one_section_take_their_inputs_from_parents(tmp_path):
     for action in ("verify", "discover", "gallery_build", "bench_engine", "embed"):
         assert filled(action, network) == {"results_dir": "own", f"{action}.model": onnx}
         assert filled(action, network, **{f"{action}.model": "mine"}) == {"results_dir": "own"}
+    assert filled("distill", network) == {"results_dir": "own", "distill.teachers": onnx}
     with pytest.raises(SpecError, match="inspect_run with parent export.*expected a parent that is inspect_fit"):
         filled("inspect_run", network)
     job = Job("own", "inspect_fit", run_dir=str(tmp_path / "own"), overrides={"inspect_fit.good": "Käse 🧀/"})

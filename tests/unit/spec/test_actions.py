@@ -12,6 +12,7 @@ import pytest
 
 from unalike.actions.benchmark import measure_engines
 from unalike.actions.demo_images import render_brands
+from unalike.actions.distill import distill
 from unalike.actions.embed import embed
 from unalike.actions.export import export_maps
 from unalike.cli.commands import ALIASES, COMMANDS
@@ -27,6 +28,7 @@ from unalike.recognition.recognizer import Recogniser
 from unalike.spec import Experiment, load_spec, schema_for, template_for
 from unalike.spec.actions import ACTIONS, FOLDERLESS_ACTIONS, MODEL_ACTIONS, STANDALONE_ACTIONS, TAO_ACTIONS, command_of
 from unalike.spec.discover import Discover
+from unalike.spec.distill import Distill
 from unalike.spec.fields import declared_fields
 from unalike.spec.gallery import GalleryBuild
 from unalike.spec.inspect import InspectFit
@@ -57,6 +59,7 @@ SIGNATURES: tuple[tuple[str, Callable[..., Any], set[str]], ...] = (
     ("verify", Verifier.calibrate, {*VERIFICATION, *DECODING, "model", "runtime", "precision"}),
     ("gallery_build", Recogniser.calibrate, set(GalleryBuild.model_fields) - {"rate", "rule"}),
     ("discover", group_images, set(Discover.model_fields) - {"groups", "seed"}),
+    ("distill", distill, set(Distill.model_fields) - {"source", "teachers"}),
     ("bench_engine", measure_engines, {"output", "results_dir"}),
     ("embed", embed, {"results_dir", "model", "labeled"}),
     ("calibrate", calibrate, {"model", "runtime", "precision"}),

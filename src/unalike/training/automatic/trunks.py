@@ -33,8 +33,9 @@ from unalike.training.automatic.sampling import (
     balanced_order,
 )
 from unalike.training.automatic.scenes import assign_scenes
+from unalike.training.heads.cached_vectors import VectorLimit
 from unalike.training.heads.config import requested_dim
-from unalike.training.heads.features import FeatureLimit, TrunkFeatures, compute_features
+from unalike.training.heads.features import TrunkFeatures, compute_features
 from unalike.training.heads.head_search import best_score, sample_classes
 from unalike.training.time_budget import TimeBudget
 
@@ -212,7 +213,7 @@ class TrunkSelector:
 
     def _compute_features(
         self, name: str, size: tuple[int, int], *, images: ImageSet | None = None, mirrored: bool = False,
-        limit: FeatureLimit | None = None, order_N: np.ndarray | None = None,
+        limit: VectorLimit | None = None, order_N: np.ndarray | None = None,
     ) -> TrunkFeatures:  # fmt: skip
         view = replace(View.from_spec(self.spec), height=size[0], width=size[1])
         return compute_features(

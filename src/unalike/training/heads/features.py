@@ -1,45 +1,30 @@
-"""Compute the features of a frozen trunk and cache them on disk by file content.
+"""Compute the features of a frozen trunk; they are cached on disk by file content.
 
-An image's row is looked up by the digest of its file, so another run, another split or a few new images cost only what is
-new. Shape letters: N images, F features, B batch, H height, W width, C channels.
+Shape letters: N images, F features, B batch, H height, W width, C channels.
 """
 
 from __future__ import annotations
 
 import hashlib
-import time
-import zipfile
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.data.preprocessing import Preprocessing
-from unalike.data.regions import ContentDigests
 from unalike.data.view import View
 from unalike.engines.protocol import Engine
-from unalike.errors import DataError
-from unalike.inference.embedding import embed_files
 from unalike.inference.engine_selection import create_engine, move_to_gpu
 from unalike.model.backbones import PretrainedConfig
 from unalike.model.frozen_trunk import FrozenTrunk, build_starting_trunk
-from unalike.progress import say, warn
-from unalike.storage.atomic import atomic_write
-from unalike.storage.cache import default_cache_dir
-from unalike.storage.file_lock import file_lock
+from unalike.training.heads.cached_vectors import VectorLimit, compute_vectors
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
 
 FORMAT_VERSION = 1
-MIN_TIMED_IMAGES = 128  # fewer images do not measure the engine's rate
-DIGESTS_AT_ONCE = 256  # files that are read between two looks at the clock
-CACHE_LIMIT_BYTES = 1 << 30  # of one trunk's features on disk
 
 
 @dataclass(frozen=True)
@@ -88,26 +73,6 @@ class TrunkFeatures:
         return np.concatenate([self.vectors_NF[rows], self.mirrored_NF[rows]]), np.tile(labels_N[rows], 2)
 
 
-class FeatureLimit(Protocol):
-    """Says when to stop reading and embedding images (``automatic.sampling.EmbeddingLimit``)."""
-
-    def expected_images(self) -> int:
-        """Return about how many images will be embedded."""
-        ...
-
-    def begin(self) -> None:
-        """Called before the first image is embedded."""
-        ...
-
-    def stop_digests(self, count: int, total: int) -> bool:
-        """Return whether to stop after ``count`` of ``total`` files were read to look them up in the cache."""
-        ...
-
-    def stop(self, count: int, total: int) -> bool:
-        """Return whether to stop after ``count`` of ``total`` images were embedded."""
-        ...
-
-
 class MirroringEngine:
     """An engine that embeds each image and its mirror image: vectors of twice the width, the image's own first."""
 
@@ -124,7 +89,7 @@ class MirroringEngine:
 
 def compute_features(
     backbone: str, images: ImageSet, view: View, notices: Notices, spec: Experiment, *, mirrored: bool = False,
-    trunk: FrozenTrunk | None = None, limit: FeatureLimit | None = None, order_N: np.ndarray | None = None,
+    trunk: FrozenTrunk | None = None, limit: VectorLimit | None = None, order_N: np.ndarray | None = None,
     expected_images: int | None = None,
 ) -> TrunkFeatures:  # fmt: skip
     """Compute the features of every readable image, or read them from the cache.
@@ -146,56 +111,32 @@ def compute_features(
         WeightsError: the trunk has no pretrained weights.
         DataError: too many files cannot be read.
     """
-    trunk = trunk or build_starting_trunk(spec, backbone, (view.height, view.width))
-    facts = normalization_facts(spec, trunk.trunk.facts)
-    cache = _FeatureCache(default_cache_dir() / "features" / f"{_cache_key(trunk, view, facts, mirrored)}.npz")
-    rows = np.arange(len(images)) if order_N is None else order_N
-    digests = _file_digests(images, rows, limit)
-    features, rate = cache.load()
-    missing = [i for i, digest in digests.items() if digest is not None and digest not in features]
-    unreadable = [i for i, digest in digests.items() if digest is None]
-    attempts, setup_seconds = set(digests), 0.0
-    if missing or unreadable:
-        move_to_gpu(trunk, "auto")
-        views = 2 if mirrored else 1
-        start = time.monotonic()
-        expected_count = views * max(len(missing), expected_images or 0)
-        if limit is not None:
-            expected_count = min(expected_count, limit.expected_images())
-        engine = create_engine(trunk, Preprocessing(view, facts.mean, facts.std), images=expected_count)
-        setup_seconds = time.monotonic() - start
-        start = time.monotonic()
-        # Files that could not be opened are tried again here, where unreadable images are counted and named.
-        remaining = [i for i in digests if digests[i] is None or digests[i] not in features]
-        if limit is not None:
-            limit.begin()
-        embedded = embed_files(
-            MirroringEngine(engine) if mirrored else engine, [images.paths[i] for i in remaining], view,
-            workers=spec.dataset.workers, notices=notices, max_unreadable=spec.dataset.max_unreadable,
-            max_pixels=spec.dataset.max_pixels, describe=f"features of {backbone}",
-            stop=None if limit is None else limit.stop,
-        )  # fmt: skip
-        count = len(embedded.attempt_N)
-        if not rate or count >= MIN_TIMED_IMAGES:
-            rate = views * count / max(time.monotonic() - start, 1e-9)
-        attempts -= set(remaining) - {remaining[n] for n in embedded.attempt_N.tolist()}
-        for row, n in enumerate(embedded.kept_N.tolist()):
-            digest = digests[remaining[n]]
-            if digest is not None:
-                features[digest] = embedded.vectors_ND[row]
-    else:
-        say(f"features of {backbone}: all {len(digests)} read from the cache", level=2)
-    readable_rows = sorted(i for i in attempts if digests[i] in features)
-    width = trunk.dim * (2 if mirrored else 1)
-    vectors = np.zeros((0, width), np.float32)
-    if readable_rows:
-        vectors = np.stack([features[digests[i]] for i in readable_rows])  # type: ignore[index]
-    if missing:
-        of_images = {digest: vectors[row] for row, i in enumerate(readable_rows) if (digest := digests[i]) is not None}
-        cache.save(of_images | {d: row for d, row in features.items() if d not in of_images}, rate)
-    vectors_NF, mirrored_NF = vectors[:, : trunk.dim], vectors[:, trunk.dim :] if mirrored else None
-    rows_N = np.array(readable_rows, np.int64)
-    return TrunkFeatures(backbone, view, facts, vectors_NF, rows_N, rate, mirrored_NF, len(attempts), setup_seconds)
+    network = trunk or build_starting_trunk(spec, backbone, (view.height, view.width))
+    facts = normalization_facts(spec, network.trunk.facts)
+
+    def create(count: int) -> Engine:
+        move_to_gpu(network, "auto")
+        engine = create_engine(network, Preprocessing(view, facts.mean, facts.std), images=count)
+        return cast(Engine, MirroringEngine(engine)) if mirrored else engine
+
+    vectors = compute_vectors(
+        _cache_key(network, view, facts, mirrored), create, images, view, notices, spec.dataset,
+        describe=f"features of {backbone}", dim=network.dim * (2 if mirrored else 1), views=2 if mirrored else 1, limit=limit,
+        order_N=order_N, expected_images=expected_images,
+    )  # fmt: skip
+    vectors_NF = vectors.vectors_ND[:, : network.dim]
+    mirrored_NF = vectors.vectors_ND[:, network.dim :] if mirrored else None
+    return TrunkFeatures(
+        backbone,
+        view,
+        facts,
+        vectors_NF,
+        vectors.kept_N,
+        vectors.rate,
+        mirrored_NF,
+        vectors.tried,
+        vectors.setup_seconds,
+    )
 
 
 def normalization_facts(spec: Experiment, facts: PretrainedConfig) -> PretrainedConfig:
@@ -219,48 +160,3 @@ def _cache_key(trunk: FrozenTrunk, view: View, facts: PretrainedConfig, mirrored
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     digest.update(repr((sorted(view.to_dict().items()), facts.mean, facts.std, mirrored, FORMAT_VERSION)).encode())
     return f"{trunk.trunk.name.replace('/', '_')}-{digest.hexdigest()}"
-
-
-def _file_digests(images: ImageSet, rows: np.ndarray, limit: FeatureLimit | None) -> dict[int, bytes | None]:
-    """Digest the content of every file, by row in the order of ``rows``; None for one that cannot be opened."""
-    digests: dict[int, bytes | None] = {}
-    digest_of = ContentDigests()
-    with ThreadPoolExecutor(4) as pool:
-        for start in range(0, len(rows), DIGESTS_AT_ONCE):
-            part = rows[start : start + DIGESTS_AT_ONCE].tolist()
-            digests.update(zip(part, pool.map(digest_of, (images.paths[i] for i in part)), strict=True))
-            if limit is not None and limit.stop_digests(len(digests), len(rows)):
-                break
-    return digests
-
-
-class _FeatureCache:
-    """A file of features by digest, those of the latest image set first. An unreadable file counts as empty."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def load(self) -> tuple[dict[bytes, np.ndarray], float]:
-        """Return features by digest, and the images per second at which they were computed."""
-        try:
-            with np.load(self.path) as content:
-                digests, vectors, rate = content["digests"], content["vectors"], float(content["rate"])
-        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
-            return {}, 0.0
-        if digests.shape != (len(vectors), 16) or not rate > 0:
-            return {}, 0.0
-        return {digest.tobytes(): row for digest, row in zip(digests, vectors, strict=True)}, rate
-
-    def save(self, features: Mapping[bytes, np.ndarray], rate: float) -> None:
-        """Add features to those of the file, atomically; a cache that cannot be written is a warning."""
-        width = len(next(iter(features.values())))
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with file_lock(self.path):
-                features = {**features, **{d: row for d, row in self.load()[0].items() if d not in features}}
-                keys = list(features)[: max(1, CACHE_LIMIT_BYTES // (4 * width))]
-                digests = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16)
-                with atomic_write(self.path) as partial:
-                    np.savez(partial, digests=digests, vectors=np.stack([features[d] for d in keys]), rate=rate)
-        except (OSError, DataError) as error:
-            warn(f"features are not kept for the next run: {error}")

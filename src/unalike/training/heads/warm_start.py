@@ -96,10 +96,20 @@ def start_from_head(
         means_CD = l2_normalize(random_CD)
 
     def initialize(embedder: Embedder, criterion: nn.Module) -> None:
-        initial_weight = embedder.head.get_parameter("linear.weight")
-        scale = float(np.sqrt((initial_weight**2).mean().item()) / np.sqrt((head.matrix_FD**2).mean()))
-        scaled = replace(head, matrix_FD=head.matrix_FD * scale, offset_D=head.offset_D * scale)
-        embedder.head.load_state_dict(scaled.state_dict(), strict=embedder.head_kind == head.kind)
+        load_scaled_head(embedder, head)
         initialize_proxies(criterion, means_CD)
 
     return initialize
+
+
+def load_scaled_head(embedder: Embedder, head: FittedHead) -> None:
+    """Load a fitted head at the scale of the present, newly initialized one: rates of learning are made for that.
+
+    Args:
+        embedder: the network; its head is changed.
+        head: the fitted head; its vectors keep their directions.
+    """
+    initial_weight = embedder.head.get_parameter("linear.weight")
+    scale = float(np.sqrt((initial_weight**2).mean().item()) / np.sqrt((head.matrix_FD**2).mean()))
+    scaled = replace(head, matrix_FD=head.matrix_FD * scale, offset_D=head.offset_D * scale)
+    embedder.head.load_state_dict(scaled.state_dict(), strict=embedder.head_kind == head.kind)

@@ -12,7 +12,7 @@ from unalike.data.imageset import load_images
 from unalike.data.notices import Notices
 from unalike.data.view import View
 from unalike.spec import load_spec
-from unalike.training.heads.features import _FeatureCache, compute_features
+from unalike.training.heads.features import compute_features
 
 LITE = "tf_efficientnet_lite0"
 
@@ -48,15 +48,3 @@ def test_mirrored_features_are_those_of_mirrored_images(images: Path, monkeypatc
     fit_NF, fit_labels_N = both.training_rows(rows, labels_N)
     assert np.array_equal(fit_NF, np.concatenate([both.vectors_NF[rows], both.mirrored_NF[rows]]))
     assert fit_labels_N.tolist() == [0, 1, 0, 1] and plain.training_rows(rows, labels_N)[1].tolist() == [0, 1]
-
-
-def test_a_cache_keeps_what_another_training_added_and_a_damaged_one_is_empty(tmp_path: Path) -> None:
-    caches = [_FeatureCache(tmp_path / "f.npz") for _ in range(2)]
-    digests = [bytes([number]) * 16 for number in range(2)]
-    for cache, digest in zip(caches, digests, strict=True):
-        assert cache.load()[0].keys() <= set(digests)
-        cache.save({digest: np.full(4, digest[0], np.float32)}, 1.0)
-    assert set(caches[0].load()[0]) == set(digests)
-    content = (tmp_path / "f.npz").read_bytes()
-    (tmp_path / "f.npz").write_bytes(content[: len(content) // 2])
-    assert caches[0].load() == ({}, 0.0)
