@@ -473,7 +473,8 @@ def test_a_mistake_in_any_call_exits_with_2_and_points_to_the_commands_help(
 
 # Calls that are complete, of things that do not exist; demo, keys, schema, default-specs and skill read nothing.
 FAILURES = {
-    "train": ["nowhere"], "discover": ["nowhere", "-o", "groups"], "automl show": ["nowhere"],
+    "train": ["nowhere"], "discover": ["nowhere", "-o", "groups"], "distill": ["nowhere", "-t", "no.onnx"],
+    "automl show": ["nowhere"],
     "gallery build": ["new.gallery", "nowhere", "-m", "no.onnx"], "gallery add": ["no.gallery", "nowhere"],
     "gallery remove": ["no.gallery", "mug"], "gallery rename": ["no.gallery", "mug", "cup"],
     "gallery merge": ["no.gallery", "mug", "cup", "--into", "cups"], "gallery list": ["no.gallery"], "gallery copy": ["no.gallery", "b.gallery"],

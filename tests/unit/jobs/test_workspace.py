@@ -125,7 +125,9 @@ def test_a_chain_takes_its_models_from_its_parents(workspace, tmp_path):
     assert f"export.checkpoint={json.dumps(str(best))}" in words_of(export)
     assert workspace.model(export.id) == workspace.folder / export.id / "model.onnx"
     assert "hello from export" in "".join(workspace.log(export.id))
-    with pytest.raises(SpecError, match="evaluate with parent .* expected a parent that is train or distill or gen_trt_engine"):
+    with pytest.raises(
+        SpecError, match="evaluate with parent .* expected a parent that is train or distill or gen_trt_engine"
+    ):
         inner = workspace.store.get(export.id)
         mapping.refuse_parent(Job("x", "evaluate"), Job(inner.id, "evaluate"))
 
