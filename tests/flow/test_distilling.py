@@ -72,6 +72,7 @@ def test_a_labeled_source_teaches_a_student_that_every_command_takes(
     assert payload["facts"]["teachers"][0]["network"] == network == record["teachers"][0]["network"] != ""
     assert {"class 0", "class 0 ü"} <= set(payload["classes"])
     card = json.loads((out / "model_card.json").read_text())
+    assert "may have been trained on them" in card["validation"]["note"]
     assert network in card["distillation"]["teachers"][0] and card["automatic"]["chosen"] == record["chosen"]
     assert "command" in json.loads((out / "run.json").read_text())
     assert status_lines(out)[-1]["status"] == "SUCCESS"

@@ -59,6 +59,11 @@ CLOSED_FORM, TRAINED, REFITTED = "head in closed form", "trained", "trained, hea
 # Shares of the budget: for the features of the student's trunk, of what is left then; kept for writing.
 FEATURES_SHARE, RESERVED_SHARE = 0.2, 0.03
 HELD_OUT_KIND = "held-out images"
+# What the figures do not say, for the model card and the record.
+STATEMENT = (
+    "the student has not learned from the held-out images, but the teachers may have been trained on them: images that are new to "
+    "both tell what the student is worth"
+)
 # How the delivered student is chosen, without labels and with them.
 RULES = ("the highest mean cosine to the teachers' vectors on the held-out images",
          "the highest mean of R@1 and MAP@R of the held-out images")  # fmt: skip
@@ -143,6 +148,7 @@ def distill_student(section: Distill, run: Run, *, budget: TimeBudget) -> Distil
         checkpoint, own_spec = save(best)
     for student, other in students:
         say(f"{'-> ' if student is best else '   '}{student.name}: held-out images: {_text(other)}")
+    say(f"({STATEMENT})")
     record = _build_record(section, spec, budget, data, students, best, outcome, training)
     return _write_results(run, own_spec, record, data, checkpoint, training, notices)
 
@@ -260,7 +266,7 @@ def _build_record(
         "epochs": 0 if training is None or training.experiment is None else training.experiment.train.num_epochs,
         "judged_on": {HELD_OUT_KIND: len(held_out.held_H), **{kind: row["queries"] for kind, row in counts.items()}},
         "teacher_figures": {} if teacher is None else _figures_of(teacher),
-        "candidates": [{"name": student.name, **other.to_dict(teacher)} for student, other in students],
+        "candidates": [{"name": student.name, "statement": STATEMENT, **other.to_dict(teacher)} for student, other in students],
         "chosen": best.name, "gain_of_training": gain.to_dict() if training is not None else None,
         "rule": RULES[outcome.result is not None],
     }  # fmt: skip
