@@ -6,6 +6,7 @@ from typing import Annotated
 
 from annotated_types import Ge
 
+from unalike.spec import value_schemas
 from unalike.spec.automl import MAX_MINUTES
 from unalike.spec.declare import IMAGES, MODEL, EnginePrecision, Paths, Runtime, Section, Text, field
 
@@ -17,7 +18,7 @@ class Distill(Section):
     teachers: Paths = field(
         None,
         "Networks whose vectors are learned: .pth, .onnx, .xml or .engine, or pretrained[:NAME]. Of several the vectors are joined.",
-        mandatory=True, takes=MODEL,
+        mandatory=True, takes=MODEL, schema=value_schemas.PATHS,
     )  # fmt: skip
     student: str = field(
         "pretrained:tf_efficientnet_lite0",
