@@ -53,3 +53,11 @@ def test_it_is_short_and_its_picture_is_small():
     assert 8_000 <= len(text.encode()) <= 10_240
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
     assert pictures and all((ROOT / name).stat().st_size <= 150_000 for name in pictures)
+
+
+def test_a_table_says_what_never_ran():
+    _, _, section = README.read_text(encoding="utf-8").partition("## Where it ran, and where not")
+    rows = [line.split("|") for line in section.partition("\n## ")[0].splitlines() if line.startswith("|")]
+    never = " ".join(row[3] for row in rows)
+    for name in ("NVIDIA GPU", "TensorRT", "cluster of several machines", "SLURM", "Kubernetes", "Milvus cluster", "Windows"):
+        assert name in never
