@@ -21,7 +21,7 @@ MAX_VALUES = 20  # of an attribute that are listed
 
 gallery = typer.Typer(
     rich_markup_mode=None,
-    help="Manage reference images, in one file or in PostgreSQL: add and remove classes without training.",
+    help="Manage reference images, in one file or in a database: add and remove classes without training.",
 )
 
 

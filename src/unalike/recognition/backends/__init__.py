@@ -1,1 +1,1 @@
-"""Where galleries are kept: a file or a PostgreSQL database, behind one protocol and one suite of conformance tests."""
+"""Where galleries are kept: a file, PostgreSQL or Milvus, behind one protocol and one suite of conformance tests."""

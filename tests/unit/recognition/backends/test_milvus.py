@@ -10,16 +10,15 @@ from typing import Any
 
 import pytest
 
+from tests.support.laws import ALL_LAWS
 from tests.support.milvus import milvus_server
 from tests.support.postgres import new_database
 from unalike.errors import DataError, ModelError
 from unalike.recognition.backends.address import copy_gallery, open_gallery, replace_gallery, save_gallery
-from unalike.recognition.backends.conformance import LAWS, calibration_for
-from unalike.recognition.backends.conformance_copies import COPY_LAWS, require_same
-from unalike.recognition.backends.conformance_filters import FILTER_LAWS
-from unalike.recognition.backends.conformance_networks import NETWORK_LAWS, conversion_to, identity_of
+from unalike.recognition.backends.conformance import calibration_for
+from unalike.recognition.backends.conformance_copies import require_same
+from unalike.recognition.backends.conformance_networks import conversion_to, identity_of
 from unalike.recognition.backends.conformance_oracle import DIM, create, enrol, random_vectors
-from unalike.recognition.backends.conformance_processes import PROCESS_LAWS
 from unalike.recognition.backends.milvus import MilvusGallery
 from unalike.recognition.backends.milvus_address import MilvusAddress
 from unalike.recognition.backends.milvus_connection import MilvusConnection
@@ -27,11 +26,6 @@ from unalike.recognition.backends.milvus_lock import read_listing
 from unalike.recognition.gallery import Gallery
 
 pytestmark = pytest.mark.slow
-pytest.importorskip("pymilvus")
-pytest.importorskip("milvus_lite")
-
-
-ALL_LAWS = [*LAWS, *PROCESS_LAWS, *NETWORK_LAWS, *COPY_LAWS, *FILTER_LAWS]
 
 
 @pytest.fixture

@@ -8,22 +8,17 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+import psycopg
 import pytest
 
+from tests.support.laws import ALL_LAWS
 from tests.support.postgres import new_database
 from unalike.errors import DataError, ModelError
 from unalike.recognition.backends.address import edit_gallery, open_gallery, replace_gallery, save_gallery
-from unalike.recognition.backends.conformance import LAWS
-from unalike.recognition.backends.conformance_copies import COPY_LAWS
-from unalike.recognition.backends.conformance_filters import FILTER_LAWS
-from unalike.recognition.backends.conformance_networks import NETWORK_LAWS, conversion_to, identity_of
+from unalike.recognition.backends.conformance_networks import conversion_to, identity_of
 from unalike.recognition.backends.conformance_oracle import DIM, create, enrol, random_vectors
-from unalike.recognition.backends.conformance_processes import PROCESS_LAWS
 from unalike.recognition.backends.pgvector import PostgresGallery
 from unalike.recognition.gallery import Gallery
-
-psycopg = pytest.importorskip("psycopg")
-pytest.importorskip("pgvector")
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +31,7 @@ def address(database: str, request: pytest.FixtureRequest) -> str:
     return f"{database}&gallery={request.node.name.replace('[', '.').replace(']', '')}"
 
 
-@pytest.mark.parametrize(
-    "law", [*LAWS, *PROCESS_LAWS, *NETWORK_LAWS, *COPY_LAWS, *FILTER_LAWS], ids=lambda law: law.__name__
-)
+@pytest.mark.parametrize("law", ALL_LAWS, ids=lambda law: law.__name__)
 def test_postgresql_keeps_the_law(law: Callable[[str], None], address: str) -> None:
     law(address)
 
