@@ -59,5 +59,13 @@ def test_a_table_says_what_never_ran():
     _, _, section = README.read_text(encoding="utf-8").partition("## Where it ran, and where not")
     rows = [line.split("|") for line in section.partition("\n## ")[0].splitlines() if line.startswith("|")]
     never = " ".join(row[3] for row in rows)
-    for name in ("NVIDIA GPU", "TensorRT", "cluster of several machines", "SLURM", "Kubernetes", "Milvus cluster", "Windows"):
+    for name in (
+        "NVIDIA GPU",
+        "TensorRT",
+        "cluster of several machines",
+        "SLURM",
+        "Kubernetes",
+        "Milvus cluster",
+        "Windows",
+    ):
         assert name in never

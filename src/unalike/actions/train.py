@@ -126,12 +126,12 @@ def _train_on_ray(experiment: Experiment, *, resume: bool, overwrite: bool) -> R
 
     refuse_several_processes("a training on Ray")
     require_folder("train", experiment, resume=resume, overwrite=overwrite)
-    named = results_folder("train", experiment)
-    with named_for("train", named) as folder:
+    own_folder = results_folder("train", experiment)
+    with named_for("train", own_folder) as folder:
         try:
             result = train_on_ray(experiment, folder, resume=resume, overwrite=overwrite)
         except Interrupted as interruption:
-            interruption.run_folder, interruption.is_named = str(folder), named is not None
+            interruption.run_folder, interruption.is_named = str(folder), own_folder is not None
             raise
     path = None if result["path"] is None else folder / Path(result["path"]).name
     return Result(folder, path, result["figures"])
