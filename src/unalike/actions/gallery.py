@@ -413,7 +413,9 @@ def identify(settings: Identify) -> dict[str, Any]:
     if recognizer.index is not None and where is not None:
         say("a filtered search is exact: the index is not used")
     if index is not None:
-        say(f"approximate search finds {index['recall']:.1%} of the {index['neighbours']} nearest, measured on "
+        low, high = index.get("recall_interval", (None, None))
+        interval = "" if low is None else f" ({low:.1%} to {high:.1%} with 95% confidence)"
+        say(f"approximate search finds {index['recall']:.1%} of the {index['neighbours']} nearest{interval}, measured on "
             f"{index['trials']} enrolled images")  # fmt: skip
     answers = recognizer.identify_vectors(embedded.vectors_ND, settings.k, settings.rule, where)
     return {

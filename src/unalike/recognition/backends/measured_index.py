@@ -5,12 +5,14 @@ Shape letters: S references of the sample, K neighbors, D width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from unalike.metrics.intervals import mean_interval
 from unalike.recognition.backends.protocol import GalleryView
 
 # Target recall, the number of neighbors that it counts, and the number of references that it is measured on.
@@ -25,6 +27,7 @@ class MeasuredIndex:
         effort: candidates that a search keeps.
         recall: measured for ``RECALL_AT`` neighbors when it was built, 0..1.
         trials: number of references that it was measured on.
+        bounds: 95 % interval of the recall; NaN where it is not known, as in an index of an earlier version.
     """
 
     MOST: ClassVar[int] = 1000  # candidates that a search may keep
@@ -32,6 +35,7 @@ class MeasuredIndex:
     effort: int
     recall: float
     trials: int
+    bounds: tuple[float, float] = (math.nan, math.nan)
 
     @property
     def most(self) -> int:
@@ -43,19 +47,21 @@ class MeasuredIndex:
         return min(max(self.effort, k), self.MOST)
 
     def to_dict(self) -> dict[str, Any]:
-        """Kind, effort, recall, number of neighbors and of trials: plain data."""
-        return {
+        """Kind, effort, recall with its interval, number of neighbors and of trials: plain data."""
+        facts = {
             "kind": "hnsw",
             "effort": self.effort,
             "recall": self.recall,
             "neighbours": RECALL_AT,
             "trials": self.trials,
         }
+        return facts if math.isnan(self.bounds[0]) else {**facts, "recall_interval": list(self.bounds)}
 
     @classmethod
     def of_dict(cls, facts: Mapping[str, Any]) -> Self:
         """The inverse of ``to_dict``."""
-        return cls(int(facts["effort"]), float(facts["recall"]), int(facts["trials"]))
+        low, high = facts.get("recall_interval", (math.nan, math.nan))
+        return cls(int(facts["effort"]), float(facts["recall"]), int(facts["trials"]), (float(low), float(high)))
 
     @classmethod
     def measured(cls, view: GalleryView, ids_S: np.ndarray, queries_SD: np.ndarray, recall: float = RECALL) -> Self:
@@ -77,5 +83,12 @@ class MeasuredIndex:
             is_found_SK = (true_SK[:, :, None] == found_SK[:, None, :]).any(axis=2)
             share = float(is_found_SK[counts_SK].mean()) if counts_SK.any() else 1.0
             if share >= recall or effort >= cls.MOST:
-                return cls(effort, share, len(ids_S))
+                # A reference that has no neighbors counts for nothing.
+                shares_S = [
+                    float(row[counts].mean())
+                    for row, counts in zip(is_found_SK, counts_SK, strict=True)
+                    if counts.any()
+                ]
+                interval = mean_interval(np.array(shares_S))
+                return cls(effort, share, len(ids_S), (interval.low, interval.high))
             effort = min(cls.MOST, 2 * effort)

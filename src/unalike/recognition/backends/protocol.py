@@ -82,7 +82,7 @@ class SearchIndex(Protocol):
         ...
 
     def to_dict(self) -> dict[str, Any]:
-        """Kind, effort, recall, number of neighbors and of trials that it was measured on: plain data."""
+        """Kind, effort, recall with its interval, number of neighbors and of trials that it was measured on: plain data."""
         ...
 
 

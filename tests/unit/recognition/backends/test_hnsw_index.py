@@ -29,6 +29,9 @@ def test_recall_is_measured_and_scores_are_exact(database: str, dim: int, half: 
     assert isinstance(gallery, PostgresGallery)
     index = gallery.open_index()
     assert index.recall >= RECALL and index.trials == 256 and index.to_dict()["kind"] == "hnsw"
+    low, high = index.to_dict()["recall_interval"]
+    assert 0.9 < low < index.recall <= high <= 1
+    assert gallery.open_index() == index, "the interval is kept with the index"
     with gallery.view() as view:
         statement = view._statement(index, False).replace("%(query)b", "array_fill(1, ARRAY[%(d)s])::vector")
         index.prepare(view, 5)
@@ -69,3 +72,8 @@ def test_what_cannot_be_indexed_is_said(database: str) -> None:
     with pytest.raises(DataError, match="empty"):
         save_gallery(Gallery(4), f"{database}&gallery=hnsw.empty").open_index()
     assert HnswIndex(11, 1.0, 5).most == 1000
+
+
+def test_an_index_of_an_earlier_version_has_no_interval() -> None:
+    facts = {"kind": "hnsw", "effort": 22, "recall": 0.995, "neighbours": 10, "trials": 256}
+    assert HnswIndex.of_dict(facts).to_dict() == facts
