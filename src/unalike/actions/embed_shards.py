@@ -15,7 +15,7 @@ from unalike.data.notices import Notices
 from unalike.errors import DataError, RunError, UnreadableImage
 from unalike.inference.loaded_model import LoadedModel, load_model, require_model_file
 from unalike.inference.model_files import PRETRAINED, is_pretrained
-from unalike.inference.shards.cluster import embed_on_ray
+from unalike.inference.shards.cluster import RAY_MODULES, embed_on_ray
 from unalike.inference.shards.image_reader import ImageReader, stream_tar
 from unalike.inference.shards.plan import (
     PlanFile,
@@ -28,6 +28,7 @@ from unalike.inference.shards.shard_file import ShardRecord, read_record, shard_
 from unalike.inference.shards.source import FILES, ShardSource, open_source
 from unalike.inference.shards.worker import MANY_IMAGES, ShardReport, ShardWorker, WorkerOptions, network_key
 from unalike.progress import progress, say
+from unalike.runs.ray_cluster import check_cluster
 from unalike.runs.vector_folder import PLAN_FILE
 from unalike.sanitize import csv_cell
 from unalike.storage.filesystems import uri_of
@@ -65,10 +66,14 @@ def embed_shards(section: Embed, *, overwrite: bool = False, resume: bool = Fals
     Raises:
         DataError: There are no images, none of them can be read, or a store cannot be reached.
         RunError: The folder holds other files, or shards of another source, network or settings.
+        MissingExtra: Ray is not installed, or pyarrow.
+        DeviceError: There is no Ray cluster.
     """
     assert section.source is not None and section.output is not None
     folder = OutputFolder(section.output)
     check_shard_folder(folder, overwrite=overwrite, resume=resume)
+    if section.cluster == "ray":  # before the images, which may take long to list
+        check_cluster(section.address, section="embed", modules=RAY_MODULES)
     folder.create()
     with folder.locked():
         plan, model = _settle_plan(section, folder, resume and folder.exists(PLAN_FILE))

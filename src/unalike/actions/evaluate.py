@@ -16,7 +16,7 @@ from unalike.data.notices import Notices
 from unalike.errors import UnalikeError
 from unalike.progress import progress, say
 from unalike.runs.filenames import METRICS_FILE, MODEL_CARD_FILE, MODEL_CARD_STEM, NOTICES_FILE, TRT_METRICS_FILE
-from unalike.runs.ray_cluster import refuse_cluster_options
+from unalike.runs.ray_cluster import check_cluster, refuse_cluster_options
 from unalike.sanitize import redact
 from unalike.storage.atomic import write_text
 
@@ -38,6 +38,8 @@ def run_evaluation(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str,
 
     section, notices = experiment.evaluate, Notices()
     refuse_cluster_options(experiment, "evaluate")
+    if section.cluster == "ray":  # before images are embedded
+        check_cluster(section.address, section="evaluate")
     sets = evaluation_sets(experiment, notices)
     reference, query = sets.reference, sets.query
     notices.say()

@@ -32,6 +32,43 @@ def refuse_cluster_options(experiment: Experiment, section: str) -> None:
                             remedy=f"add --cluster ray, or leave {section}.{name} out")  # fmt: skip
 
 
+def require_ray(section: str, modules: tuple[str, ...] = ("ray",)) -> ModuleType:
+    """The module ``ray``, with others of it imported.
+
+    Args:
+        section: of the spec, whose field ``cluster`` a message names.
+        modules: of Ray.
+
+    Raises:
+        MissingExtra: one is not installed.
+    """
+    disable_telemetry()
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else the core prints into the lines of this program
+    try:
+        for name in modules:
+            import_module(name)
+    except ImportError as error:
+        package = "ray" if modules == ("ray",) else f"ray[{modules[-1].rpartition('.')[2]}]"
+        raise missing_extra(package, "cluster", f"{section}.cluster: ray") from error
+    return import_module("ray")
+
+
+def check_cluster(address: str | None, *, section: str, modules: tuple[str, ...] = ("ray",)) -> None:
+    """Find out before a long work whether a cluster can be used afterwards; none is started on this machine yet.
+
+    Args:
+        address: of the cluster, to which the connection stays; None where one is to be started.
+        section, modules: as of ``connect_ray``.
+
+    Raises:
+        MissingExtra: a module is not installed.
+        DeviceError: no cluster answers at the address.
+    """
+    require_ray(section, modules)
+    if address is not None:
+        connect_ray(address, section=section, modules=modules)
+
+
 def connect_ray(
     address: str | None, *, section: str, modules: tuple[str, ...] = ("ray",), store_bytes: int = STORE_BYTES
 ) -> ModuleType:
@@ -50,15 +87,7 @@ def connect_ray(
         MissingExtra: a module is not installed.
         DeviceError: no cluster answers or starts.
     """
-    disable_telemetry()
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else the core prints into the lines of this program
-    try:
-        for name in modules:
-            import_module(name)
-    except ImportError as error:
-        package = "ray" if modules == ("ray",) else f"ray[{modules[-1].rpartition('.')[2]}]"
-        raise missing_extra(package, "cluster", f"{section}.cluster: ray") from error
-    ray = import_module("ray")
+    ray = require_ray(section, modules)
     if ray.is_initialized():
         return ray
     local: dict[str, Any] = {} if address else {"include_dashboard": False, "object_store_memory": store_bytes}

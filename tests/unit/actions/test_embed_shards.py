@@ -19,6 +19,7 @@ from tests.support.program import unalike
 from tests.support.sharding import read_shards, write_images
 from unalike.actions.embed_shards import is_shard_folder
 from unalike.inference.shards import worker
+from unalike.runs import ray_cluster
 from unalike.storage.filesystems import RemoteStore
 
 
@@ -159,6 +160,20 @@ def test_options_that_a_source_or_this_machine_does_not_use(photos: Path, tmp_pa
         spec.write_text(f"embed:\n  source: {photos}\n  output: {tmp_path}/{output}\n  model: {model}\n  {option}\n")
         done = unalike("check", spec)
         assert done.returncode == 1 and message in done.stdout, done.stdout + done.stderr
+
+
+def test_without_ray_nothing_is_planned(
+    photos: Path, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the command can be given again as it is, when Ray is installed."""
+
+    def refuse(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr(ray_cluster, "import_module", refuse)
+    done = unalike(*command(photos, tmp_path / "out", model, "--cluster", "ray"))
+    assert done.returncode == 1 and "embed.cluster: ray needs ray[data]" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_from_a_store_to_a_store(tmp_path: Path, model: Path, photos: Path) -> None:

@@ -15,7 +15,9 @@ from tests.support import networks
 from tests.support.program import unalike
 from tests.unit.inference.shards.test_vector_set import embed
 from tests.unit.metrics.test_ray_ranking import StandIn
+from unalike.actions import evaluate as evaluate_action
 from unalike.metrics import ray_ranking
+from unalike.runs import ray_cluster
 
 SIDES = {"reference": range(60), "query": range(60, 90)}
 
@@ -83,15 +85,26 @@ def test_a_cluster_gives_the_same_files(place: Path, tmp_path: Path, monkeypatch
         return StandIn()
 
     monkeypatch.setattr(ray_ranking, "connect_ray", connect)
+    monkeypatch.setattr(evaluate_action, "check_cluster", lambda address, **options: asked.append(address))
     here = evaluate(place, tmp_path / "here", *vectors(place))
     there = evaluate(
         place, tmp_path / "there", *vectors(place), "--cluster", "ray", "--workers", 2, "--address", "10.0.0.1:6379"
     )
-    assert there == here and asked == ["10.0.0.1:6379"]
+    assert there == here and asked == 2 * ["10.0.0.1:6379"]
     for name in ("predictions.parquet", "per_class.csv", "confusion.csv"):
         assert (tmp_path / "there/evaluate" / name).read_bytes() == (tmp_path / "here/evaluate" / name).read_bytes(), (
             name
         )
+
+
+def test_without_ray_nothing_is_embedded(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr(ray_cluster, "import_module", refuse)
+    monkeypatch.setattr(evaluate_action, "evaluation_sets", lambda *args: pytest.fail("embeds"))
+    sides = ["--reference", place / "reference", "--query", place / "query"]
+    assert "evaluate.cluster: ray needs ray" in refused(place / "net.onnx", "-r", tmp_path, *sides, "--cluster", "ray")
 
 
 def test_options_of_a_cluster_without_one_are_refused(place: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from unalike.errors import DeviceError, MissingExtra, SpecError
 from unalike.runs import ray_cluster
-from unalike.runs.ray_cluster import connect_ray, refuse_cluster_options, worker_resources
+from unalike.runs.ray_cluster import check_cluster, connect_ray, refuse_cluster_options, worker_resources
 from unalike.spec import load_spec
 
 
@@ -35,6 +35,17 @@ def test_without_ray_the_extra_is_named(
     monkeypatch.setattr(ray_cluster, "import_module", refuse)
     with pytest.raises(MissingExtra, match=rf"embed\.cluster: ray[^;]*{package}[^\[].*cluster"):
         connect_ray(None, section="embed", modules=modules)
+    with pytest.raises(MissingExtra, match=package):
+        check_cluster(None, section="embed", modules=modules)
+
+
+def test_a_check_connects_to_a_cluster_at_an_address_and_starts_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = ray_that()
+    monkeypatch.setattr(ray_cluster, "import_module", lambda name: ray)
+    check_cluster(None, section="embed")
+    assert ray.calls == []
+    check_cluster("10.0.0.1:6379", section="embed")
+    assert [call["address"] for call in ray.calls] == ["10.0.0.1:6379"]
 
 
 def test_a_local_cluster_has_no_dashboard_and_one_at_an_address_is_taken_as_it_is(

@@ -21,6 +21,7 @@ from unalike.telemetry import disable_telemetry
 
 # Shards are given out in at most so many blocks; each is a task of Ray.
 MAX_BLOCKS = 10_000
+RAY_MODULES = ("ray", "ray.data")
 
 
 class ShardActor:
@@ -65,7 +66,7 @@ def embed_on_ray(
         MissingExtra: Ray is not installed.
     """
     start = time.monotonic()
-    ray = connect_ray(address, section="embed", modules=("ray", "ray.data"))
+    ray = connect_ray(address, section="embed", modules=RAY_MODULES)
     count, resources = worker_resources(ray, workers, section="embed")
     if "num_gpus" not in resources:
         options = replace(options, threads=int(resources["num_cpus"]))
