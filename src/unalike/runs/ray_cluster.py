@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import socket
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
 # Room for objects of a cluster that is started on this machine: what tasks of searches and shards pass to one another.
 STORE_BYTES = 100 * 2**20
+# HOST:PORT of a cluster, or of Ray's client server. Where nobody listens there, Ray itself tries for more than five minutes.
+_SERVER = re.compile(r"(?:ray://)?(\[[^\]\s]+\]|[^:/\s\[\]]+):([0-9]+)")
+LISTENS_TIMEOUT_S = 10.0
 
 
 def refuse_cluster_options(experiment: Experiment, section: str) -> None:
@@ -92,13 +97,25 @@ def connect_ray(
         return ray
     local: dict[str, Any] = {} if address else {"include_dashboard": False, "object_store_memory": store_bytes}
     try:
+        if address is not None:
+            _require_listener(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
-    except Exception as error:  # Ray raises plain exceptions when a node does not start in time
+    except Exception as error:  # Ray raises plain exceptions when a node does not start in time, sockets theirs
         where = f"at {address}" if address else "could be started on this machine"
         raise DeviceError(f"no Ray cluster {where}: {' '.join(str(error).split())[:200]}",
                           remedy=f"start one with `ray start --head` and name it in {section}.address, or leave "
                           f"{section}.cluster out") from error  # fmt: skip
     return ray
+
+
+def _require_listener(address: str) -> None:
+    """Raise OSError where nobody listens at the host and port of an address; without effect for another form, such as ``auto``."""
+    match = _SERVER.fullmatch(address)
+    if match is None:
+        return
+    if int(match[2]) >= 2**16:
+        raise OSError(f"port {match[2]}")
+    socket.create_connection((match[1].strip("[]"), int(match[2])), timeout=LISTENS_TIMEOUT_S).close()
 
 
 def worker_resources(ray: ModuleType, workers: int | None, *, section: str) -> tuple[int, dict[str, Any]]:

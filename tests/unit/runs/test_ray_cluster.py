@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +24,12 @@ def ray_that(initialized: bool = False, error: Exception | None = None) -> Any:
             raise error
 
     return SimpleNamespace(init=init, is_initialized=lambda: initialized, calls=calls)
+
+
+@pytest.fixture(autouse=True)
+def listeners(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody listens at every address."""
+    monkeypatch.setattr(ray_cluster, "_require_listener", lambda address: None)
 
 
 @pytest.mark.parametrize(("modules", "package"), [(("ray",), "ray"), (("ray", "ray.data"), r"ray\[data\]")])
@@ -121,3 +128,31 @@ def test_workers_share_the_cores_of_the_cluster(
 def test_more_workers_than_cores_are_refused() -> None:
     with pytest.raises(DeviceError, match="3 workers on 2 cores of the cluster.*set train.workers"):
         worker_resources(cluster_of(2, 0, 1), 3, section="train")
+
+
+def unused_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "localhost:{}", "127.0.0.1:{}999999"])
+def test_ray_is_not_asked_where_nobody_listens(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    """It would try for more than five minutes."""
+    ray, address = ray_that(), form.format(unused_port())
+    monkeypatch.undo()
+    monkeypatch.setattr(ray_cluster, "import_module", lambda name: ray)
+    with pytest.raises(DeviceError, match=f"no Ray cluster at {address}: .*ray start --head"):
+        connect_ray(address, section="train")
+    assert ray.calls == []
+
+
+def test_where_somebody_listens_or_the_address_is_of_another_form_ray_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = ray_that()
+    monkeypatch.undo()
+    monkeypatch.setattr(ray_cluster, "import_module", lambda name: ray)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}", "auto"):
+            connect_ray(address, section="train")
+    assert len(ray.calls) == 3
