@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -58,11 +60,23 @@ def suggest(action: str, *, folder: str | Path | None = None, **parts: str | Pat
 
 def following(action: str, parts: Mapping[str, str | Path | None]) -> Sequence[str]:
     """The commands that usually follow an action, with these parts filled in."""
+    if action != "check":  # training and evaluation read sets of tar files, the commands that follow them do not
+        parts = {
+            name: value for name, value in parts.items() if name not in ("data", "reference") or not _is_tar_set(value)
+        }
     words = {name: shlex.quote(str(value)) for name, value in parts.items() if value is not None}
     source = parts.get("data") or parts.get("reference")
     stem = Path(str(source)).name.partition(".")[0] if source is not None else ""
     words.setdefault("gallery", shlex.quote(f"{stem or 'images'}.gallery"))
     return [line.format_map(_Capitals(words)) for line in _FOLLOWING.get(action, ())]
+
+
+def _is_tar_set(source: str | Path | None) -> bool:
+    """Whether a source is several tar files: a pattern, or a folder that holds some."""
+    text = str(source or "")
+    if re.search(r"\{[0-9]+\.\.[0-9]+\}", text):
+        return True
+    return os.path.isdir(text) and any(name.lower().endswith(".tar") for name in os.listdir(text))
 
 
 def suggest_resume(argv: Sequence[str], interruption: Interrupted) -> None:

@@ -391,6 +391,17 @@ def test_an_engine_is_compared_on_images_so_its_command_names_some() -> None:
     assert next_steps.following("export", {"path": "a.onnx"})[0] == "unalike engine a.onnx DATA"
 
 
+def test_a_gallery_is_not_built_from_a_set_of_tar_files(tmp_path: Path) -> None:
+    (tmp_path / "part-000.tar").touch()
+    for data in ("shards/part-{000..127}.tar", "s3://bucket/part-{0..9}.tar", tmp_path):
+        lines = next_steps.following("train", {"path": "a.pth", "data": data})
+        assert lines[0] == "unalike gallery build images.gallery DATA -m a.pth"
+        assert next_steps.following("check", {"data": data})[0].startswith("unalike train ")
+        assert "DATA" not in next_steps.following("check", {"data": data})[0]
+    for data in ("a.tar", "photos/", "s3://bucket/photos"):
+        assert data in next_steps.following("train", {"path": "a.pth", "data": data})[0]
+
+
 def test_the_commands_that_follow_are_commands() -> None:
     parts = {name: "x" for name in ("path", "data", "reference", "model")} | {"command": "train"}
     for action in next_steps._FOLLOWING:
