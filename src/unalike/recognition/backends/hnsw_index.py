@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 MAX_DIM, MAX_HALF_DIM = 2000, 4000
 
 
+# Links of a vector (m) and candidates while the graph is built (ef_construction), by the least number of vectors. 16 and 64 are
+# pgvector's own; at a million vectors their recall stays below the target at any effort (docs/experiments/scale.md, 2026-12-01).
+GRAPHS = ((300_000, 24, 128), (0, 16, 64))
+
+
 @dataclass(frozen=True)
 class HnswIndex(MeasuredIndex):
     """An index of pgvector; ``effort`` is ``hnsw.ef_search``, of which 1,000 is the most."""
@@ -70,7 +75,11 @@ def index_statement(row: GalleryRow) -> str:
     """The statement that builds the index; searches see it when its transaction has ended."""
     operators = "halfvec_ip_ops" if row.half or row.dim > MAX_DIM else "vector_ip_ops"
     name = f"unalike_gallery_{row.id}_hnsw"
-    return f"CREATE INDEX IF NOT EXISTS {name} ON {row.vectors_table} USING hnsw ({_indexed(row)[0]} {operators})"
+    links, candidates = next((links, candidates) for least, links, candidates in GRAPHS if row.vectors >= least)
+    return (
+        f"CREATE INDEX IF NOT EXISTS {name} ON {row.vectors_table} USING hnsw ({_indexed(row)[0]} {operators}) "
+        f"WITH (m = {links}, ef_construction = {candidates})"
+    )
 
 
 def measure(view: PostgresView, *, recall: float = RECALL, seed: int = 0) -> HnswIndex:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from tests.support.clustered_gallery import clustered, require_index_in_use
 from tests.support.postgres import new_database
 from unalike.errors import DataError
 from unalike.recognition.backends.address import save_gallery
-from unalike.recognition.backends.hnsw_index import HnswIndex, measure
+from unalike.recognition.backends.hnsw_index import HnswIndex, index_statement, measure
 from unalike.recognition.backends.measured_index import RECALL
 from unalike.recognition.backends.pgvector import PostgresGallery
 from unalike.recognition.gallery import Gallery
@@ -62,6 +64,14 @@ def test_a_low_target_takes_less_effort(database: str) -> None:
     with gallery.view() as view:
         low = measure(view, recall=0.0)  # type: ignore[arg-type]
     assert low.effort == 11 and 0.5 < low.recall <= 1
+
+
+@pytest.mark.parametrize(("vectors", "graph"), [(299_999, "16 64"), (300_000, "24 128"), (10**8, "24 128")])
+def test_a_large_gallery_has_a_denser_graph(vectors: int, graph: str) -> None:
+    row = SimpleNamespace(id=7, vectors=vectors, dim=256, half=True, vectors_table="gallery_7")
+    links, candidates = graph.split()
+    statement = index_statement(row)  # type: ignore[arg-type]
+    assert statement.endswith(f"(vector halfvec_ip_ops) WITH (m = {links}, ef_construction = {candidates})")
 
 
 def test_what_cannot_be_indexed_is_said(database: str) -> None:
