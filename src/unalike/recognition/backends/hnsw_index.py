@@ -6,16 +6,22 @@ of exact search.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from unalike.errors import DataError
+from unalike.progress import say
 from unalike.recognition.backends.measured_index import RECALL, SAMPLE, MeasuredIndex
 from unalike.recognition.backends.postgres_tables import GalleryRow
 
 if TYPE_CHECKING:
+    from psycopg import Connection
+    from psycopg.errors import Diagnostic
+
     from unalike.recognition.backends.postgres_view import PostgresView
 
 # Widths that pgvector can index: as float32, and above that as float16, by which candidates are found only.
@@ -80,6 +86,23 @@ def index_statement(row: GalleryRow) -> str:
         f"CREATE INDEX IF NOT EXISTS {name} ON {row.vectors_table} USING hnsw ({_indexed(row)[0]} {operators}) "
         f"WITH (m = {links}, ef_construction = {candidates})"
     )
+
+
+@contextmanager
+def says_if_memory_is_short(connection: Connection[Any]) -> Iterator[None]:
+    """Print that the server's ``maintenance_work_mem`` is too small, where pgvector says so while a transaction builds an index."""
+
+    def report(notice: Diagnostic) -> None:
+        if "maintenance_work_mem" in (notice.message_primary or ""):
+            say(f"{notice.message_primary}: the rest takes many times as long. To begin again with more, interrupt (nothing is lost), "
+                "and let the server's administrator run, for example, ALTER DATABASE ... SET maintenance_work_mem = '2GB'")  # fmt: skip
+
+    connection.add_notice_handler(report)
+    try:
+        connection.execute("SET LOCAL client_min_messages = notice")
+        yield
+    finally:
+        connection.remove_notice_handler(report)
 
 
 def measure(view: PostgresView, *, recall: float = RECALL, seed: int = 0) -> HnswIndex:

@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any
 from unalike.errors import DataError, ModelError
 from unalike.recognition.backends.database_address import DatabaseAddress
 from unalike.recognition.backends.database_gallery import DatabaseGallery
-from unalike.recognition.backends.hnsw_index import HnswIndex, check_indexable, index_statement, measure
+from unalike.recognition.backends.hnsw_index import (
+    HnswIndex,
+    check_indexable,
+    index_statement,
+    measure,
+    says_if_memory_is_short,
+)
 from unalike.recognition.backends.postgres_attributes import write_attributes
 from unalike.recognition.backends.postgres_change import PostgresChange
 from unalike.recognition.backends.postgres_connections import Connections, import_psycopg
@@ -333,7 +339,8 @@ class PostgresGallery(DatabaseGallery):
             return index
         with self._changing() as change:
             check_indexable(change.row)
-            change.connection.execute(index_statement(change.row).encode())
+            with says_if_memory_is_short(change.connection):
+                change.connection.execute(index_statement(change.row).encode())
         with self.view() as view:
             index = measure(view)
         with self._changing() as change:

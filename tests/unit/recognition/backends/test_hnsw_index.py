@@ -16,7 +16,7 @@ from unalike.recognition.backends.measured_index import RECALL
 from unalike.recognition.backends.pgvector import PostgresGallery
 from unalike.recognition.gallery import Gallery
 
-pytest.importorskip("psycopg")
+psycopg = pytest.importorskip("psycopg")
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,19 @@ def test_a_low_target_takes_less_effort(database: str) -> None:
     with gallery.view() as view:
         low = measure(view, recall=0.0)  # type: ignore[arg-type]
     assert low.effort == 11 and 0.5 < low.recall <= 1
+
+
+def test_a_server_with_too_little_memory_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    address = new_database()
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute("ALTER DATABASE " + connection.info.dbname + " SET maintenance_work_mem = '1MB'")
+    rng = np.random.default_rng(0)
+    gallery = Gallery(64)
+    gallery.enrol(rng.normal(size=(6000, 64)), ["a", "b"] * 3000)
+    saved = save_gallery(gallery, f"{address}&gallery=hnsw.memory")
+    capsys.readouterr()
+    assert saved.open_index() is not None  # type: ignore[union-attr]
+    assert capsys.readouterr().err.count("maintenance_work_mem = '2GB'") == 1
 
 
 @pytest.mark.parametrize(("vectors", "graph"), [(299_999, "16 64"), (300_000, "24 128"), (10**8, "24 128")])
