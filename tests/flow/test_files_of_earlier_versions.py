@@ -124,6 +124,23 @@ def test_an_inspector_judges_as_it_did(here: Path) -> None:
         for score in (seen.score, answers[path]["score"]):
             assert score == pytest.approx(expected["score"], rel=10 * COMPUTED), path
         assert [list(spot.box) for spot in seen.regions] == expected["boxes"], path
+    # It learns too, though it holds neither names nor sizes: its defective image, confirmed by mistake, is named.
+    path = next(path for path, expected in EXPECTED["inspector"].items() if expected["decision"] == "defective")
+    learned = told(
+        "inspect",
+        "learn",
+        "plates.inspector",
+        path,
+        "-o",
+        "learned.inspector",
+        "--runtime",
+        "onnxruntime",
+        "--threads",
+        "1",
+    )
+    assert learned["images"] == inspector.facts["images"] + 1 and learned["defective_before"] == 1
+    again = unalike.Inspector.load("learned.inspector", runtime="onnxruntime", threads=1)
+    assert again.extractor.centers is None and again.inspect(path).score < inspector.inspect(path).score
 
 
 @pytest.mark.slow

@@ -108,3 +108,29 @@ def test_mistakes_are_one_line(folder, tmp_path, words, told):
     assert done.returncode != 0 and told in done.stderr and "Traceback" not in done.stderr
     assert len([line for line in done.stderr.splitlines() if line.startswith("error")]) <= 1
     assert not (tmp_path / "a.inspector").exists()
+
+
+def test_confirmed_images_are_learned_into_another_file(folder, tmp_path):
+    (tmp_path / "confirmed").mkdir()
+    for number in range(5):
+        Image.fromarray((part(300 + number)[0] * 0.9).astype(np.uint8)).save(tmp_path / "confirmed" / f"{number}.png")
+    learned = tmp_path / "learned.inspector"
+    command = ("inspect", "learn", folder / "plate.inspector", tmp_path / "confirmed", "-o", learned, "--threads", "1")
+    done = process(*command)
+    assert done.returncode == 0, done.stderr
+    assert "29 good images" in done.stderr and f"next: unalike inspect run {learned}" in done.stderr
+    assert (
+        "defective_before: " in done.stdout
+        and "defective_after: 0" in done.stdout
+        and "former_threshold: " in done.stdout
+    )
+    done = process(
+        "inspect", "run", learned, tmp_path / "confirmed", folder / "test" / "spot", "--json", "--threads", "1"
+    )
+    decisions = [answer["decision"] for answer in json.loads(done.stdout)["answers"]]
+    assert decisions[:5] == ["good"] * 5 and decisions[5:].count("defective") >= 3
+    done = process(*command)
+    assert done.returncode != 0 and "exists" in done.stderr
+    done = process("inspect", "learn", learned, tmp_path / "confirmed" / "3.png", "-o", tmp_path / "b.inspector")
+    assert done.returncode != 0 and "3.png was learned already" in done.stderr.strip().splitlines()[-1]
+    assert not (tmp_path / "b.inspector").exists()

@@ -37,6 +37,7 @@ OUTPUT_FIELDS = {
     "verify": "save",
     "embed": "output",
     "export_maps": "output",
+    "inspect_learn": "output",
 }
 EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino", "torch": "train", "tensorrt": "tensorrt"}  # runtime -> extra
 

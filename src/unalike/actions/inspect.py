@@ -1,4 +1,4 @@
-"""Inspect: fit an inspector and write its file; inspect images and write results, overlays and a report."""
+"""Inspect: fit an inspector, or teach it further images, and write its file; inspect images and write results and a report."""
 
 from __future__ import annotations
 
@@ -17,12 +17,17 @@ from unalike.errors import DataError, UnreadableImage
 from unalike.inspection.anomaly_model import AnomalyModelConfig
 from unalike.inspection.ground_truth import GroundTruth, compute_metrics, list_test_images
 from unalike.inspection.inspector import Inspector
+from unalike.inspection.learned_images import learn_images
 from unalike.inspection.report import write_report
 from unalike.inspection.result import DEFECTIVE, Inspection
 from unalike.runs.filenames import INSPECTION_FILE, INSPECTOR_FILE, OVERLAYS_FOLDER, REPORT_FILE, bounded_stem
 from unalike.source_names import source_name
 from unalike.spec import settle
+from unalike.spec.nodes import check_mandatory
 from unalike.storage.atomic import atomic_write, write_text
+
+# Facts of an inspector with an entry an image, or of no use to a reader.
+IMAGE_FACTS = ("good_scores", "good_names", "learned_digests", "sizes")
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
@@ -56,6 +61,46 @@ def fit(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:
     return describe(inspector, file)
 
 
+def learn(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:
+    """Teach an inspector further images of good parts, and write the result as another file.
+
+    Args:
+        experiment: Spec whose section ``inspect_learn`` holds the options.
+        overwrite: Replace the file.
+
+    Returns:
+        A description of the inspector, the thresholds before and after, and how many of the images were above them.
+    """
+    section = experiment.inspect_learn
+    check_mandatory("inspect_learn", section)
+    assert section.inspector is not None and section.images is not None
+    file = output_file(None, experiment, "inspect_learn.output", INSPECTOR_FILE, overwrite=overwrite)
+    inspector = Inspector.load(section.inspector, **parameters_from(section, Inspector.load))
+    learned = learn_images(inspector, list_test_images(section.images), rate=section.rate, parts=section.parts)
+    learned.inspector.save(file)
+    summary = describe(learned.inspector, file)
+    threshold, former = learned.inspector.threshold, inspector.threshold
+    if threshold is None:
+        return summary
+    progress.say(str(threshold))
+    if learned.unlike:
+        names = ", ".join(learned.unlike[:3]) + (", ..." if len(learned.unlike) > 3 else "")
+        progress.say(
+            f"far from all other good images, perhaps defective: {names}; if so, teach {section.inspector} again without "
+            f"{'it' if len(learned.unlike) == 1 else 'them'}"
+        )
+    progress.say(
+        f"of further images like the {learned.images} learned, {learned.expected_rate:.1%} false alarms are expected, between "
+        f"{learned.low:.1%} and {learned.high:.1%} (95%, {learned.held_out} of {learned.images} when each is left out); "
+        "more images of the kind lower that"
+    )
+    return summary | {
+        "former_threshold": None if former is None else former.threshold, "threshold": threshold.threshold,
+        "defective_before": learned.before, "defective_held_out": learned.held_out, "defective_after": learned.after, "expected_of_learned": {"value": learned.expected_rate, "low": learned.low, "high": learned.high},
+        "unlike": list(learned.unlike),
+    }  # fmt: skip
+
+
 def _say_unused_fit_options(experiment: Experiment) -> None:
     """Say which options of ``inspect_fit`` that the user set have no effect, and why."""
     section = experiment.inspect_fit
@@ -72,7 +117,7 @@ def _say_unused_fit_options(experiment: Experiment) -> None:
 
 def describe(inspector: Inspector, path: str | Path) -> dict[str, Any]:
     """Describe an inspector as plain data."""
-    facts = {key: value for key, value in inspector.facts.items() if key != "good_scores"}
+    facts = {key: value for key, value in inspector.facts.items() if key not in IMAGE_FACTS}
     return {
         "inspector": str(path), "trunk": inspector.network.trunk, "licence": inspector.network.licence, **facts,
         "stages": [fact.name for fact in inspector.network.maps], "sight": inspector.tiling.to_dict(),

@@ -117,6 +117,7 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("gallery_add", "gallery_remove", "gallery_rename", "gallery_merge"), ("the gallery, in place",)),
     "gallery_copy": ("the copy",),
     "export_maps": ("export_maps.output",),
+    "inspect_learn": ("inspect_learn.output",),
     "serve": ("the service's folder: store, images, a new gallery",),
     "demo": (REPORT_FILE, "frozen/, train/, trained/, inference/, export/"),
 }  # fmt: skip

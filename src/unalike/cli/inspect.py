@@ -1,4 +1,4 @@
-"""The commands inspect fit and inspect run."""
+"""The commands inspect fit, inspect learn and inspect run."""
 
 from typing import Annotated, Any
 
@@ -40,6 +40,25 @@ def fit(experiment: Experiment, overwrite: Overwrite = False, as_json: AsJson = 
     show_result(result, as_json)
     if not as_json:
         suggest("inspect_fit", path=result["inspector"])
+
+
+@inspect.command(short_help="Teach an inspector further good images, without those of the fit.")
+@section_command(
+    "inspect_learn",
+    arguments={"inspector": "INSPECTOR", "images": "IMAGE..."},
+    options={"output": Option(("-o", "--out"), "FILE"), "parts": Option(("--part",), "REGEX")},
+)
+def learn(experiment: Experiment, overwrite: Overwrite = False, as_json: AsJson = False) -> None:
+    """Learn further images of good parts, such as false alarms: an inspector with their patches and a new threshold.
+
+    Example: unalike inspect learn part.inspector confirmed/ -o part2.inspector
+    """
+    from unalike.actions.inspect import learn as run_learn
+
+    result = run_learn(experiment, overwrite=overwrite)
+    show_result(result, as_json)
+    if not as_json:
+        suggest("inspect_learn", path=result["inspector"])
 
 
 @inspect.command(short_help="Inspect images: score, decision, anomaly map, boxes.")

@@ -33,6 +33,7 @@ _FOLLOWING: Mapping[str, tuple[str, ...]] = {
     "gallery_rename": ("unalike identify {path} IMAGE",),
     "calibrate": ("unalike identify {path} IMAGE",),
     "inspect_fit": ("unalike inspect run {path} IMAGE -o runs/inspection",),
+    "inspect_learn": ("unalike inspect run {path} IMAGE -o runs/inspection",),
     "export_maps": ("unalike inspect fit GOOD -m {path} -o part.inspector",),
     "discover": ("unalike discover {path} --name", "unalike train {source}"),
     "distill": ("unalike evaluate {path} --reference REFERENCE --query QUERY", "unalike quantize {path} {data}"),

@@ -200,6 +200,29 @@ class AnomalyModel:
         """Map patches into the space of the memory bank."""
         return self.positions.append((vectors_NF - self.mean_F) @ self.mix_FF, positions_NP)
 
+    def extended(self, vectors_NF: np.ndarray, positions_NP: np.ndarray, size: int, seed: int) -> AnomalyModel:
+        """The model with patches of further normal images in its memory bank; ``self`` stays as it is.
+
+        The space stays that of the fit, and so do the classifier and the unit of the local spread: distances mean what they
+        meant. The spread around a further patch is that around the nearest patch of the bank, since the random patches by
+        which a spread is measured are not kept.
+
+        Args:
+            vectors_NF: float32 patch vectors; may be empty.
+            positions_NP: Their positions.
+            size: Size of the memory bank; a coreset of old and further patches where there are more.
+            seed: Seed of the coreset.
+        """
+        if not len(vectors_NF):
+            return self
+        encoded_NF = self.transform(vectors_NF, positions_NP)
+        local_N = self.local_M[self.memory.nearest(encoded_NF)[1][:, 0]]
+        pool_NF = np.concatenate([self.memory.vectors_MF, encoded_NF])
+        chosen_M = greedy_coreset(pool_NF, size, seed=seed)
+        local_M = np.concatenate([self.local_M, local_N])[chosen_M]
+        memory = MemoryBank(pool_NF[chosen_M], self.memory.search)
+        return AnomalyModel(self.mean_F, self.mix_FF, memory, self.positions, local_M, self.classifier, self.gain)
+
     def anomaly_maps(self, vectors_hwF: np.ndarray, positions_hwP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Score a grid of patches.
 

@@ -151,6 +151,7 @@ class Inspector:
         tiling = replace(tiling, decoding=decoding)
         inspector, data = cls._fit_model(network, tiling, config or AnomalyModelConfig(), readable, rate, ignored_HW)
         inspector.facts["frame"] = list(sizes[0])
+        inspector.facts["sizes"] = [[min(sides), max(sides)] for sides in zip(*sizes, strict=True)]
         if rate is not None:
             inspector._fit_threshold(data, readable, labels, rate, defective, None if masks is None else Path(masks))
         return inspector
@@ -181,8 +182,10 @@ class Inspector:
         distinct = len(set(labels)) if len(set(labels)) < len(labels) else 0
         self.model = scores.model
         names = [images.name_of(number) for number in range(len(scores.normal_I))]
+        order_I = np.argsort(scores.normal_I, kind="stable")
         self.threshold = fit_threshold(scores.normal_I, rate, defects_M=scores.defect_D, parts=distinct, names=names)
-        self.facts["good_scores"] = [round(float(score), 6) for score in np.sort(scores.normal_I)]
+        self.facts["good_scores"] = [round(float(score), 6) for score in scores.normal_I[order_I]]
+        self.facts["good_names"] = [names[number] for number in order_I]
         self.facts["taught"] = scores.updated
 
     # ---- inspecting ----
@@ -242,6 +245,30 @@ class Inspector:
             alarm = choose_threshold(threshold, self.facts.get("good_scores", ()))
         centers = self.extractor.centers
         return Inspector(self.network, self.tiling, self.config, self.model, alarm, self.facts, ignored_HW, centers)
+
+    def learn(
+        self, images: str | Path | Iterable[ImageInput], *, rate: float | None = None,
+        parts: Sequence[Hashable] | str | None = None, max_pixels: int = MAX_PIXELS,
+    ) -> Inspector:  # fmt: skip
+        """This inspector after it has learned further good images; the images of the fit are not needed.
+
+        Args:
+            images: Images of good parts, such as some that were called defective: as ``good`` in ``fit``.
+            rate: Target false-alarm rate of the threshold, which is set anew from the scores of all good images; None: that
+                of the inspector.
+            parts: As in ``fit``, of these images.
+            max_pixels: Larger images count as unreadable.
+
+        Returns:
+            Another inspector; network and space of patches are shared. ``learned_images.learn_images`` says more.
+
+        Raises:
+            DataError: No images, an unreadable one, one that was learned already or is of another size than those of the
+                fit; an inspector without the scores that a threshold takes, or too few images for the rate.
+        """
+        from unalike.inspection.learned_images import learn_images
+
+        return learn_images(self, images, rate=rate, parts=parts, max_pixels=max_pixels).inspector
 
     # ---- saving and loading ----
 
@@ -370,6 +397,23 @@ def _checked_facts(facts: dict[str, Any]) -> dict[str, Any]:
     frame = facts.get("frame")
     if frame is not None and not (len(frame) == 2 and all(type(side) is int and 0 < side < MAX_SIDE for side in frame)):
         raise ValueError("the size of the images does not fit")
+    sizes = facts.get("sizes")
+    if sizes is not None and not (len(sizes) == 2 and all(
+        len(sides) == 2 and all(type(side) is int and 0 < side < MAX_SIDE for side in sides) for sides in sizes
+    )):  # fmt: skip
+        raise ValueError("the sizes of the images do not fit")
+    scores, names = facts.get("good_scores", []), facts.get("good_names")
+    if type(scores) is not list or not all(type(score) in (int, float) and math.isfinite(score) for score in scores):
+        raise ValueError("the scores of the good images do not fit")
+    if names is not None and not (
+        type(names) is list and len(names) == len(scores) and all(type(name) is str for name in names)
+    ):
+        raise ValueError("the names of the good images do not fit")
+    digests = facts.get("learned_digests", [])
+    if type(digests) is not list or not all(type(digest) is str for digest in digests):
+        raise ValueError("the digests of the learned images do not fit")
+    if not all(type(facts.get(name, 0)) is int and facts.get(name, 0) >= 0 for name in ("images", "learned")):
+        raise ValueError("the number of the good images does not fit")
     return facts
 
 

@@ -109,17 +109,18 @@ class ReadableImages:
 # ---- images of the same part ----
 
 
-def part_labels(images: Sequence[ImageInput], parts: Sequence[Hashable] | str | None) -> list[Hashable]:
+def part_labels(images: Sequence[ImageInput], parts: Sequence[Hashable] | str | None, least: int = 2) -> list[Hashable]:
     """Name the part that each image shows.
 
     Args:
         images: The images.
         parts: One hashable value an image; or a regular expression that matches the part in an image's path (its groups,
             or all of the match where it has none); None: each image shows its own part.
+        least: How many parts there must be; two, for each image to be scored without its own.
 
     Raises:
         SpecError: Not a regular expression.
-        DataError: Another number of values than of images, a path that does not match, or a single part.
+        DataError: Another number of values than of images, a path that does not match, or fewer parts than ``least``.
     """
     if isinstance(parts, str):
         labels = _match_parts(images, parts)
@@ -127,7 +128,7 @@ def part_labels(images: Sequence[ImageInput], parts: Sequence[Hashable] | str | 
         labels = check_list("parts", range(len(images)) if parts is None else parts, "the part of an image")
     if len(labels) != len(images):
         raise DataError(f"the parts of {len(labels)} images", expected=f"one for each of {len(images)}")
-    if len(set(labels)) < 2:
+    if len(set(labels)) < least:
         raise DataError("all good images show one part", expected="at least two, so that each is scored without itself")
     return labels
 

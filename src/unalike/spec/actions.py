@@ -12,7 +12,7 @@ MODEL_ACTIONS = (*TAO_ACTIONS, "quantize", "gen_engine")
 # what the section names, and leave no results folder; they are no jobs. ``serve`` runs until it is stopped.
 FOLDERLESS_ACTIONS = (
     "calibrate", "identify", "gallery_add", "gallery_remove", "gallery_rename", "gallery_merge", "gallery_copy", "gallery_list",
-    "export_maps", "demo", "serve", "improve",
+    "export_maps", "inspect_learn", "demo", "serve", "improve",
 )  # fmt: skip
 # Their specs hold one section of the action's own name and, but for FOLDERLESS_ACTIONS, results_dir.
 STANDALONE_ACTIONS = (
@@ -26,6 +26,7 @@ JOB_ACTIONS = tuple(action for action in ACTIONS if action not in FOLDERLESS_ACT
 # Action -> command, where the command's name differs.
 _COMMANDS: Mapping[str, str] = {
     "inspect_fit": "inspect fit",
+    "inspect_learn": "inspect learn",
     "inspect_run": "inspect run",
     "gallery_build": "gallery build",
     "gallery_add": "gallery add",

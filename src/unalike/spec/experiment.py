@@ -41,7 +41,7 @@ from unalike.spec.gen_engine import GenEngine
 from unalike.spec.gen_trt_engine import GenTrtEngine
 from unalike.spec.improve import Improve
 from unalike.spec.inference import Inference
-from unalike.spec.inspect import InspectFit, InspectRun
+from unalike.spec.inspect import InspectFit, InspectLearn, InspectRun
 from unalike.spec.mlflow import Mlflow
 from unalike.spec.model import Model
 from unalike.spec.quantize import Quantize
@@ -110,6 +110,7 @@ class Experiment(Section):
     gen_engine: GenEngine = section(GenEngine, "Compiling a network ahead for a CPU runtime.", ours=True)
     compare: Compare = section(Compare, "Aligning two images and finding where they differ.", ours=True)
     inspect_fit: InspectFit = section(InspectFit, "Fitting an inspector to images of good parts.", ours=True)
+    inspect_learn: InspectLearn = section(InspectLearn, "Teaching an inspector further good images.", ours=True)
     inspect_run: InspectRun = section(InspectRun, "Finding defects in images with an inspector.", ours=True)
     verify: Verify = section(Verify, "Checking that images show an approved asset, unaltered.", ours=True)
     discover: Discover = section(Discover, "Grouping unlabeled images into folders of similar ones.", ours=True)

@@ -1,4 +1,4 @@
-"""Sections ``inspect_fit`` and ``inspect_run``: fitting an inspector to good images, and finding defects with it."""
+"""Sections of ``inspect``: fitting an inspector to good images, learning further ones, and finding defects with it."""
 
 from __future__ import annotations
 
@@ -116,6 +116,27 @@ class InspectFit(Section):
     seed: int = field(0, "Seed of sampling and folds.", ge=0, le=2**32 - 1)
     runtime: Runtime = field("auto", "Runtime of the network.")
     precision: EnginePrecision = field("fp32", "Number format of the network.")
+    threads: Annotated[int, Ge(1)] | None = field(None, THREADS_HELP)
+
+
+class InspectLearn(Section):
+    inspector: Text = field(None, "File of the inspector, which stays as it is.", mandatory=True, takes=FILE)
+    images: Paths = field(
+        None,
+        "Further images of good parts, or folders of them.",
+        mandatory=True,
+        schema=value_schemas.PATHS,
+        takes=IMAGES,
+    )
+    output: Text = field(None, "File of the inspector that has learned them.", mandatory=True)
+    rate: Annotated[float, Gt(0), Lt(1)] | None = field(
+        None, "Share of good images that may be called defective; unset, as in the inspector."
+    )
+    parts: Text = field(
+        None,
+        "Regular expression that matches, in a further image's path, the part that it shows, where several show the same.",
+    )
+    runtime: Runtime = field("auto", "Runtime of the network.")
     threads: Annotated[int, Ge(1)] | None = field(None, THREADS_HELP)
 
 

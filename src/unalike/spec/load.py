@@ -32,6 +32,7 @@ DATA_FIELD = {
     "gen_engine": "gen_engine.calibration.cal_image_dir",
     "compare": "compare.image",
     "inspect_fit": "inspect_fit.good",
+    "inspect_learn": "inspect_learn.images",
     "inspect_run": "inspect_run.images",
     "verify": "verify.images",
     "discover": "discover.source",

@@ -45,6 +45,7 @@ EXAMPLE = {
     "gen_engine": "gen_engine.runtime=openvino",
     "compare": "compare.tolerance=5",
     "inspect_fit": "inspect_fit.rate=0.02",
+    "inspect_learn": "inspect_learn.rate=0.02",
     "inspect_run": "inspect_run.overlays=all",
     "verify": "verify.rate=0.001",
     "discover": "discover.groups=40",

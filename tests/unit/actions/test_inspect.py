@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.support.inspected_parts import (
+    CONFIG,
     GOOD_PARTS,
     draw_part,
     fitted_inspector,
+    map_model,
     map_network,
     write_images,
 )
 from unalike.actions.inspect import fit as fit_file
-from unalike.actions.inspect import inspect
+from unalike.actions.inspect import inspect, learn
 from unalike.actions.spec_resolution import spec_with
-from unalike.errors import DataError, RunError
+from unalike.errors import DataError, RunError, SpecError
+from unalike.inspection.inspector import Inspector
 
 
 def test_fit_run_and_measure(tmp_path):
@@ -73,6 +77,55 @@ def test_a_run_without_a_defective_image_writes_its_folder(tmp_path):
     assert json.loads((tmp_path / "out" / "result.json").read_text())["images"] == summary["images"] == 1
     with pytest.raises(RunError, match="is a file"):
         inspect(spec_with("inspect_run", results_dir=tmp_path / "good.png", **options))
+
+
+def test_an_inspector_that_learned_is_another_file(tmp_path, capsys, monkeypatch):
+    fitted = Inspector.fit(GOOD_PARTS, model=map_model(), rate=0.05, config=replace(CONFIG, synthetic_defects=0))
+    path = fitted.save(tmp_path / "p.inspector")
+    content = path.read_bytes()
+    images = [(draw_part(500 + number) * 0.6).astype(np.uint8) for number in range(5)]
+    new = write_images(tmp_path / "new", images)
+    options = {"inspector": path, "images": [new], "threads": 1}
+    summary = learn(spec_with("inspect_learn", output=tmp_path / "q.inspector", **options))
+    assert (summary["defective_before"], summary["defective_after"]) == (5, 0) and summary["learned"] == 5
+    assert summary["images"] == summary["alarm"]["images"] == 29 and summary["unlike"] == []
+    assert summary["former_threshold"] == fitted.threshold.threshold and "good_scores" not in summary
+    assert "good images); set by the score of" in capsys.readouterr().err
+    assert path.read_bytes() == content  # the inspector that learned stays
+    result = inspect(spec_with("inspect_run", inspector=tmp_path / "q.inspector", images=[new]))
+    assert result["defective"] == 0
+    with pytest.raises(RunError, match="exists"):
+        learn(spec_with("inspect_learn", output=tmp_path / "q.inspector", **options))
+    with pytest.raises(RunError, match="inspect_learn.inspector too"):
+        learn(spec_with("inspect_learn", output=path, **options), overwrite=True)
+    with pytest.raises(SpecError, match="inspect_learn.output is not set"):
+        learn(spec_with("inspect_learn", **options))
+    # A write that is cut off leaves the file as it was, and nothing beside it.
+    former, names = (tmp_path / "q.inspector").read_bytes(), sorted(tmp_path.iterdir())
+    write_images(tmp_path / "more", [draw_part(900, (30, 40))])
+
+    def cut_off(*_, **__):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("unalike.storage.blockfile._write_block", cut_off)
+        with pytest.raises(DataError, match="q.inspector cannot be written: no space"):
+            learn(spec_with("inspect_learn", output=tmp_path / "q.inspector", inspector=path, images=[tmp_path / "more"]), overwrite=True)  # fmt: skip
+    assert (tmp_path / "q.inspector").read_bytes() == former
+    assert sorted(tmp_path.iterdir()) == sorted([*names, tmp_path / "more"])
+    said = capsys.readouterr().err
+    learn(spec_with("inspect_learn", output=tmp_path / "r.inspector", inspector=path, images=[tmp_path / "more"]))
+    said = capsys.readouterr().err
+    assert f"perhaps defective: {tmp_path / 'more' / '00.png'}; if so, teach {path} again without it" in said
+    assert (
+        "of further images like the 1 learned, 100.0% false alarms are expected" in said
+        and "1 of 1 when each is left out" in said
+    )
+    Inspector.fit(GOOD_PARTS[:4], model=map_model(), rate=None).save(tmp_path / "s.inspector")
+    summary = learn(
+        spec_with("inspect_learn", output=tmp_path / "t.inspector", inspector=tmp_path / "s.inspector", images=[new])
+    )
+    assert summary["alarm"] is None and summary["images"] == 9 and "defective_before" not in summary
 
 
 @pytest.mark.parametrize(("options", "unused"), [

@@ -492,7 +492,7 @@ FAILURES = {
     "calibrate": ["no.gallery"], "identify": ["no.gallery", "no.jpg"],
     "inference": ["no.onnx", "nowhere", "--reference", "nowhere"], "embed": ["nowhere", "-m", "no.onnx", "-o", "a.npz"],
     "compare": ["no.png", "no.jpg"], "inspect fit": ["nowhere", "-o", "a.inspector"],
-    "inspect run": ["no.inspector", "no.jpg"], "verify": ["no.jpg", "--reference", "nowhere"], "export": ["no.pth"],
+    "inspect learn": ["no.inspector", "no.jpg", "-o", "a.inspector"], "inspect run": ["no.inspector", "no.jpg"], "verify": ["no.jpg", "--reference", "nowhere"], "export": ["no.pth"],
     "quantize": ["no.onnx", "nowhere"], "engine": ["no.onnx"], "gen-trt-engine": ["no.onnx"],
     "export-maps": ["no.pth", "-o", "a.onnx"], "convert": ["no.pth", "-o", "a.pth"],
     "evaluate": ["no.onnx", "--reference", "nowhere"], "bench-engine": ["no.onnx"], "check": ["nowhere"],

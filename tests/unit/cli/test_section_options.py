@@ -27,6 +27,7 @@ from unalike.storage.downloads import VARIABLE, allowing_line
 TARGETS = {
     "compare": "unalike.actions.compare.compare",
     "inspect_fit": "unalike.actions.inspect.fit",
+    "inspect_learn": "unalike.actions.inspect.learn",
     "inspect_run": "unalike.actions.inspect.inspect",
     "verify": "unalike.actions.verify.verify",
     "discover": "unalike.actions.discover.run_discovery",
@@ -80,6 +81,10 @@ LINES: dict[str, dict[str, Any]] = {
     "inspect fit g -o p --scale 0.5 --stages blocks.2,blocks.4 --search ann --runtime openvino --precision bf16 --seed 3": {
         "good": "g", "inspector": "p", "scale": 0.5, "stages": ["blocks.2", "blocks.4"], "search": "ann",
         "runtime": "openvino", "precision": "bf16", "seed": 3,
+    },
+    "inspect learn part.inspector a.png confirmed/ -o part2.inspector --rate 0.05 --part '[0-9]+' --runtime onnxruntime --threads 2": {
+        "inspector": "part.inspector", "images": ["a.png", "confirmed/"], "output": "part2.inspector", "rate": 0.05,
+        "parts": "[0-9]+", "runtime": "onnxruntime", "threads": 2,
     },
     "inspect run plate.inspector parts/test -o out --good good --truth parts/masks --overlays all": {
         "inspector": "plate.inspector", "images": ["parts/test"], "results_dir": "out", "good": "good",

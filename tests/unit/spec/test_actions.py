@@ -53,6 +53,7 @@ SIGNATURES: tuple[tuple[str, Callable[..., Any], set[str]], ...] = (
     ("compare", Comparer, {"reference", "image", "results_dir"}),
     ("inspect_fit", Inspector.fit, {"inspector", "results_dir", *CONFIG}),
     ("inspect_fit", AnomalyModelConfig, set(InspectFit.model_fields) - CONFIG),
+    ("inspect_learn", Inspector.learn, {"inspector", "output", "runtime", "threads"}),
     ("inspect_run", Inspector.load, {"inspector", "images", "results_dir", "overlays", "good", "truth"}),
     ("verify", Verifier.load, {*VERIFICATION, *CALIBRATION, *DECODING}),
     ("verify", Verifier.build, {*VERIFICATION, *CALIBRATION}),
