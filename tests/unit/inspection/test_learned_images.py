@@ -228,3 +228,13 @@ def test_mistakes_are_refused(inspector, tmp_path):
     with pytest.raises(DataError, match="chosen by hand.*--rate"):
         chosen.learn(FURTHER)
     assert chosen.learn(FURTHER, rate=0.05).threshold.threshold < 100
+
+
+@pytest.mark.parametrize("facts", [
+    {"good_names": ["a"]}, {"good_scores": ["a"]}, {"good_scores": 3}, {"learned_digests": [1]}, {"learned": -1}, {"images": "many"},
+    {"sizes": [[64, 64]]}, {"sizes": [[64, 64], [0, 64]]},
+])  # fmt: skip
+def test_a_file_whose_facts_do_not_fit_is_refused(inspector, tmp_path, facts):
+    path = replace_facts(inspector, **facts).save(tmp_path / "a.inspector")
+    with pytest.raises(DataError, match=r"a\.inspector"):
+        Inspector.load(path, runtime="onnxruntime", threads=1)
