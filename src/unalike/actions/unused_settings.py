@@ -78,8 +78,8 @@ _SHARED = (
 _OF_TRAINING = (
     "model.pretrained", "model.pretrained_model_path", "model.pretrained_trunk_path", "model.pretrained_embedder_path",
     "model.allow_partial_weights", "dataset.labels", "dataset.prob", "dataset.re_prob", "dataset.gaussian_blur",
-    "dataset.color_augmentation", "dataset.random_rotation", "dataset.num_instance", "dataset.train_height", "dataset.train_width",
-    "dataset.crop", "dataset.cache", "dataset.validation",
+    "dataset.color_augmentation", "dataset.random_rotation", "dataset.num_instance", "dataset.class_sampling",
+    "dataset.train_height", "dataset.train_width", "dataset.crop", "dataset.cache", "dataset.validation",
 )  # fmt: skip
 # Action -> further fields that it does not use.
 UNUSED_BY_ACTION: Mapping[str, tuple[str, ...]] = {

@@ -185,6 +185,10 @@ class Dataset(Section):
         4, "Images of each class in a batch; fewer when a batch would hold less than two classes.", ge=1, le=65536,
         units="images", settled=True,
     )  # fmt: skip
+    class_sampling: Literal["balanced", "sqrt"] = field(
+        "balanced", "How often a class is drawn in training: balanced, as often as any other; sqrt, in proportion to the square "
+        "root of its number of images.", ours=True, automl_enabled=False,
+    )  # fmt: skip
     class_from: Literal["top", "leaf", "path"] = field(
         "top", "Which folder names the class: the first below the root, the last, or the whole path.", ours=True
     )

@@ -95,7 +95,7 @@ class TrainingSetup:
         sampler = ClassBalancedSampler(
             images.labels_N, batch_size=experiment.train.batch_size, num_instance=experiment.dataset.num_instance,
             seed=self.seed, rank=fabric.global_rank, world_size=fabric.world_size,
-            epoch_images=experiment.train.epoch_images,
+            epoch_images=experiment.train.epoch_images, class_sampling=experiment.dataset.class_sampling,
         )  # fmt: skip
         augmentation = Augmentation.from_spec(experiment, self.seed)
         return TrainingLoader(

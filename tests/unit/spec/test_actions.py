@@ -36,13 +36,13 @@ from unalike.spec.load import check_fields
 from unalike.spec.schema import schema_text
 from unalike.verification.verifier import Verifier
 
-# SHA-256 of the schemas of 2026-11-29. They change only when a field of TAO's sections does (dataset.decoding, train.epoch_images since; section mlflow, ours; model.download; train.lora, train.drop_path, optim.layer_decay and decay_norms; train.cluster, address and workers); descriptions keep their spelling too.
+# SHA-256 of the schemas of 2026-11-29. They change only when a field of TAO's sections does (dataset.decoding, train.epoch_images since; section mlflow, ours; model.download; train.lora, train.drop_path, optim.layer_decay and decay_norms; train.cluster, address and workers; dataset.class_sampling); descriptions keep their spelling too.
 TAO_SCHEMAS = {
-    "train": "88c55ed4a94f633ef79c369f0a2d74a5633cdc127fded4815fda97e2e7a3d049",
-    "evaluate": "9b1f2385d04d9de1b3fe91f0df4373faa9b63cdf8bfa4b1d1ab28786bbc01f31",
-    "inference": "104b36f2039c74de2d40f366d9a1c34d17a385cff05f531222ee85646a41cff9",
-    "export": "59d8520838d8cb3739f7f8f8c381b4bf7fbc4b2c9954774f1125d571172afba6",
-    "gen_trt_engine": "53061970bc4a126abe671f71f5f25f3a271fb145ca282701b1dad890548d0076",
+    "train": "28d8871ba48e2179312e570e10ba0d4fb94bd05bae2a6cad929b29306481de99",
+    "evaluate": "0456e214c9c1270d60a45816511270149980fb366c8cdb240591581ad799b66a",
+    "inference": "5476c6ec99558d4162e51a69ca364852eeefd4af6a3bb70f0df63d319dae3fc1",
+    "export": "c0f78d6aa119906b678f54c09bd79b08d80315d78e2afd158de89e91e56f07ef",
+    "gen_trt_engine": "aaf35d053caeca10263f373ce9cb85c47b50e223e447800021cd1d887131cb3d",
 }
 CONFIG = {field.name for field in dataclasses.fields(AnomalyModelConfig)}
 VERIFICATION = {"reference", "images", "results_dir", "asset", "save", "box"}

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from unalike.data.batches import counter_rng
+from unalike.data.batches.class_draw import draw_classes, inclusion_weights
 from unalike.errors import DataError
 from unalike.progress import say
 
@@ -29,6 +30,9 @@ class ClassBalancedSampler:
     such that the W x P groups of one step are of different classes over all ranks whenever C >= W x P, and always
     within a rank.
 
+    With ``class_sampling`` "sqrt" the classes of a step are drawn in proportion to the square root of their sizes instead,
+    still different within it (see ``class_draw``): an epoch may leave a class out.
+
     Images. A class yields its images in passes: all of them once in a new random order, then again. So within an
     epoch no image is used twice more often than another of its class; with balanced classes whose size K divides, each
     is used at least once an epoch. A class of at least as many images as a group holds never repeats one within the
@@ -45,6 +49,7 @@ class ClassBalancedSampler:
         rank: of this process.
         world_size: W, the number of processes.
         epoch_images: Images that an epoch draws, if not all N; every epoch draws others.
+        class_sampling: "balanced", or "sqrt".
 
     Raises:
         DataError: when no batch of two classes can be made.
@@ -60,9 +65,11 @@ class ClassBalancedSampler:
         rank: int = 0,
         world_size: int = 1,
         epoch_images: int | None = None,
+        class_sampling: str = "balanced",
     ) -> None:
         labels = np.asarray(labels_N, dtype=np.int64)
         self.seed, self.rank, self.world_size = int(seed), int(rank), int(world_size)
+        self.class_sampling = class_sampling
         self.batch_size, self.num_instance = int(batch_size), int(num_instance)
         if not 0 <= self.rank < self.world_size:
             raise DataError(f"rank {rank} of {world_size}", expected="a rank from 0 to world size - 1")
@@ -148,6 +155,9 @@ class ClassBalancedSampler:
         # Groups that must be of different classes: a step over all ranks if there are classes enough, else a rank's.
         window = self.world_size * self.classes_per_batch
         window = window if window <= classes else self.classes_per_batch
+        if self.class_sampling == "sqrt":
+            weights_C = inclusion_weights(np.sqrt(self.class_counts), window)
+            return draw_classes(weights_C, window, total // window, (self.seed, epoch)).ravel()
         rounds, extra = divmod(total, classes)
         everyone = np.arange(classes)
         fixed_order = np.argsort(counter_rng.keys((self.seed, _EXTRA_ORDER), everyone), kind="stable")

@@ -176,3 +176,41 @@ def test_unlabeled_images_are_left_out():
     labels = np.array([0, -1, 1, -1, 0, 1])
     drawn = ClassBalancedSampler(labels, batch_size=4, num_instance=2).epoch(0)
     assert set(drawn.ravel()) == {0, 2, 4, 5}
+
+
+@settings(max_examples=40, deadline=None)
+@given(counts, st.integers(2, 40), st.integers(1, 9), st.integers(1, 3), st.integers(0, 3))
+def test_batches_drawn_by_the_root_of_sizes_keep_their_shape(class_counts, batch, instances, world, epoch):
+    labels = labels_of(class_counts)
+    options = {"batch_size": batch, "num_instance": instances, "seed": 5, "class_sampling": "sqrt"}
+    members = ranks(labels, world, **options)
+    plans = [m.epoch(epoch) for m in members]
+    classes = members[0].classes_per_batch
+    for plan in plans:
+        assert plan.shape == (len(members[0]), batch)
+        for row in plan:
+            check_batch(labels, row, classes)
+    if world * classes <= len(class_counts):
+        for rows in zip(*plans, strict=True):
+            assert len(np.unique(labels[np.concatenate(rows)])) == world * classes
+    use = np.bincount(np.concatenate(plans).ravel(), minlength=len(labels))
+    assert all(np.ptp(use[labels == label]) <= 1 for label in np.unique(labels))
+    assert all(
+        np.array_equal(m.epoch(epoch), plan) for m, plan in zip(ranks(labels, world, **options), plans, strict=True)
+    )
+
+
+def test_shares_of_images_follow_the_root_of_class_sizes():
+    class_counts = np.array([144, 64, 36, 16, 9, 4, 1, 1])
+    labels = np.repeat(np.arange(8), class_counts)
+    sampler = ClassBalancedSampler(labels, batch_size=8, num_instance=4, class_sampling="sqrt")
+    drawn = np.concatenate([labels[sampler.epoch(epoch).ravel()] for epoch in range(200)])
+    shares = np.bincount(drawn, minlength=8) / len(drawn)
+    np.testing.assert_allclose(shares, np.sqrt(class_counts) / np.sqrt(class_counts).sum(), atol=0.004)
+
+
+def test_two_ranks_draw_by_the_root_what_one_with_twice_the_batch_draws():
+    labels = labels_of([9, 4, 30, 2, 8, 8, 12, 5])
+    single = ClassBalancedSampler(labels, batch_size=16, num_instance=4, seed=3, class_sampling="sqrt")
+    halves = ranks(labels, 2, batch_size=8, num_instance=4, seed=3, class_sampling="sqrt")
+    assert np.array_equal(single.epoch(1), np.concatenate([h.epoch(1) for h in halves], axis=1))
