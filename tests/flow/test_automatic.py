@@ -201,6 +201,36 @@ def test_the_best_spec_of_a_fine_tuned_network_repeats_its_training(own_run: Pat
 
 
 @pytest.mark.slow
+def test_a_fine_tuned_network_is_a_candidate_on_larger_images_too(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNALIKE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(pipeline, "select_best", lambda candidates, goal: candidates[-1])
+    own = [override for override in SMALL if "input" not in override]
+    process = unalike("train", photos / "train", "-r", tmp_path / "first", "--minutes", "10", *own, "train.num_epochs=1",
+                      f"dataset.val_dataset.query={photos / 'query a'}")  # fmt: skip
+    assert process.returncode == 0, process.stderr[-3000:]
+    folder = tmp_path / "first/train"
+    record = json.loads((folder / "automatic.json").read_text())
+    names = [c["name"] for c in record["candidates"]]
+    assert len(names) == 6 and "256x256 px at 1.3 times" in names[4] and record["chosen"] == names[5]
+    assert "288x288 px at 1.7 times the cost of an image" in names[5]
+    embedder, meta = load_embedder(folder / "ml_model_best.pth")
+    assert (meta["facts"]["view"]["height"], meta["facts"]["view"]["width"]) == (288, 288)
+    taken = unalike("train", "--take", "256x256", "-r", folder.parent)
+    assert taken.returncode == 0, taken.stderr[-3000:]
+    _, meta = load_embedder(folder / "ml_model_best.pth")
+    assert meta["facts"]["view"]["height"] == 256
+    again = unalike("train", "-e", folder / "best_spec.yaml", "-r", tmp_path / "again", "train.results_dir=null")
+    assert again.returncode == 0, again.stderr[-3000:]
+    first, repeated = (
+        load_spec("train", str(tmp_path / name / "train/experiment.yaml")) for name in ("first", "again")
+    )
+    assert repeated.model.input_height == first.model.input_height == 256
+    assert repeated.dataset.train_height == first.dataset.train_height < 224
+
+
+@pytest.mark.slow
 def test_the_user_s_head_settings_apply_to_the_interpolated_network(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

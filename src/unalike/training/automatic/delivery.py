@@ -141,6 +141,8 @@ def save_fine_tuned(
     own_spec = spec.with_values({"train.finish.enabled": best.config is not None})
     trunk, network = best.tuned, None
     assert trunk is not None
+    for side in ("height", "width"):
+        settle(own_spec, f"model.input_{side}", getattr(trunk.view, side), best.name)
     if best.config is not None:
         network = refit_tuned(trunk, images, np.arange(len(images)), best.config, spec)
         best.config.settle(own_spec, mirrored=trunk.mirrored)

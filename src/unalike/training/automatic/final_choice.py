@@ -5,7 +5,8 @@ Shape letters: N images, D dimensions of the vector, F features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ import torch
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.data.preprocessing import Preprocessing
+from unalike.data.view import View
 from unalike.inference.embedding import Embeddings
 from unalike.model.backbones import Trunk
 from unalike.model.checkpoint import load_embedder
@@ -22,6 +24,7 @@ from unalike.model.embedder import Embedder
 from unalike.model.frozen_trunk import build_starting_trunk
 from unalike.training.automatic.holdout import Split
 from unalike.training.automatic.holdout_result import HoldoutResult, evaluate_embeddings
+from unalike.training.automatic.larger_inputs import larger_views, relative_cost
 from unalike.training.automatic.starting_weights import AS_GIVEN, GivenNetwork
 from unalike.training.heads.config import HeadConfig, requested_dim
 from unalike.training.heads.discriminant import ClassScatter, fit_scatter
@@ -45,11 +48,13 @@ class TunedTrunk:
     Attributes:
         trunk: the trunk, with its final or its interpolated weights.
         features: one row per image; the rows of the mirror images follow if ``mirrored``.
+        view: the evaluation view that they were computed with.
         mirrored: whether a head is fitted to the mirror images too.
     """
 
     trunk: Trunk
     features: Embeddings
+    view: View
     mirrored: bool = False
 
     @property
@@ -156,9 +161,11 @@ def evaluate_heads(
 
 def evaluate_networks(
     training: TrainingResult, spec: Experiment, config: HeadConfig | None, images: ImageSet, fit_N: np.ndarray,
-    splits: Sequence[Split], goal: str, notices: Notices,
+    splits: Sequence[Split], goal: str, notices: Notices, seconds_left: Callable[[], float] = lambda: 0.0,
 ) -> list[Candidate]:  # fmt: skip
     """Evaluate a fine-tuned network on held-out images: with its final weights, and interpolated with a new head.
+
+    The interpolated one is evaluated on larger images too (``larger_inputs``), in what time is left.
 
     Args:
         training: the result of fine-tuning.
@@ -169,14 +176,15 @@ def evaluate_networks(
         splits: the holdout splits.
         goal: a key of ``holdout.GOALS``.
         notices: collects unreadable images.
+        seconds_left: the seconds that larger images may take; by default there are none.
     """
     embedder, meta = load_embedder(training.checkpoint)
     labels_N, preprocessing = images.labels_N, Preprocessing.from_facts(meta["facts"])
 
-    def embed(trunk: Trunk, *, mirrored: bool = False) -> TunedTrunk:
-        features = embed_with_trunk(trunk, images, preprocessing, dataset=spec.dataset, notices=notices,
+    def embed(trunk: Trunk, view: View, *, mirrored: bool = False) -> TunedTrunk:
+        features = embed_with_trunk(trunk, images, replace(preprocessing, view=view), dataset=spec.dataset, notices=notices,
                                     describe="evaluating", mirrored=mirrored)  # fmt: skip
-        return TunedTrunk(trunk, features, mirrored)
+        return TunedTrunk(trunk, features, view, mirrored)
 
     def evaluate(name: str, network: Embedder, tuned_trunk: TunedTrunk, config: HeadConfig | None) -> Candidate:
         vectors_ND = np.zeros((len(images), network.dim), np.float32)
@@ -187,15 +195,25 @@ def evaluate_networks(
         result = evaluate_vectors(vectors_ND, labels_N, splits, with_images=True)
         return Candidate(name, result, result.score(goal), config, vectors_ND, tuned_trunk)
 
-    candidates = [evaluate(FINE_TUNED, embedder, embed(embedder.trunk), None)]
+    def evaluate_refitted(name: str, tuned_trunk: TunedTrunk) -> list[Candidate]:
+        network = refit_tuned(tuned_trunk, images, fit_N, config, spec) if config is not None else None
+        return [] if network is None else [evaluate(name, network, tuned_trunk, config)]
+
+    view = preprocessing.view
+    candidates = [evaluate(FINE_TUNED, embedder, embed(embedder.trunk, view), None)]
     if not spec.train.finish.enabled or config is None:
         return candidates
     initial = build_starting_trunk(spec, spec.model.backbone, preprocessing.input_size).trunk.state_dict()
     trunk = interpolate_weights(embedder.trunk, initial, spec.train.finish.trained_share)
-    tuned_trunk = embed(trunk, mirrored=spec.train.finish.mirrored)
-    network = refit_tuned(tuned_trunk, images, fit_N, config, spec)
-    if network is not None:
-        candidates.append(evaluate(INTERPOLATED, network, tuned_trunk, config))
+    start, mirrored = time.monotonic(), spec.train.finish.mirrored
+    candidates += evaluate_refitted(INTERPOLATED, embed(trunk, view, mirrored=mirrored))
+    seconds = time.monotonic() - start
+    for larger in larger_views(view, spec.model.backbone, spec) if len(candidates) > 1 else ():
+        cost = relative_cost(larger, view)
+        if cost * seconds > seconds_left():
+            break
+        name = f"{INTERPOLATED}, {larger.height}x{larger.width} px at {cost:.1f} times the cost of an image"
+        candidates += evaluate_refitted(name, embed(trunk, larger, mirrored=mirrored))
     return candidates
 
 

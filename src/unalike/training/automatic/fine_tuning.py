@@ -18,6 +18,7 @@ from unalike.progress import say
 from unalike.runs.filenames import EXPERIMENT_FILE, FINE_TUNING_FOLDER, LATEST_CHECKPOINT
 from unalike.runs.subrun import Subrun
 from unalike.spec import load_spec, settle
+from unalike.training.automatic.larger_inputs import larger_views, planned_seconds
 from unalike.training.automatic.sampling import MIN_TUNING_IMAGES, STEP_RATE_SHARE, TUNING_PART, allows_sampled_tuning
 from unalike.training.automatic.throughput import (
     MAX_EPOCHS,
@@ -171,9 +172,15 @@ def _trunk_of(trunks: Sequence[TrunkResult], spec: Experiment) -> TrunkResult:
 def _reserved_seconds(
     budget: TimeBudget, trunk: TrunkResult, images: int, tail_seconds: float, spec: Experiment
 ) -> float:
-    """Seconds to keep for evaluation and writing after fine-tuning: two networks are embedded with and evaluated."""
-    passes, features = EVALUATION_PASSES + spec.train.finish.mirrored, trunk.features
-    embedding = passes * images / features.rate + 2 * features.setup_seconds
+    """Seconds to keep for evaluation and writing after fine-tuning.
+
+    Two networks are embedded with and evaluated, one of them on larger images too.
+    """
+    mirrored, features = int(spec.train.finish.mirrored), trunk.features
+    pass_seconds = images / features.rate
+    embedding = (EVALUATION_PASSES + mirrored) * pass_seconds + 2 * features.setup_seconds
+    larger = larger_views(features.view, features.backbone, spec)
+    embedding += planned_seconds(features.view, larger, (1 + mirrored) * pass_seconds, budget)
     return RESERVED_SHARE * budget.seconds + embedding + tail_seconds
 
 

@@ -55,7 +55,14 @@ from unalike.training.automatic.evaluation_data import (
     with_series,
 )
 from unalike.training.automatic.final_choice import Candidate, evaluate_networks
-from unalike.training.automatic.fine_tuning import TOO_FEW, TOO_SHORT, InitialHead, can_fine_tune, fine_tune
+from unalike.training.automatic.fine_tuning import (
+    RESERVED_SHARE,
+    TOO_FEW,
+    TOO_SHORT,
+    InitialHead,
+    can_fine_tune,
+    fine_tune,
+)
 from unalike.training.automatic.holdout import TooFewImages
 from unalike.training.automatic.sampling import HEADS_SHARE, MIN_IMAGES, READING_SHARE, ImageSample, reserve_evaluation
 from unalike.training.automatic.single_images import (
@@ -210,7 +217,8 @@ def train_automatically(spec: Experiment, run: Run, *, budget: TimeBudget) -> Au
     else:
         say(TOO_FEW if has_time else TOO_SHORT)
     if tuning is not None:
-        networks = evaluate_networks(*tuning, initial_head, images, data.fit_N, data.splits, goal, notices)
+        networks = evaluate_networks(*tuning, initial_head, images, data.fit_N, data.splits, goal, notices,
+                                     lambda: budget.until(1 - RESERVED_SHARE) - frozen_seconds)  # fmt: skip
         candidates += [with_series(c, data) for c in networks]
     elif tunes and (pooled := data.pooled(goal)) is not None and _fits(pooled, data, frozen_seconds, budget):
         data = pooled

@@ -13,6 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.support.series import holdout_result
+from unalike.data.from_spec import TrainingSets
 from unalike.data.imageset import load_images
 from unalike.data.notices import Notices
 from unalike.data.preprocessing import Preprocessing
@@ -21,18 +23,21 @@ from unalike.model.backbones import build_trunk
 from unalike.model.checkpoint import load_embedder
 from unalike.model.frozen_trunk import FrozenTrunk
 from unalike.numerics.normalization import l2_normalize
-from unalike.spec import load_spec
+from unalike.spec import load_spec, settle
 from unalike.training.automatic import delivery, unlabeled
-from unalike.training.automatic.delivery import save_first, save_frozen
-from unalike.training.automatic.final_choice import evaluate_heads
+from unalike.training.automatic.delivery import save_fine_tuned, save_first, save_frozen
+from unalike.training.automatic.final_choice import Candidate, TunedTrunk, evaluate_heads, refit_tuned
 from unalike.training.automatic.group_holdout import UnlabeledCandidate
 from unalike.training.automatic.holdout import Split
 from unalike.training.automatic.trunks import TrunkResult
 from unalike.training.heads import features as features_module
 from unalike.training.heads.config import HeadConfig, frozen_head_kind, head_training, requested_dim
 from unalike.training.heads.features import compute_features
+from unalike.training.heads.interpolation import embed_with_trunk
 from unalike.training.heads.unsupervised import fit_unlabeled_head
+from unalike.training.history import History
 from unalike.training.time_budget import TimeBudget
+from unalike.training.trainer import TrainingResult
 
 BACKBONE = "test_efficientnet"  # of few features: heads are fitted in no time
 SPEC = [f"model.backbone={BACKBONE}", "model.input_height=64", "model.input_width=32", "dataset.workers=1"]
@@ -114,6 +119,36 @@ def test_the_network_that_is_evaluated_is_delivered(
             l2_normalize(v) for v in (vectors_of(checkpoint, images.paths), candidate.vectors_ND)
         )
         assert np.abs(delivered_ND @ delivered_ND.T - evaluated_ND @ evaluated_ND.T).max() < 0.003, candidate.name
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("size", [(64, 32), (96, 64)])
+def test_a_fine_tuned_network_is_delivered_at_the_size_of_its_evaluation(
+    size: tuple[int, int], mirrored: bool, folder: Path, tmp_path: Path
+) -> None:
+    overrides = [f"model.backbone={BACKBONE}", "dataset.workers=1", f"train.finish.mirrored={mirrored}"]
+    spec = load_spec("train", overrides=overrides)
+    settle(spec, "model.input_height", 64, "test")
+    settle(spec, "model.input_width", 32, "test")
+    images, config = load_images(folder), HeadConfig(True, 0.5)
+    trunk, view = random_trunk(BACKBONE, (64, 32)).trunk, replace(View.from_spec(spec), height=size[0], width=size[1])
+    preprocessing = replace(Preprocessing.from_spec(spec), view=view)
+    features = embed_with_trunk(
+        trunk, images, preprocessing, dataset=spec.dataset, notices=Notices(), mirrored=mirrored
+    )
+    tuned = TunedTrunk(trunk, features, view, mirrored)
+    candidate = Candidate("tuned", holdout_result(np.ones(2), np.ones(2)), 1.0, config, tuned=tuned)
+    sets = TrainingSets(images, None, None, "", False)
+    training = TrainingResult(tmp_path, {}, None, {}, History(), sets, None, trunk.facts)
+    checkpoint, delivered = save_fine_tuned(candidate, training, spec, run_in(tmp_path), images)
+    assert (delivered.model.input_height, delivered.model.input_width) == size
+    assert (spec.model.input_height, spec.model.input_width) == (64, 32)
+    network = refit_tuned(tuned, images, np.arange(len(images)), config, spec)
+    assert network is not None
+    with torch.inference_mode():
+        evaluated_ND = network.head(torch.from_numpy(features.vectors_ND[: len(images)])).numpy()
+    delivered_ND = vectors_of(checkpoint, images.paths)
+    assert np.abs(l2_normalize(delivered_ND) - l2_normalize(evaluated_ND)).max() < 0.003
 
 
 @pytest.mark.parametrize("kind", ["", "linear", "rooted", "mlp"])

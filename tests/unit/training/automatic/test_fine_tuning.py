@@ -54,7 +54,7 @@ def trunk_result(name: str, rate: float) -> TrunkResult:
 def test_epochs_are_planned_again_by_the_last_epoch_s_time(seconds: float, epochs: int) -> None:
     """Of 60 s, 20 are spent; 1.8 s and 2.5 passes over 100 images at 100 per second are reserved; 5 % are a margin."""
     budget = budget_after(20.0, 1.0)
-    spec = load_spec("train", overrides=[f"model.backbone={LITE}"])
+    spec = load_spec("train", overrides=[f"model.backbone={LITE}", "model.input_height=64"])
     trunks = [trunk_result("slow", 1.0), trunk_result(LITE, 100.0)]
 
     def seconds_left() -> float:
@@ -67,7 +67,7 @@ def test_time_is_kept_for_engines_heads_and_an_evaluation_afterwards() -> None:
     budget = budget_after(20.0, 1.0)
     budget.reserve(5.0)
     trunk = TrunkResult(replace(trunk_result(LITE, 100.0).features, setup_seconds=3.0), 0.5)
-    spec = load_spec("train", overrides=["train.finish.mirrored=true"])
+    spec = load_spec("train", overrides=["train.finish.mirrored=true", "model.input_height=64"])
     reserved = _reserved_seconds(budget, trunk, 100, 4.0, spec)
     assert reserved == pytest.approx(1.8 + 3.5 + 2 * 3.0 + 4.0) and budget.left == 35.0
 
@@ -82,6 +82,17 @@ def test_large_sets_are_fine_tuned_on_a_part_where_the_rate_allows_it(
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     budget = budget_after(0.2 * 60 * minutes, minutes)
     assert can_fine_tune(load_spec("train", {}), [trunk_result(LITE, rate)], images, budget) is tunes
+
+
+@pytest.mark.parametrize(
+    ("minutes", "passes"), [(2.0, 0.0), (10.0, (256 / 224) ** 2), (30.0, (256**2 + 288**2) / 224**2)]
+)
+def test_time_is_kept_for_larger_images_where_there_is_much(minutes: float, passes: float) -> None:
+    """Of 2,640 images at 60 a second."""
+    trunk = TrunkResult(replace(trunk_result(LITE, 60.0).features, view=View(224, 224)), 0.5)
+    budget = budget_after(0.0, minutes)
+    reserved = _reserved_seconds(budget, trunk, 2640, 0.0, load_spec("train", {}))
+    assert reserved == pytest.approx(0.03 * 60 * minutes + (2.5 + passes) * 44)
 
 
 def test_of_a_set_that_is_too_large_an_epoch_draws_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
