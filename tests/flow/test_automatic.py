@@ -215,7 +215,7 @@ def test_a_fine_tuned_network_is_a_candidate_on_larger_images_too(
     names = [c["name"] for c in record["candidates"]]
     assert len(names) == 6 and "256x256 px at 1.3 times" in names[4] and record["chosen"] == names[5]
     assert "288x288 px at 1.7 times the cost of an image" in names[5]
-    embedder, meta = load_embedder(folder / "ml_model_best.pth")
+    _, meta = load_embedder(folder / "ml_model_best.pth")
     assert (meta["facts"]["view"]["height"], meta["facts"]["view"]["width"]) == (288, 288)
     taken = unalike("train", "--take", "256x256", "-r", folder.parent)
     assert taken.returncode == 0, taken.stderr[-3000:]

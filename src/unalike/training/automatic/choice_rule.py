@@ -3,6 +3,9 @@
 R@1 decides, the share of images that get the right name: candidates within one standard error of the highest count as equal
 (the one-standard-error rule: L. Breiman et al., Classification and Regression Trees, 1984, section 3.4.3), and among these
 MAP@R decides. The standard error is that of the paired difference over images.
+
+Held-out images hardly tell at which size of the images a fine-tuned network is better, while the next larger size was better on every
+development set (docs/experiments/automatic-training.md, 2026-12-01): where it counts as equal, it is preferred to the size of fine-tuning.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from unalike.training.automatic.holdout_result import (
     describe_counts,
 )
 
-RULE = "highest R@1; candidates within one standard error of it count as equal, and the highest MAP@R among these is delivered"
+RULE = "highest R@1; candidates within one standard error of it count as equal, and the highest MAP@R among these is delivered; a fine-tuned network at the next larger size of images, if that counts as equal"
 
 
 def select_best(candidates: Sequence[Candidate], goal: str) -> Candidate:
@@ -36,7 +39,8 @@ def select_best(candidates: Sequence[Candidate], goal: str) -> Candidate:
     eligible = [c for c in candidates if not _is_unproven(c, candidates, goal)]
     highest = _highest_at_1(eligible, goal)
     equal = [c for c in eligible if _equals(c, highest, goal)]
-    return max(equal, key=lambda c: (c.result.mean("MAP@R", goal), c.given is not None))
+    best = max(equal, key=lambda c: (c.result.mean("MAP@R", goal), c.given is not None))
+    return next((c for c in equal if c.is_larger), best) if best.name == INTERPOLATED else best
 
 
 def _highest_at_1(candidates: Sequence[Candidate], goal: str) -> Candidate:
@@ -72,12 +76,12 @@ def explain_choice(candidates: Sequence[Candidate], best: Candidate, goal: str) 
     """
     eligible = [c for c in candidates if not _is_unproven(c, candidates, goal)]
     highest = _highest_at_1(eligible, goal)
+    best_at_r = max((c for c in eligible if _equals(c, highest, goal)), key=lambda c: c.result.mean("MAP@R", goal))
     reasons = {}
     for c in candidates:
         change, error = c.result.difference(best.result, "R@1", goal)
         if c is best:
-            reasons[c.name] = "highest R@1" if c is highest else (
-                f"R@1 within one standard error of the highest ({highest.name}), and the highest MAP@R of those that are")  # fmt: skip
+            reasons[c.name] = _explain_best(c, highest, best_at_r)
         elif c not in eligible:
             reasons[c.name] = (
                 "not clearly better than the interpolated weights, which hold better on images of other origin"
@@ -85,9 +89,27 @@ def explain_choice(candidates: Sequence[Candidate], best: Candidate, goal: str) 
         elif not _equals(c, highest, goal):
             reasons[c.name] = f"R@1 lower by {-change:.3f} (standard error {error:.3f})" if c is not highest else ""
         else:
-            lower = best.result.mean("MAP@R", goal) - c.result.mean("MAP@R", goal)
-            reasons[c.name] = f"R@1 equal within one standard error ({change:+.3f}), MAP@R lower by {lower:.3f}"
+            lower = best_at_r.result.mean("MAP@R", goal) - c.result.mean("MAP@R", goal)
+            reasons[c.name] = f"R@1 equal within one standard error ({change:+.3f}), " + (
+                "and the next larger size is preferred" if c is best_at_r else f"MAP@R lower by {lower:.3f}")  # fmt: skip
     return reasons
+
+
+def _explain_best(best: Candidate, highest: Candidate, best_at_r: Candidate) -> str:
+    """Why a candidate is delivered.
+
+    Args:
+        best: the delivered one.
+        highest: that of the highest R@1.
+        best_at_r: that of the highest MAP@R among those that count as equal.
+    """
+    if best_at_r.name == INTERPOLATED and best.is_larger:
+        return (
+            "equal to the size of fine-tuning within one standard error of R@1; larger images were better on other sets"
+        )
+    if best is highest:
+        return "highest R@1"
+    return f"R@1 within one standard error of the highest ({highest.name}), and the highest MAP@R of those that are"
 
 
 def log_choice(candidates: Sequence[Candidate], best: Candidate, goal: str) -> None:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 # Names of the fine-tuned candidates in automatic.json.
 FINE_TUNED, INTERPOLATED = "fine-tuned", "fine-tuned, blended, head fitted anew"
+LARGER = INTERPOLATED + ", {height}x{width} px at {cost:.1f} times the cost of an image"
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,11 @@ class Candidate:
     vectors_ND: np.ndarray | None = None
     tuned: TunedTrunk | None = None
     given: GivenNetwork | None = None
+
+    @property
+    def is_larger(self) -> bool:
+        """Whether it is the fine-tuned network on larger images than those of fine-tuning."""
+        return self.name.startswith(LARGER.split("{")[0])
 
 
 def evaluate_given(
@@ -212,7 +218,7 @@ def evaluate_networks(
         cost = relative_cost(larger, view)
         if cost * seconds > seconds_left():
             break
-        name = f"{INTERPOLATED}, {larger.height}x{larger.width} px at {cost:.1f} times the cost of an image"
+        name = LARGER.format(height=larger.height, width=larger.width, cost=cost)
         candidates += evaluate_refitted(name, embed(trunk, larger, mirrored=mirrored))
     return candidates
 

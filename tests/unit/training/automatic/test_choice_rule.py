@@ -6,7 +6,7 @@ import numpy as np
 
 from tests.support.series import holdout_result
 from unalike.training.automatic.choice_rule import describe_expected, explain_choice, metrics_of, select_best
-from unalike.training.automatic.final_choice import FINE_TUNED, INTERPOLATED, Candidate
+from unalike.training.automatic.final_choice import FINE_TUNED, INTERPOLATED, LARGER, Candidate
 
 
 def candidate(name: str, hits: np.ndarray) -> Candidate:
@@ -68,6 +68,26 @@ def test_every_candidate_gets_a_reason() -> None:
     best = select_best(candidates, "known-classes")
     reasons = explain_choice(candidates, best, "known-classes")
     assert best.name == INTERPOLATED and all(reasons.values()) and "interpolated weights" in reasons[FINE_TUNED]
+
+
+def test_of_sizes_that_count_as_equal_the_next_larger_one_is_delivered() -> None:
+    goal = "known-classes"
+    names = [LARGER.format(height=side, width=side, cost=side**2 / 224**2) for side in (256, 288)]
+    frozen, tuned = values("frozen trunk", 0.5, 0.5), values(INTERPOLATED, 0.9, 0.8)
+    for at_1, precisions, chosen, preferred in (
+        ((0.895, 0.9), (0.79, 0.79), 1, True), ((0.9, 0.95), (0.7, 0.7), 2, False), ((0.8, 0.8), (0.9, 0.9), 0, False),
+        ((0.9, 0.9), (0.7, 0.85), 2, False), ((0.8, 0.9), (0.9, 0.79), 2, True),
+    ):  # fmt: skip
+        larger = [values(*row) for row in zip(names, at_1, precisions, strict=True)]
+        candidates = [frozen, tuned, *larger]
+        best = select_best(candidates, goal)
+        assert best is [tuned, *larger][chosen], (at_1, precisions)
+        reasons = explain_choice(candidates, best, goal)
+        assert all(reasons.values()) and not any("lower by -" in reason for reason in reasons.values())
+        assert ("next larger" in reasons[INTERPOLATED]) == ("other sets" in reasons[best.name]) == preferred
+    assert not frozen.is_larger and not tuned.is_larger and all(c.is_larger for c in larger)
+    head = values("a head", 0.91, 0.85)
+    assert select_best([frozen, head, tuned, *larger], goal) is head
 
 
 def test_what_to_expect_is_a_sentence() -> None:
