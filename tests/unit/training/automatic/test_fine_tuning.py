@@ -105,18 +105,20 @@ def test_of_a_set_that_is_too_large_an_epoch_draws_a_part(monkeypatch: pytest.Mo
         return TuningPlan((48, 48), 2, int(seconds * 90 / images / (1 + OVERHEAD)), 90.0)
 
     monkeypatch.setattr(fine_tuning, "plan_tuning", plan)
+    spec = load_spec("train", overrides=["model.input_height=64"])
     budget = TimeBudget(10.0, 0.0, lambda: 0.0)
     trunk = trunk_result(LITE, 100.0)
     reserved = 600 - 500 - 0.03 * 600 - 2.5 * 1000 / 100.0
-    spec = _plan_spec(load_spec("train", {}), images, [trunk], 1000, reserved, budget)
-    assert spec is not None
-    assert (spec.train.num_epochs, spec.train.epoch_images, spec.train.frozen_stages) == (10, 4017, 2)
+    plan_of_part = _plan_spec(spec, images, [trunk], 1000, reserved, budget)
+    assert plan_of_part is not None
+    settings = plan_of_part.train
+    assert (settings.num_epochs, settings.epoch_images, settings.frozen_stages) == (10, 4017, 2)
     few = images.select(np.arange(500))
     monkeypatch.setattr(fine_tuning, "plan_tuning", lambda *_, **__: TuningPlan((48, 48), 2, 30, 30.0))
-    whole = _plan_spec(load_spec("train", {}), few, [trunk], 1000, 0.0, budget)
+    whole = _plan_spec(spec, few, [trunk], 1000, 0.0, budget)
     assert whole is not None and (whole.train.num_epochs, whole.train.epoch_images) == (30, None)
     monkeypatch.setattr(fine_tuning, "plan_tuning", lambda *_, **__: TuningPlan((48, 48), 2, 3, 5.0))
-    assert _plan_spec(load_spec("train", {}), images, [trunk], 1000, 0.0, budget) is None
+    assert _plan_spec(spec, images, [trunk], 1000, 0.0, budget) is None
 
 
 def test_a_head_of_a_sample_starts_classes_that_it_lacks_at_random() -> None:
