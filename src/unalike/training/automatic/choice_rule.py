@@ -4,8 +4,8 @@ R@1 decides, the share of images that get the right name: candidates within one 
 (the one-standard-error rule: L. Breiman et al., Classification and Regression Trees, 1984, section 3.4.3), and among these
 MAP@R decides. The standard error is that of the paired difference over images.
 
-Held-out images hardly tell at which size of the images a fine-tuned network is better, while the next larger size was better on every
-development set (docs/experiments/automatic-training.md, 2026-12-01): where it counts as equal, it is preferred to the size of fine-tuning.
+Held-out images hardly tell at which size of the images a fine-tuned network is better, while the next larger size was better on each of
+four development sets (docs/experiments/automatic-training.md, 2026-12-01): where it counts as equal, it is preferred to the size of fine-tuning.
 """
 
 from __future__ import annotations
