@@ -187,7 +187,11 @@ def test_an_approximate_search_says_what_it_finds(place, capsys):
     assert code == 0, err
     index = found["index"]
     assert index["recall"] >= 0.99 and (index["neighbours"], index["trials"]) == (10, 120)
-    assert f"finds {index['recall']:.1%} of the 10 nearest, measured on 120 enrolled images" in err
+    low, high = index["recall_interval"]
+    assert (
+        f"finds {index['recall']:.1%} of the 10 nearest ({low:.1%} to {high:.1%} with 95% confidence), measured on 120 enrolled images"
+        in err
+    )
     assert told(capsys, "identify", path, place / "refs" / "colour 03 ü", "--json")[1]["index"] is None
 
 

@@ -30,7 +30,7 @@ SPARED = {
     "training.hyperparameter_search.results": "trials, a line at a time",
     "training.hyperparameter_search.workers": "a trial's log", "runs.processes": "a job's log", "jobs.supervisor": "a job's log",
     "cli.__init__": "a traceback under a temporary name", "deploy.quantization.activation_ranges": "in a temporary folder",
-    "actions.benchmark": "in a temporary folder", "actions.demo_images": "made-up pictures in a folder of their own",
+    "actions.benchmark": "in a temporary folder", "training.ray_training write_text": "in a temporary folder", "actions.demo_images": "made-up pictures in a folder of their own",
     "serve.store.backup": "in a folder that is renamed when it is whole; a copy that is read once",
     "serve.child_process": "a setting of the kernel", "serve.inspector_fits": "in a temporary folder",
     "serve.learning.candidate": "in the folder of one training, which nobody goes on with when it is killed",

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -202,6 +203,12 @@ def test_what_a_root_reads_keeps_its_small_values(images):
     assert layers and "my Add" not in layers
 
 
+def has_vnni() -> bool:
+    """Whether this CPU has VNNI, as far as Linux says."""
+    facts = Path("/proc/cpuinfo")
+    return facts.is_file() and "vnni" in facts.read_text()
+
+
 def test_8_bits_are_nearer_than_7_and_other_targets_are_refused(images, ranges, tmp_path, folder):
     content, _, _ = network()
     exact, mean_cosine = OnnxEngine(content)(images), {}
@@ -209,7 +216,9 @@ def test_8_bits_are_nearer_than_7_and_other_targets_are_refused(images, ranges, 
         quantized_network = finalize_graph(quantize_by_ranges(content, ranges, QuantizationOptions(target)))
         engine = OpenVinoEngine(quantized_network.SerializeToString(), mean=networks.MEAN, std=networks.STD)
         mean_cosine[target] = cosines(exact, engine(images)).mean()
-    assert mean_cosine["cpu"] < mean_cosine["vnni"] < 1
+    assert 0.999 < mean_cosine["cpu"] < 1
+    if has_vnni():  # else its sums of two products saturate, for which the target "cpu" has 7 bits
+        assert mean_cosine["cpu"] < mean_cosine["vnni"] < 1
     with pytest.raises(SpecError, match="cpu or vnni or tensorrt"):
         QuantizationOptions("avx")
     model = tmp_path / "small.onnx"
