@@ -25,13 +25,15 @@ IMPORTERS = {
         "deploy/quantization/int8.py",
     },
     "openvino": {"engines/openvino_engine.py", "engines/openvino_precision.py", "explanation/class_activation.py"},
-    "ray": {"runs/ray_cluster.py", "jobs/schedulers.py"},
+    "ray": {"runs/ray_cluster.py", "jobs/schedulers.py", "training/ray_training.py"},
     "huggingface_hub": {"model/hub_files.py"},
     "mlflow": {"runs/mlflow_tracking.py"},
     "pymilvus": {"recognition/backends/milvus_connection.py"},
 }
-# These import a part of a library whose front another module of the list has imported.
+# These import a part of a library whose front another module of the list has imported; in a
+# worker of Ray that is Ray itself.
 AFTERWARDS = {
+    "training/ray_training.py",
     "engines/openvino_precision.py", "explanation/class_activation.py",
     "deploy/quantization/activation_ranges.py", "deploy/quantization/int8.py",
 }  # fmt: skip
