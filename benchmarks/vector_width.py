@@ -23,6 +23,7 @@ from suite_recognition import choose_groups, format_interval, in_percent
 from unlabeled import score_queries
 
 from unalike.metrics.intervals import difference_interval, mean_interval
+from unalike.numerics.covariance import largest_directions
 from unalike.numerics.normalization import l2_normalize
 from unalike.spec import load_spec
 from unalike.training.heads.discriminant import fit_whitening
@@ -56,8 +57,7 @@ def main() -> None:
         group_Q = choose_groups(task.query_label_Q, np.unique(task.query_group_Q, return_inverse=True)[1])[1]
         base = None
         longest = whitening.head(config.residual)
-        vectors_MD = l2_normalize(longest(task.fit_MF)).astype(np.float64)
-        axes_DD = np.linalg.eigh(vectors_MD.T @ vectors_MD)[1][:, ::-1].astype(np.float32)
+        axes_DD = largest_directions(l2_normalize(longest(task.fit_MF)), longest.matrix_FD.shape[1])
         for width, way in product(WIDTHS, ("directions", "principal")):
             if width is not None and width >= longest.matrix_FD.shape[1]:
                 continue

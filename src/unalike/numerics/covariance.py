@@ -1,6 +1,6 @@
-"""Covariance from few samples in many dimensions, with the shrinkage of Ledoit and Wolf.
+"""Covariance from few samples in many dimensions, with the shrinkage of Ledoit and Wolf, and directions of the largest second moment.
 
-The same as scikit-learn's ``ledoit_wolf``, in numpy alone: a deployed recognizer has no scikit-learn.
+The former is the same as scikit-learn's ``ledoit_wolf``, in numpy alone: a deployed recognizer has no scikit-learn.
 
 Shape letters: N samples, F features.
 """
@@ -8,6 +8,8 @@ Shape letters: N samples, F features.
 from __future__ import annotations
 
 import numpy as np
+
+BLOCK_ROWS = 8192  # that are summed up at a time: in double precision, all would take twice their memory
 
 
 def covariance_and_shrinkage(centered_NF: np.ndarray) -> tuple[np.ndarray, float]:
@@ -46,3 +48,21 @@ def ledoit_wolf(centered_NF: np.ndarray) -> tuple[np.ndarray, float]:
     covariance_FF, shrinkage = covariance_and_shrinkage(centered_NF)
     width = len(covariance_FF)
     return (1 - shrinkage) * covariance_FF + shrinkage * np.trace(covariance_FF) / width * np.eye(width), shrinkage
+
+
+def largest_directions(x_NF: np.ndarray, dim: int) -> np.ndarray:
+    """Find the directions that keep scalar products best: those of the largest second moment (PCA without centering).
+
+    Args:
+        x_NF: Samples.
+        dim: Number of directions D, at most F.
+
+    Returns:
+        Orthonormal columns (F, D), float32, by falling second moment.
+    """
+    moment_FF = np.zeros((x_NF.shape[1],) * 2)
+    for start in range(0, len(x_NF), BLOCK_ROWS):
+        block_NF = np.asarray(x_NF[start : start + BLOCK_ROWS], np.float64)
+        moment_FF += block_NF.T @ block_NF
+    directions_FD: np.ndarray = np.linalg.eigh(moment_FF)[1][:, ::-1][:, :dim].astype(np.float32)
+    return directions_FD

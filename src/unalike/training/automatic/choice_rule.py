@@ -4,8 +4,9 @@ R@1 decides, the share of images that get the right name: candidates within one 
 (the one-standard-error rule: L. Breiman et al., Classification and Regression Trees, 1984, section 3.4.3), and among these
 MAP@R decides. The standard error is that of the paired difference over images.
 
-Held-out images hardly tell at which size of the images a fine-tuned network is better, while the next larger size was better on each of
-four development sets (docs/experiments/automatic-training.md, 2026-12-01): where it counts as equal, it is preferred to the size of fine-tuning.
+Held-out images hardly tell at which size of the images a fine-tuned network is better. R@1 was higher at the next larger size on each
+of four development sets, on none by more than chance (docs/experiments/automatic-training.md, 2026-12-01): where it counts as
+equal, it is preferred to the size of fine-tuning.
 """
 
 from __future__ import annotations
@@ -104,9 +105,7 @@ def _explain_best(best: Candidate, highest: Candidate, best_at_r: Candidate) -> 
         best_at_r: that of the highest MAP@R among those that count as equal.
     """
     if best_at_r.name == INTERPOLATED and best.is_larger:
-        return (
-            "equal to the size of fine-tuning within one standard error of R@1; larger images were better on other sets"
-        )
+        return "equal to the size of fine-tuning within one standard error of R@1; on four other sets R@1 was higher at a larger size"
     if best is highest:
         return "highest R@1"
     return f"R@1 within one standard error of the highest ({highest.name}), and the highest MAP@R of those that are"

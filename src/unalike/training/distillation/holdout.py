@@ -1,8 +1,8 @@
 """Images that distillation holds out, and what each candidate gives for them: cosine to the teacher, and retrieval with labels.
 
 With labels whole scenes of known classes are held out, as in automatic training, and looked up among the images that were
-learned from; without labels single images, or whole groups of a manifest. Near duplicates of an image without a label may
-be on both sides: then the cosine says how well the teacher is followed on images like these, not on others.
+learned from; without labels, or where no class has two images to divide, single images, or whole groups of a manifest. Near
+duplicates of an image without a label may be on both sides: then the cosine says how well the teacher is followed on images like these, not on others.
 Shape letters: N images, H held-out images, D dimensions.
 """
 
@@ -17,6 +17,7 @@ import numpy as np
 from unalike.errors import DataError
 from unalike.metrics.intervals import Interval, difference_interval, mean_interval
 from unalike.numerics.normalization import l2_normalize
+from unalike.progress import say
 from unalike.training.automatic.holdout import Split, TooFewImages, draw_holdout, holdout_splits
 from unalike.training.automatic.holdout_result import HoldoutResult, evaluate_embeddings
 from unalike.training.automatic.scenes import assign_scenes, find_series
@@ -79,7 +80,8 @@ def hold_out(
         try:
             return _hold_out_scenes(vectors_ND, labels_N, labeled, names, seed)
         except TooFewImages:
-            pass  # classes of one image each: judged by the cosine alone
+            say("R@1 is not measured: too few classes have images of two scenes or groups, one of which could be held out; students are compared "
+                "by the cosine to the teacher")  # fmt: skip
     held_H = _draw(np.flatnonzero(own_N), groups, seed)
     return HeldOut(held_H, np.setdiff1d(np.arange(count), held_H), labels_N)
 

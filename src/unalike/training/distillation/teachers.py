@@ -19,6 +19,7 @@ from unalike.engines.protocol import Engine
 from unalike.errors import SpecError
 from unalike.inference.loaded_model import LoadedModel, load_model, require_model_file
 from unalike.inference.model_files import is_pretrained
+from unalike.numerics.covariance import largest_directions
 from unalike.numerics.normalization import l2_normalize
 from unalike.progress import say
 from unalike.storage.digests import file_sha256
@@ -146,24 +147,8 @@ def join_vectors(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def fit_projection(vectors_NW: np.ndarray, dim: int) -> np.ndarray | None:
-    """Find the directions that keep scalar products best: those of the largest second moment (PCA without centering).
-
-    Args:
-        vectors_NW: vectors (N, W).
-        dim: number of directions D.
-
-    Returns:
-        Orthonormal columns (W, D); None where no width is to be lost.
-    """
-    width = vectors_NW.shape[1]
-    if dim >= width:
-        return None
-    moment_WW = np.zeros((width, width))
-    for start in range(0, len(vectors_NW), 8192):
-        block_NW = np.asarray(vectors_NW[start : start + 8192], np.float64)
-        moment_WW += block_NW.T @ block_NW
-    directions_WD: np.ndarray = np.linalg.eigh(moment_WW)[1][:, ::-1][:, :dim].astype(np.float32)
-    return directions_WD
+    """Return the ``dim`` directions that keep scalar products best (W, D); None where no width is to be lost."""
+    return None if dim >= vectors_NW.shape[1] else largest_directions(vectors_NW, dim)
 
 
 def project(vectors_NW: np.ndarray, projection_WD: np.ndarray | None) -> np.ndarray:

@@ -19,7 +19,7 @@ import torch
 
 from unalike.errors import DataError
 from unalike.model.embedder import SQRT_EPS, hidden_width
-from unalike.numerics.covariance import covariance_and_shrinkage
+from unalike.numerics.covariance import covariance_and_shrinkage, largest_directions
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,7 @@ def identity_head(features_NF: np.ndarray, *, kind: str = "linear", dim: int | N
     sqrt, width = kind != "linear", features_NF.shape[1]
     matrix_FD = np.eye(width, dtype=np.float32)
     if dim is not None and dim < width:
-        x_NF = np.asarray(sqrt_features(features_NF) if sqrt else features_NF, np.float64)
-        matrix_FD = np.linalg.eigh(x_NF.T @ x_NF)[1][:, ::-1][:, :dim].astype(np.float32)
+        matrix_FD = largest_directions(sqrt_features(features_NF) if sqrt else features_NF, dim)
     mlp = MLPResidual.identity(width) if kind == "mlp" else None
     return FittedHead(matrix_FD, -np.zeros(matrix_FD.shape[1], np.float32), sqrt, mlp)  # its bias is then 0, not -0
 

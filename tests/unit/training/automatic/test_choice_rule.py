@@ -84,7 +84,7 @@ def test_of_sizes_that_count_as_equal_the_next_larger_one_is_delivered() -> None
         assert best is [tuned, *larger][chosen], (at_1, precisions)
         reasons = explain_choice(candidates, best, goal)
         assert all(reasons.values()) and not any("lower by -" in reason for reason in reasons.values())
-        assert ("next larger" in reasons[INTERPOLATED]) == ("other sets" in reasons[best.name]) == preferred
+        assert ("next larger" in reasons[INTERPOLATED]) == ("four other sets" in reasons[best.name]) == preferred
     assert not frozen.is_larger and not tuned.is_larger and all(c.is_larger for c in larger)
     head = values("a head", 0.91, 0.85)
     assert select_best([frozen, head, tuned, *larger], goal) is head

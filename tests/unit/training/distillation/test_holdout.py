@@ -63,9 +63,10 @@ def test_with_labels_scenes_are_held_out_and_looked_up_among_all_others() -> Non
     assert record["figures"]["held-out images"]["cosine to the teacher"]["value"] == pytest.approx(1)
 
 
-def test_classes_of_one_image_are_judged_by_the_cosine() -> None:
+def test_classes_of_one_image_are_judged_by_the_cosine_which_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     vectors_ND, _ = draw(10, 8)
     held_out = hold_out(vectors_ND, np.arange(80), np.ones(80, bool))
+    assert "R@1 is not measured: too few classes" in capsys.readouterr().err
     assert not held_out.splits and len(held_out.held_H) == 8
 
 

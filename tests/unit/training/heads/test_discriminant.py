@@ -8,7 +8,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from unalike.errors import DataError
-from unalike.numerics.covariance import ledoit_wolf
+from unalike.numerics.covariance import largest_directions, ledoit_wolf
 from unalike.training.heads.discriminant import fit_scatter, fit_whitening, sqrt_features
 
 
@@ -96,3 +96,12 @@ def test_the_square_root_keeps_signs() -> None:
 def test_data_without_scatter_are_an_error(features: np.ndarray, labels: list[int]) -> None:
     with pytest.raises(DataError):
         fit_whitening(features, np.array(labels), sqrt=False)
+
+
+@pytest.mark.parametrize("count", [5, 9000])  # of one block, and of two
+def test_the_largest_directions_are_those_of_the_singular_values(count: int) -> None:
+    x_NF = np.random.default_rng(0).normal(1, (1, 2, 3, 4), (count, 4)).astype(np.float32)
+    directions_FD = largest_directions(x_NF, 2)
+    expected_DF = np.linalg.svd(x_NF.astype(np.float64), full_matrices=False)[2][:2]
+    assert directions_FD.shape == (4, 2) and directions_FD.dtype == np.float32
+    assert np.allclose(np.abs(expected_DF @ directions_FD), np.eye(2), atol=1e-5)
