@@ -47,12 +47,12 @@ def spec(**changes: object) -> SimpleNamespace:
     result = SimpleNamespace(
         model=SimpleNamespace(backbone="tiny", input_height=16, input_width=16),
         train=SimpleNamespace(
-            recipe="tao", num_epochs=2, accumulate=1, max_gather=True, clip_grad_norm=0.0, compile=False, log_every=1,
+            recipe="tao", batch_size=8, num_epochs=2, accumulate=1, max_gather=True, clip_grad_norm=0.0, compile=False, log_every=1,
             head_epochs=0, frozen_stages=0, freeze_batchnorm=False, train_trunk=True, train_embedder=True,
             validation_interval=1, checkpoint_interval=1, checkpoint_interval_unit="epoch", smooth_loss=True,
             precision="fp32", num_gpus=1, num_nodes=1, gpu_ids=[0],
             ema=SimpleNamespace(enabled=False, decay=0.9), lora=SimpleNamespace(rank=0, alpha=16.0, layers="attention"),
-            loss=SimpleNamespace(name="TripletMarginLoss", parameters={}, sampled_classes=None), seed=0,
+            loss=SimpleNamespace(name="TripletMarginLoss", parameters={}, sampled_classes=None, memory_size=None), seed=0,
             miner=SimpleNamespace(name="MultiSimilarityMiner", parameters={}),
             checkpointer=SimpleNamespace(
                 monitor=None, mode=None, enable_topk=False, save_top_k=1, dirpath=None, replace_periodic=False,

@@ -1,6 +1,7 @@
 """Run by test_two_processes under torchrun or alone: three steps of the loop, each rank with its share of every batch.
 
-Arguments: a folder, then for each training that shares the processes its loss, head epochs and sampled classes (0: all).
+Arguments: a folder, then for each training that shares the processes its loss, head epochs, sampled classes (0: all) and vectors of
+earlier batches (0: none).
 """
 
 import atexit
@@ -48,10 +49,10 @@ def _fail_if_connected():
         os._exit(9)
 
 
-def main(folder: Path, loss: str, head_epochs: int, sampled: int | None) -> None:
+def main(folder: Path, loss: str, head_epochs: int, sampled: int | None, memory: int | None) -> None:
     s = spec(train__freeze_batchnorm=True, train__num_epochs=2, train__head_epochs=head_epochs)
     s.train.optim.name = "SGD"
-    s.train.loss.name, s.train.loss.sampled_classes = loss, sampled
+    s.train.loss.name, s.train.loss.sampled_classes, s.train.loss.memory_size = loss, sampled, memory
     s.train.miner.name = None
     fabric = make_fabric(s)
     launch(fabric)
@@ -85,6 +86,7 @@ def main(folder: Path, loss: str, head_epochs: int, sampled: int | None) -> None
 
 if __name__ == "__main__":
     atexit.register(_fail_if_connected)  # exit handlers run last in, first out: after those of launch
-    for number in range(2, len(sys.argv), 3):
-        training = sys.argv[number : number + 3]
-        main(Path(sys.argv[1], "-".join(training)), training[0], int(training[1]), int(training[2]) or None)
+    for number in range(2, len(sys.argv), 4):
+        loss, *numbers = training = sys.argv[number : number + 4]
+        head_epochs, sampled, memory = map(int, numbers)
+        main(Path(sys.argv[1], "-".join(training)), loss, head_epochs, sampled or None, memory or None)

@@ -44,6 +44,10 @@ class Loss(Section):
         None, "Classes whose proxies a step of a proxy loss compares: those of the batch and others drawn; unset: all. For sets "
         "of so many classes that their proxies take too much memory.", ge=2, low=2, ours=True, automl_enabled=False,
     )  # fmt: skip
+    memory_size: int | None = field(
+        None, "Vectors of earlier batches that each batch is compared with beside its own (cross-batch memory), for losses of pairs "
+        "and triplets; unset: none. For small batches.", ge=1, low=64, ours=True, automl_enabled=False,
+    )  # fmt: skip
 
 
 class Miner(Section):

@@ -211,7 +211,8 @@ class Criterion(nn.Module):
         Raises:
             TrainingError: the loss cannot be computed on such a batch.
         """
-        name = type(self.loss.loss if isinstance(self.loss, SampledProxies) else self.loss).__name__
+        wrapped = getattr(self.loss, "loss", None)  # of sampled proxies and of the memory
+        name = type(wrapped if isinstance(wrapped, nn.Module) else self.loss).__name__
         if name == "NCALoss" and len(torch.unique(labels_B)) == len(labels_B):  # it would be NaN
             raise self._batch_error(name, labels_B, "no class has two images in it")
         try:
@@ -261,17 +262,23 @@ def build_criterion(experiment: Experiment, *, classes: int, dim: int) -> Criter
     miner_parameters = dict(train.miner.parameters)
     if train.miner.name == "MultiSimilarityMiner":
         miner_parameters = {"epsilon": optim.miner_function_margin} | miner_parameters
-    sampled = train.loss.sampled_classes
+    sampled, memory_size = train.loss.sampled_classes, train.loss.memory_size
+    miner = build_miner(train.miner.name, miner_parameters)
 
     def build(count: int) -> nn.Module:
         return build_loss(train.loss.name, loss_parameters, classes=count, dim=dim)
 
+    if memory_size is not None and sampled is None:
+        from unalike.training.cross_batch_memory import CrossBatchMemory, check_memory
+
+        check_memory(train, memory_size)
+        return Criterion(CrossBatchMemory(build(classes), dim, memory_size, miner), None)
     if sampled is None or sampled >= classes:
         loss = build(classes)
     else:
         _check_sampled(experiment)
         loss = SampledProxies(build, classes=classes, sampled=sampled, seed=max(0, train.seed))
-    return Criterion(loss, build_miner(train.miner.name, miner_parameters))
+    return Criterion(loss, miner)
 
 
 def _check_sampled(experiment: Experiment) -> None:

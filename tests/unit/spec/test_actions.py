@@ -36,13 +36,13 @@ from unalike.spec.load import check_fields
 from unalike.spec.schema import schema_text
 from unalike.verification.verifier import Verifier
 
-# SHA-256 of the schemas of 2026-11-29. They change only when a field of TAO's sections does (dataset.decoding, train.epoch_images since; section mlflow, ours; model.download; train.lora, train.drop_path, optim.layer_decay and decay_norms; train.cluster, address and workers; dataset.class_sampling); descriptions keep their spelling too.
+# SHA-256 of the schemas of 2026-11-29. They change only when a field of TAO's sections does (dataset.decoding, train.epoch_images since; section mlflow, ours; model.download; train.lora, train.drop_path, optim.layer_decay and decay_norms; train.cluster, address and workers; dataset.class_sampling; train.loss.memory_size); descriptions keep their spelling too.
 TAO_SCHEMAS = {
-    "train": "28d8871ba48e2179312e570e10ba0d4fb94bd05bae2a6cad929b29306481de99",
-    "evaluate": "0456e214c9c1270d60a45816511270149980fb366c8cdb240591581ad799b66a",
-    "inference": "5476c6ec99558d4162e51a69ca364852eeefd4af6a3bb70f0df63d319dae3fc1",
-    "export": "c0f78d6aa119906b678f54c09bd79b08d80315d78e2afd158de89e91e56f07ef",
-    "gen_trt_engine": "aaf35d053caeca10263f373ce9cb85c47b50e223e447800021cd1d887131cb3d",
+    "train": "a9bfacd8162f390c09063a74ad0f735e33b6d4076704733972209c15c369f139",
+    "evaluate": "96dd137d12f99ba2c3bbb6c73c33b8dbf46b43d5fb48590e9f6de0a0189c042f",
+    "inference": "dbb2173d52e5436d42b9bb360f96188e0e03a08c0855aafe8c35e20fd2ebc180",
+    "export": "29025831ac96bbb988cf486e33d71f824e4272b64451be45a3bfdf20905e17e6",
+    "gen_trt_engine": "9852409e74b1845f0f04ef18d1ee468e2098561a6f7aba8bd7e929a3d8550364",
 }
 CONFIG = {field.name for field in dataclasses.fields(AnomalyModelConfig)}
 VERIFICATION = {"reference", "images", "results_dir", "asset", "save", "box"}

@@ -16,6 +16,7 @@ from unalike.model.checkpoint import read_checkpoint
 from unalike.runs.filenames import BEST_CHECKPOINT, LATEST_CHECKPOINT
 from unalike.spec import load_spec
 from unalike.training.checkpoints import CheckpointManager, newest_checkpoint
+from unalike.training.cross_batch_memory import CrossBatchMemory
 from unalike.training.devices import _gpu_count, launched_processes, make_fabric
 from unalike.training.freezing import Freezer
 from unalike.training.loop import TrainingLoop
@@ -30,7 +31,8 @@ STEPS, BATCH = 4, 8
 
 
 CLASSES = 10  # of which a batch has four
-SAMPLED = SimpleNamespace(name="CosFaceLoss", parameters={}, sampled_classes=6)
+SAMPLED = SimpleNamespace(name="CosFaceLoss", parameters={}, sampled_classes=6, memory_size=None)
+MEMORY = SimpleNamespace(name="TripletMarginLoss", parameters={}, sampled_classes=None, memory_size=20)
 
 
 class SumLoss(torch.nn.Module):
@@ -103,7 +105,8 @@ def test_same_seed_same_bits(tmp_path):
 
 @pytest.mark.parametrize("changes", [{}, {"train__ema": SimpleNamespace(enabled=True, decay=0.9)},
                                      {"train__optim__name": "SGD"}, {"train__accumulate": 2},
-                                     {"train__accumulate": 3}, {"train__loss": SAMPLED}])  # fmt: skip
+                                     {"train__accumulate": 3}, {"train__loss": SAMPLED},
+                                     {"train__loss": MEMORY}])  # fmt: skip
 @pytest.mark.parametrize("stop_after", [2, 4, 5])
 def test_resumed_run_equals_a_straight_one_bit_for_bit(tmp_path, changes, stop_after):
     (tmp_path / "straight").mkdir()
@@ -130,6 +133,10 @@ def test_resumed_run_equals_a_straight_one_bit_for_bit(tmp_path, changes, stop_a
     if isinstance(straight.criterion.loss, SampledProxies):
         states = [loop.criterion.loss.get_extra_state() for loop in (straight, resumed)]
         assert_equal(*(state["moments"] | {"proxies": state["proxies"]} for state in states))
+    if isinstance(straight.criterion.loss, CrossBatchMemory):
+        memories = [loop.criterion.loss for loop in (straight, resumed)]
+        assert memories[0].get_extra_state() == memories[1].get_extra_state()
+        assert_equal(*(dict(memory.named_buffers()) for memory in memories))
     if straight.ema is not None:
         assert_equal(straight.ema.average, resumed.ema.average)
 
