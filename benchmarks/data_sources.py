@@ -424,7 +424,11 @@ def load_marks(cache: Path) -> RecognitionSet:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as folder:  # so that half a set is never taken for one
             render_brands(Path(folder) / "marks", seed=SEED)
-            os.rename(Path(folder) / "marks", root)
+            try:
+                os.rename(Path(folder) / "marks", root)
+            except OSError:
+                if not root.is_dir():  # else another process has rendered them meanwhile
+                    raise
     brands = BrandSet(root, (), ())
 
     def rows(folder: Path) -> list[Row]:

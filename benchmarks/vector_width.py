@@ -3,17 +3,14 @@
     python benchmarks/vector_width.py --data DIR [--sets NAME,...] [--split development|report] [--cache DIR] [--out DIR]
         [--backbone tf_efficientnet_lite0]
 
-Recognition sets of `suite.py`, the frozen trunk's features, the head that is taken where no time is left to compare any. ``directions``
-is what `model.feat_dim` delivers: the first directions of the longer head, those of the classes first. ``principal`` takes the directions
-of the largest second moment of the longer head's vectors of the images to fit to. Writes OUT/vector_width.jsonl: R@1 and MAP@R by
-width, with paired differences to all dimensions.
+Recognition sets of `suite.py`, the frozen trunk's features, the head that is taken where no time is left to compare any, shortened as
+`model.feat_dim` shortens it. Writes OUT/vector_width.jsonl: R@1 and MAP@R by width, with paired differences to all dimensions.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +20,6 @@ from suite_recognition import choose_groups, format_interval, in_percent
 from unlabeled import score_queries
 
 from unalike.metrics.intervals import difference_interval, mean_interval
-from unalike.numerics.covariance import largest_directions
-from unalike.numerics.normalization import l2_normalize
 from unalike.spec import load_spec
 from unalike.training.heads.discriminant import fit_whitening
 from unalike.training.heads.head_search import HeadSearchSpace
@@ -55,26 +50,22 @@ def main() -> None:
         config = space.uncompared_head("known-classes" if known else "new-classes")
         whitening = fit_whitening(task.fit_MF, task.fit_label_M, sqrt=config.sqrt, shrinkage=config.shrinkage)
         group_Q = choose_groups(task.query_label_Q, np.unique(task.query_group_Q, return_inverse=True)[1])[1]
-        base = None
-        longest = whitening.head(config.residual)
-        axes_DD = largest_directions(l2_normalize(longest(task.fit_MF)), longest.matrix_FD.shape[1])
-        for width, way in product(WIDTHS, ("directions", "principal")):
+        base, longest = None, whitening.head(config.residual)
+        for width in WIDTHS:
             if width is not None and width >= longest.matrix_FD.shape[1]:
                 continue
-            head = whitening.head(config.residual, width)
+            head = longest if width is None else longest.shorten(task.fit_MF, width)
             vectors = head(task.reference_NF), head(task.query_QF)
-            if way == "principal":
-                vectors = tuple(longest(x_NF) @ axes_DD[:, :width] for x_NF in (task.reference_NF, task.query_QF))
             scores = score_queries(*vectors, (task.reference_label_N, task.query_label_Q))
             base = base or scores
-            row = {"set": name, "split": options.split, "queries": len(task.query_label_Q), "head": config.name, "way": way,
+            row = {"set": name, "split": options.split, "queries": len(task.query_label_Q), "head": config.name,
                    "width": head.matrix_FD.shape[1], "asked": width}  # fmt: skip
             for metric, values_Q, base_Q in zip(("R@1", "MAP@R"), scores, base, strict=True):
                 row[metric] = in_percent(mean_interval(values_Q, group_Q))
                 row[f"{metric} less all"] = in_percent(difference_interval(base_Q, values_Q, group_Q))
             with (options.out / "vector_width.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
-            print(f"{name}, n = {row['queries']}, {way} {row['width']}: R@1 {format_interval(row['R@1'])} "
+            print(f"{name}, n = {row['queries']}, {row['width']} dimensions: R@1 {format_interval(row['R@1'])} "
                   f"({format_interval(row['R@1 less all'], '+')}), MAP@R {row['MAP@R']['value']} "
                   f"({format_interval(row['MAP@R less all'], '+')})", flush=True)  # fmt: skip
 

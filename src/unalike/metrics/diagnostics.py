@@ -282,9 +282,7 @@ def suspected_labels(
         neighbors = top_k(vectors_ND, vectors_ND, k, exclude_self=True)
     scores_NK, places_NK = neighbors.first(k)
     near_NK = codes_N[places_NK]
-    fall = max(float(np.median(scores_NK[:, 0] - scores_NK[:, -1])), 1e-6)
-    weights_NK = np.exp((scores_NK - scores_NK[:, :1]).astype(np.float64) / fall)
-    weights_NK /= weights_NK.sum(axis=1, keepdims=True)
+    weights_NK = vote_weights(scores_NK)
     suggested_N, margin_N, share_N = outvoted_labels(codes_N, near_NK, weights_NK)
     testable = np.flatnonzero(counts_C[codes_N] > 1)
     chance_N = np.ones(len(codes_N))
@@ -305,6 +303,21 @@ def suspected_labels(
                   tuple(places_NK[i].tolist()))
         for i in rows if margin_N[i] > 0
     ]  # fmt: skip
+
+
+def vote_weights(scores_NK: np.ndarray) -> np.ndarray:
+    """Weights of the votes of k neighbors, which sum to 1: exp((cosine - nearest cosine) / typical fall over the k).
+
+    Args:
+        scores_NK: Cosines (N, K) of the neighbors, best first.
+
+    Returns:
+        Weights (N, K), float64.
+    """
+    fall = max(float(np.median(scores_NK[:, 0] - scores_NK[:, -1])), 1e-6)
+    weights_NK = np.exp((scores_NK - scores_NK[:, :1]).astype(np.float64) / fall)
+    normalized_NK: np.ndarray = weights_NK / weights_NK.sum(axis=1, keepdims=True)
+    return normalized_NK
 
 
 def outvoted_labels(

@@ -99,6 +99,10 @@ class Finish(Section):
         "kinder to new classes.", ge=0, high=4, settled=True, ours=True,
     )  # fmt: skip
     mirrored: bool = field(False, "Fit the head to the images turned left to right too.", settled=True, ours=True)
+    label_weights: bool = field(
+        False, "Images whose nearest neighbors contradict their label weigh less in the fit, for sets with wrong labels.",
+        settled=True, ours=True, automl_enabled=False,
+    )  # fmt: skip
     loss: Literal["CosFaceLoss", "MultiSimilarityLoss", "ProxyAnchorLoss"] | None = field(
         None, "Train the fitted head on by this loss, on the trunk's features; unset: the closed form as it is (CosFaceLoss with "
         "model.head mlp, which none fits).",

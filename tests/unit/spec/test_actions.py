@@ -36,13 +36,13 @@ from unalike.spec.load import check_fields
 from unalike.spec.schema import schema_text
 from unalike.verification.verifier import Verifier
 
-# SHA-256 of the schemas of 2026-11-29. They change only when a field of TAO's sections does (dataset.decoding, train.epoch_images since; section mlflow, ours; model.download; train.lora, train.drop_path, optim.layer_decay and decay_norms; train.cluster, address and workers; dataset.class_sampling; train.loss.memory_size); descriptions keep their spelling too.
+# SHA-256 of the schemas of 2026-11-29. They change only when a field of TAO's sections does (dataset.decoding, train.epoch_images since; section mlflow, ours; model.download; train.lora, train.drop_path, optim.layer_decay and decay_norms; train.cluster, address and workers; dataset.class_sampling; train.loss.memory_size, train.finish.label_weights); descriptions keep their spelling too.
 TAO_SCHEMAS = {
-    "train": "a9bfacd8162f390c09063a74ad0f735e33b6d4076704733972209c15c369f139",
-    "evaluate": "96dd137d12f99ba2c3bbb6c73c33b8dbf46b43d5fb48590e9f6de0a0189c042f",
-    "inference": "dbb2173d52e5436d42b9bb360f96188e0e03a08c0855aafe8c35e20fd2ebc180",
-    "export": "29025831ac96bbb988cf486e33d71f824e4272b64451be45a3bfdf20905e17e6",
-    "gen_trt_engine": "9852409e74b1845f0f04ef18d1ee468e2098561a6f7aba8bd7e929a3d8550364",
+    "train": "cd4a95120fe1b002d6b056bebab0f05d510080cc9ca9a408a352135a16e94b30",
+    "evaluate": "3f1352ee03c4a778438c75753102f5fe36376bc42ffde2d9a30a4ef290cefe0e",
+    "inference": "2e7248be58ddad55dfc49c4dc8fb71e23214069603bcd6b1a36f4be3aa645bfd",
+    "export": "771d91c05b03963bb3d9de86d237e5597eb156457da1aaea4a3ef8aed6166d6e",
+    "gen_trt_engine": "a6a546d166f164372a77d0965aff3b19b817bfa7adb62320d17bd2a873b1a902",
 }
 CONFIG = {field.name for field in dataclasses.fields(AnomalyModelConfig)}
 VERIFICATION = {"reference", "images", "results_dir", "asset", "save", "box"}

@@ -63,7 +63,7 @@ def save_frozen(
         The checkpoint and its spec.
     """
     x_NF, labels_N = features.training_rows(np.arange(len(images)), images.labels_N)
-    head = fit_head(x_NF, labels_N, config, requested_dim(spec), frozen_head_kind(spec))
+    head = fit_head(x_NF, labels_N, config, requested_dim(spec), frozen_head_kind(spec), views=features.views)
     own_spec = spec.model_copy(deep=True)
     settle(own_spec, "model.feat_dim", head.matrix_FD.shape[1], name)
     settle(own_spec, "model.head", head.kind, name)

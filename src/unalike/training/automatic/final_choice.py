@@ -31,6 +31,7 @@ from unalike.training.heads.discriminant import ClassScatter, fit_scatter
 from unalike.training.heads.features import TrunkFeatures
 from unalike.training.heads.head_search import FROZEN, evaluate_vectors
 from unalike.training.heads.interpolation import embed_with_trunk, interpolate_weights, refit_head
+from unalike.training.heads.label_weights import label_weights
 from unalike.training.heads.trained import fit_head
 from unalike.training.trainer import TrainingResult
 
@@ -135,7 +136,7 @@ def evaluate_heads(
         kind: value of ``model.head`` for the frozen trunk without a head.
     """
     candidates = []
-    scatters: dict[tuple[bytes, bool], ClassScatter] = {}
+    scatters: dict[tuple[bytes, bool, bool], ClassScatter] = {}
     for config in configs:
         vectors: dict[bytes, np.ndarray] = {}
         for split in splits:
@@ -146,11 +147,14 @@ def evaluate_heads(
                 continue
             x_NF, y_N = features.training_rows(split.fit_N, labels_N)
             if config is None or config.training is not None or dim is not None:
-                vectors[key] = fit_head(x_NF, y_N, config, dim, kind)(features.vectors_NF)
+                head = fit_head(x_NF, y_N, config, dim, kind, views=features.views)
+                vectors[key] = head(features.vectors_NF)
                 continue
-            if (key, config.sqrt) not in scatters:
-                scatters[key, config.sqrt] = fit_scatter(x_NF, y_N, sqrt=config.sqrt)
-            whitening = scatters[key, config.sqrt].whiten(config.shrinkage)
+            kind_of_scatter = (key, config.sqrt, config.label_weights)
+            if kind_of_scatter not in scatters:
+                weights_N = label_weights(x_NF, y_N, views=features.views) if config.label_weights else None
+                scatters[kind_of_scatter] = fit_scatter(x_NF, y_N, sqrt=config.sqrt, weights_N=weights_N)
+            whitening = scatters[kind_of_scatter].whiten(config.shrinkage)
             vectors[key] = whitening.equivalent_vectors(features.vectors_NF, config.residual)
 
         def vectors_of(

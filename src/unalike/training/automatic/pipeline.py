@@ -64,6 +64,7 @@ from unalike.training.automatic.fine_tuning import (
     fine_tune,
 )
 from unalike.training.automatic.holdout import TooFewImages
+from unalike.training.automatic.label_noise import weighs_labels
 from unalike.training.automatic.sampling import HEADS_SHARE, MIN_IMAGES, READING_SHARE, ImageSample, reserve_evaluation
 from unalike.training.automatic.single_images import (
     NOT_MEASURABLE,
@@ -87,9 +88,11 @@ from unalike.training.heads.head_search import (
     HeadTrial,
     TooSlow,
     best_closed_form,
+    evaluate_width,
     search_heads,
     search_trained_heads,
 )
+from unalike.training.heads.label_weights import label_weights, trusted_rows
 from unalike.training.heads.trained import fit_head
 from unalike.training.history import History
 from unalike.training.recipe import settle_decoding
@@ -196,6 +199,7 @@ def train_automatically(spec: Experiment, run: Run, *, budget: TimeBudget) -> Au
     sample = _settle_sample(run, selector, budget)
     images, features, tunes = data.images, data.features, has_time and data.holdout is not None
     space = HeadSearchSpace.from_spec(spec, classes=len(np.unique(data.labels_N[data.fit_N])))
+    space = replace(space, label_weights=weighs_labels(spec, data))
     trials, trained, closed_form = _search_heads(spec, data, space, budget, tunes)
     configs = candidates_to_evaluate(trials, trained, space.fixed_training, goal)
     if len(configs) == 1 and closed_form is not None:  # no other could be compared in the time
@@ -210,7 +214,7 @@ def train_automatically(spec: Experiment, run: Run, *, budget: TimeBudget) -> Au
         save_untuned(select_best(candidates, goal), spec, run, images, features)  # the best so far, in case of a kill
         assert data.holdout is not None
         tuning = fine_tune(
-            spec, run, sample.training_images(features.kept_N, data.holdout), trunks, initial_head, budget,
+            spec, run, _images_to_tune_on(sample, selector, data, initial_head), trunks, initial_head, budget,
             embedded=len(images), tail_seconds=budget.spent - tail_start,
             start=_fit_initial_head(spec, data, initial_head) if selector.is_sampled else None,
         )  # fmt: skip
@@ -284,6 +288,23 @@ def _limits(run: Run, budget: TimeBudget, images: ImageSet) -> tuple[TimeBudget 
             return budget, stage["rows"]
     tuning_began = run.resuming and (run.dir / FINE_TUNING_FOLDER).exists()  # on what was held out of all images
     return (None if tuning_began else budget), None
+
+
+def _images_to_tune_on(
+    sample: ImageSample, selector: TrunkSelector, data: EvaluationData, config: HeadConfig | None
+) -> ImageSet:
+    """Return the images to fine-tune on: those that are not held out, without suspected labels where the head weighs them.
+
+    Of a sample of a large set all are used, since not all of its images have features.
+    """
+    assert data.holdout is not None
+    images = sample.training_images(data.features.kept_N, data.holdout)
+    if config is None or not config.label_weights or selector.is_sampled:
+        return images
+    labels_N = data.labels_N[data.fit_N]
+    rows = trusted_rows(label_weights(data.features.vectors_NF[data.fit_N], labels_N), labels_N)
+    say(f"stage two: {len(images) - len(rows)} images whose neighbors contradict their label are left out")
+    return images.select(rows)
 
 
 def _settle_sample(run: Run, selector: TrunkSelector, budget: TimeBudget) -> ImageSample:
@@ -380,6 +401,8 @@ def _search_heads(
     if best is None:
         return trials[:1], [], None
     others = sorted((t for t in trials[1:] if t is not best), key=lambda t: -t.score)
+    if space.dim is not None:
+        best = evaluate_width(best, features_NF, labels_N, splits, goal, space.dim)
     trials = [trials[0], best, *others]
     if tunes or not space.trainings:
         return trials, [], best.config

@@ -34,7 +34,6 @@ from unalike.training.automatic.sampling import (
 )
 from unalike.training.automatic.scenes import assign_scenes
 from unalike.training.heads.cached_vectors import VectorLimit
-from unalike.training.heads.config import requested_dim
 from unalike.training.heads.features import TrunkFeatures, compute_features
 from unalike.training.heads.head_search import best_score, sample_classes
 from unalike.training.time_budget import TimeBudget
@@ -266,7 +265,7 @@ class TrunkSelector:
 
     def _score(self, features: TrunkFeatures) -> TrunkResult:
         name, size = features.backbone, (features.view.height, features.view.width)
-        score = score_features(features, self.trial, self.spec.automl.goal, requested_dim(self.spec))
+        score = score_features(features, self.trial, self.spec.automl.goal)
         say(f"trunk {name} at {size[0]}x{size[1]}: {score:.3f} frozen, with its best head", level=2)
         return TrunkResult(features, score)
 
@@ -282,14 +281,13 @@ class TrunkSelector:
         return TrunkResult(self.first_features(names[0], self._input_size(names[0]), passes=2), 0.0)
 
 
-def score_features(features: TrunkFeatures, images: ImageSet, goal: str, dim: int | None = None) -> float:
+def score_features(features: TrunkFeatures, images: ImageSet, goal: str) -> float:
     """Return the score of the best head on these features, on a few splits of a sample of the classes.
 
     Args:
         features: a trunk's features.
         images: the images of the features.
         goal: a key of ``holdout.GOALS``.
-        dim: number of dimensions of the head's vectors (None: no limit).
     """
     labels_N = images.labels_N[features.kept_N]
     rows = sample_classes(labels_N, 0)
@@ -297,7 +295,7 @@ def score_features(features: TrunkFeatures, images: ImageSet, goal: str, dim: in
     scene_N = assign_scenes(features.vectors_NF[rows], labels_N[rows], groups=groups)
     splits = splits_that_count(cross_validation_splits(labels_N[rows], scene_N, goal), goal)
     splits = _first_of_each_kind(splits)
-    return best_score(features.vectors_NF[rows], labels_N[rows], splits, goal, dim)
+    return best_score(features.vectors_NF[rows], labels_N[rows], splits, goal)
 
 
 def _first_of_each_kind(splits: Sequence[Split], count: int = SPLITS_PER_KIND) -> list[Split]:

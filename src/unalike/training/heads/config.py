@@ -87,19 +87,21 @@ class HeadConfig:
         residual: weight, 0 to 1, of the directions in which the classes do not differ (see ``heads.discriminant``).
         shrinkage: shrinkage of the within-class scatter, in multiples of Ledoit and Wolf's estimate.
         training: how the closed form is trained further, or None.
+        label_weights: whether images whose neighbors contradict their label weigh less (``heads.label_weights``).
     """
 
     sqrt: bool = True
     residual: float = 0.5
     shrinkage: float = 1.0
     training: HeadTraining | None = None
+    label_weights: bool = False
 
     @classmethod
     def from_spec(cls, spec: Experiment) -> HeadConfig:
         """Read ``model.head`` and ``train.finish``."""
         finish, kind = spec.train.finish, spec.model.head
         training = head_training(finish.loss, mlp=kind == "mlp")
-        return cls(kind != "linear", finish.residual, finish.shrinkage, training)
+        return cls(kind != "linear", finish.residual, finish.shrinkage, training, finish.label_weights)
 
     @property
     def name(self) -> str:
@@ -107,6 +109,7 @@ class HeadConfig:
         closed_form = f"discriminant head, residual {self.residual:g}"
         closed_form += f", shrinkage x {self.shrinkage:g}" if self.shrinkage != 1 else ""
         closed_form += ", square root" if self.sqrt else ""
+        closed_form += ", label weights" if self.label_weights else ""
         return closed_form + (f", trained with {self.training.name}" if self.training else "")
 
     def settle(self, spec: Experiment, *, mirrored: bool) -> None:
@@ -121,5 +124,6 @@ class HeadConfig:
         for path, value in (
             ("model.head", kind), ("train.finish.residual", self.residual), ("train.finish.shrinkage", self.shrinkage),
             ("train.finish.loss", training and training.loss), ("train.finish.mirrored", mirrored),
+            ("train.finish.label_weights", self.label_weights),
         ):  # fmt: skip
             settle(spec, path, value, self.name)

@@ -6,12 +6,13 @@ so where the head is used on classes that it was not estimated from. After white
 classes differ have weight 1, all others the weight ``residual``: 0 is linear discriminant analysis (Fisher, 1936; Rao,
 1948), best for the known classes; 1 is whitening alone, better for unseen classes. The result is one linear map. It may
 follow a signed square root of the features, which reduces the influence of a few large ones.
-Shape letters: N images, F features, C classes, D dimensions of the vector, H hidden values of an MLP.
+Shape letters: N images, F features, C classes, D dimensions of the vector, K of them
+that are kept, H hidden values of an MLP.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ import torch
 from unalike.errors import DataError
 from unalike.model.embedder import SQRT_EPS, hidden_width
 from unalike.numerics.covariance import covariance_and_shrinkage, largest_directions
+from unalike.numerics.normalization import l2_normalize
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,20 @@ class FittedHead:
         features_NF = self.mlp(features_NF) if self.mlp else features_NF
         vectors_ND: np.ndarray = (features_NF @ self.matrix_FD - self.offset_D).astype(np.float32)
         return vectors_ND
+
+    def shorten(self, features_NF: np.ndarray, dim: int) -> FittedHead:
+        """Keep the directions of the largest second moment of the vectors at unit length, which keep their cosines best.
+
+        Beside the first class directions, 64 of them lose less on every set (docs/experiments/heads.md, 2026-12-01).
+
+        Args:
+            features_NF: the features that the head is fitted to (N, F).
+            dim: number of dimensions D to keep; a head that has no more stays as it is.
+        """
+        if dim >= self.matrix_FD.shape[1]:
+            return self
+        axes_DK = largest_directions(l2_normalize(self(features_NF)), dim)
+        return replace(self, matrix_FD=self.matrix_FD @ axes_DK, offset_D=self.offset_D @ axes_DK)
 
     @property
     def kind(self) -> Literal["linear", "rooted", "mlp"]:
@@ -152,31 +168,18 @@ class ClassWhitening:
     values_F: np.ndarray
     directions_FC: np.ndarray
 
-    def head(self, residual: float, dim: int | None = None) -> FittedHead:
-        """Make the linear map for one weight of the residual directions.
+    def head(self, residual: float) -> FittedHead:
+        """Make the linear map for one weight of the residual directions: the class directions first, then the others.
 
         Args:
-            residual: weight, 0 to 1, of the directions in which the classes do not differ.
-            dim: largest number of dimensions D (None: no limit). The class directions come first; residual directions
-                follow by falling variance before whitening.
+            residual: weight, 0 to 1, of the directions in which the classes do not differ; with 0 they are left out.
         """
-        directions_FC, scatter = self.directions_FC, self.scatter
-        if residual == 0 or (dim is not None and dim <= directions_FC.shape[1]):
-            basis_FD = directions_FC[:, :dim]
-        else:
-            basis_FD = np.hstack([directions_FC, residual * self._residual_directions(dim)])
+        basis_FD, scatter = self.directions_FC, self.scatter
+        if residual > 0:
+            complete_FF = np.linalg.qr(np.hstack([basis_FD, np.eye(len(self.values_F))]))[0]
+            basis_FD = np.hstack([basis_FD, residual * complete_FF[:, basis_FD.shape[1] :]])
         matrix_FD = (scatter.axes_FF / np.sqrt(self.values_F)) @ basis_FD
         return FittedHead(matrix_FD, scatter.mean_F @ matrix_FD, scatter.sqrt)
-
-    def _residual_directions(self, dim: int | None) -> np.ndarray:
-        """Orthonormal columns across the class directions, by falling variance: as many as ``dim`` leaves room for."""
-        directions_FC = self.directions_FC
-        basis_FX = np.hstack([directions_FC, np.eye(len(self.values_F))])
-        rest_FR = np.linalg.qr(basis_FX)[0][:, directions_FC.shape[1] :]
-        _, order = np.linalg.eigh((rest_FR.T * self.values_F) @ rest_FR)
-        keep = None if dim is None else dim - directions_FC.shape[1]
-        kept_FR: np.ndarray = (rest_FR @ order[:, ::-1])[:, :keep]
-        return kept_FR
 
     def equivalent_vectors(self, features_NF: np.ndarray, residual: float) -> np.ndarray:
         """Map features to vectors with the scalar products of those of ``head(residual)``, in another basis.
@@ -192,27 +195,20 @@ class ClassWhitening:
         weight = np.float32(np.sqrt(max(0.0, 1 - residual * residual)))
         return np.hstack([weight * class_NC, np.float32(residual) * white_NF]) if residual else class_NC
 
-    def components(self, along_NF: np.ndarray, dim: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def components(self, along_NF: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Whiten features and project them on the class directions.
 
-        For whitened features w and their projections c, the vectors of ``head(r, dim)`` have the scalar products
+        For whitened features w and their projections c, the vectors of ``head(r)`` have the scalar products
         c @ c.T + r * r * (w @ w.T - c @ c.T): many residuals can be evaluated with one whitening.
 
         Args:
             along_NF: the output of ``ClassScatter.project``.
-            dim: number of dimensions that the head keeps (None: all).
 
         Returns:
-            Whitened features (N, F), of which only the ``dim`` coordinates that the head keeps where it is given, and
-            their coordinates along the class directions (N, C).
+            Whitened features (N, F) and their coordinates along the class directions (N, C).
         """
         white_NF = along_NF / np.sqrt(self.values_F).astype(np.float32)
-        class_NC = white_NF @ self.directions_FC[:, :dim].astype(np.float32)
-        if dim is None:
-            return white_NF, class_NC
-        if dim <= self.directions_FC.shape[1]:
-            return class_NC, class_NC
-        return np.hstack([class_NC, white_NF @ self._residual_directions(dim).astype(np.float32)]), class_NC
+        return white_NF, white_NF @ self.directions_FC.astype(np.float32)
 
 
 def sqrt_features(features_NF: np.ndarray) -> np.ndarray:
@@ -221,13 +217,16 @@ def sqrt_features(features_NF: np.ndarray) -> np.ndarray:
     return root_NF
 
 
-def fit_scatter(features_NF: np.ndarray, labels_N: np.ndarray, *, sqrt: bool) -> ClassScatter:
+def fit_scatter(
+    features_NF: np.ndarray, labels_N: np.ndarray, *, sqrt: bool, weights_N: np.ndarray | None = None
+) -> ClassScatter:
     """Estimate the within-class scatter of labeled features.
 
     Args:
         features_NF: features (N, F).
         labels_N: an integer label per image.
         sqrt: whether to take the signed square root of the features first.
+        weights_N: positive weight of each image in means and scatter (None: all count alike).
 
     Raises:
         DataError: no class has two images, or the images of every class have equal features.
@@ -239,19 +238,29 @@ def fit_scatter(features_NF: np.ndarray, labels_N: np.ndarray, *, sqrt: bool) ->
     if len(classes) < 2 or counts_C.max() < 2:
         raise DataError(f"{len(classes)} classes, the largest of {counts_C.max()} images", expected="two classes, one of "
                         "them with two images")  # fmt: skip
-    means_CF = np.stack([x_NF[code_N == c].mean(axis=0) for c in range(len(classes))])
-    within_NF = (x_NF - means_CF[code_N])[counts_C[code_N] > 1]  # a class of one image has no scatter
+    several_N = counts_C[code_N] > 1  # a class of one image has no scatter
+    if weights_N is None:
+        mean_F, means_CF = x_NF.mean(axis=0), np.stack([x_NF[code_N == c].mean(axis=0) for c in range(len(classes))])
+        within_NF = (x_NF - means_CF[code_N])[several_N]
+    else:
+        mean_F = np.average(x_NF, axis=0, weights=weights_N)
+        means_CF = np.stack(
+            [np.average(x_NF[code_N == c], axis=0, weights=weights_N[code_N == c]) for c in range(len(classes))]
+        )
+        root_N = np.sqrt(weights_N / weights_N[several_N].mean())
+        within_NF = ((x_NF - means_CF[code_N]) * root_N[:, None])[several_N]
     covariance_FF, share = covariance_and_shrinkage(within_NF)
     values_F, axes_FF = np.linalg.eigh(covariance_FF)
     if not values_F[-1] > 0:
         raise DataError("the images of every class have equal features", expected="images that differ")
     centered_CF = (means_CF - means_CF.mean(axis=0)) @ axes_FF
-    return ClassScatter(x_NF.mean(axis=0), axes_FF, np.maximum(values_F, 0), share, centered_CF, sqrt)
+    return ClassScatter(mean_F, axes_FF, np.maximum(values_F, 0), share, centered_CF, sqrt)
 
 
 def fit_whitening(
-    features_NF: np.ndarray, labels_N: np.ndarray, *, sqrt: bool, shrinkage: float = 1.0
-) -> ClassWhitening:
+    features_NF: np.ndarray, labels_N: np.ndarray, *, sqrt: bool, shrinkage: float = 1.0,
+    weights_N: np.ndarray | None = None,
+) -> ClassWhitening:  # fmt: skip
     """Fit the scatter and whiten by it: ``fit_scatter`` followed by ``ClassScatter.whiten``.
 
     Args:
@@ -259,8 +268,9 @@ def fit_whitening(
         labels_N: an integer label per image.
         sqrt: whether to take the signed square root of the features first.
         shrinkage: multiple of Ledoit and Wolf's shrinkage.
+        weights_N: positive weight of each image (None: all count alike).
 
     Raises:
         DataError: no class has two images, or the images of every class have equal features.
     """
-    return fit_scatter(features_NF, labels_N, sqrt=sqrt).whiten(shrinkage)
+    return fit_scatter(features_NF, labels_N, sqrt=sqrt, weights_N=weights_N).whiten(shrinkage)

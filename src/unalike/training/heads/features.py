@@ -58,6 +58,11 @@ class TrunkFeatures:
         """What lies between the image files and the trunk."""
         return Preprocessing(self.view, self.facts.mean, self.facts.std)
 
+    @property
+    def views(self) -> int:
+        """Views of each image among ``training_rows``."""
+        return 1 if self.mirrored_NF is None else 2
+
     def training_rows(self, rows: np.ndarray, labels_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the features and labels to fit a head to.
 

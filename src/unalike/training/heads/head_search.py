@@ -27,8 +27,9 @@ from unalike.training.heads.config import (
     requested_dim,
     too_many_dimensions,
 )
-from unalike.training.heads.discriminant import fit_scatter, fit_whitening
-from unalike.training.heads.trained import fit_head, train_head
+from unalike.training.heads.discriminant import fit_scatter
+from unalike.training.heads.label_weights import label_weights
+from unalike.training.heads.trained import fit_closed_form, fit_head, train_head
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
@@ -91,8 +92,10 @@ class HeadSearchSpace:
         shrinkages: multiples of Ledoit and Wolf's shrinkage.
         trainings: trainings to try after the best closed form.
         fixed_training: the training that the user set, or None; it is applied without comparison.
-        dim: ``model.feat_dim`` where the user set it, else None; every head is evaluated with so many dimensions.
+        dim: ``model.feat_dim`` where the user set it, else None: dimensions of the heads that are trained, and of those delivered;
+            closed forms are compared with all of theirs.
         kind: value of ``model.head`` for the frozen trunk without a fitted head.
+        label_weights: see ``HeadConfig``; the same for all heads.
     """
 
     sqrt: Sequence[bool] = (True, False)
@@ -102,6 +105,7 @@ class HeadSearchSpace:
     fixed_training: HeadTraining | None = None
     dim: int | None = None
     kind: str = "linear"
+    label_weights: bool = False
 
     @classmethod
     def from_spec(cls, spec: Experiment, *, classes: int) -> HeadSearchSpace:
@@ -132,6 +136,7 @@ class HeadSearchSpace:
             fixed_training=fixed_training,
             dim=dim,
             kind=frozen_head_kind(spec),
+            label_weights=finish.label_weights,
         )
 
     def uncompared_head(self, goal: str) -> HeadConfig:
@@ -145,6 +150,7 @@ class HeadSearchSpace:
             self.sqrt[0],
             min(self.residuals, key=lambda value: abs(value - residual)),
             min(self.shrinkages, key=lambda value: abs(value - shrinkage)),
+            label_weights=self.label_weights,
         )
 
 
@@ -195,7 +201,10 @@ def search_heads(
         start = time.monotonic()
         if start > end or start + (len(splits) + FITS_AFTERWARDS) * split_seconds > hard_end:
             break
-        configs = [HeadConfig(sqrt, r, s) for s, r in product(space.shrinkages, space.residuals)]
+        configs = [
+            HeadConfig(sqrt, r, s, label_weights=space.label_weights)
+            for s, r in product(space.shrinkages, space.residuals)
+        ]
 
         def rank(
             number: int, split: Split, configs: Sequence[HeadConfig] = configs, start: float = start
@@ -203,7 +212,7 @@ def search_heads(
             nonlocal split_seconds
             if number and start + (len(splits) + FITS_AFTERWARDS) * split_seconds > hard_end:
                 raise TooSlow(frozen)
-            rankings = _rank_by_config(features_NF, labels_N, split, configs, space.dim)
+            rankings = _rank_by_config(features_NF, labels_N, split, configs)
             split_seconds = (time.monotonic() - start) / (number + 1)
             return rankings
 
@@ -255,6 +264,30 @@ def best_closed_form(trials: Sequence[HeadTrial], goal: str) -> HeadTrial | None
     return without if without.result.significantly_better(with_sqrt.result, goal) else with_sqrt
 
 
+def evaluate_width(
+    trial: HeadTrial, features_NF: np.ndarray, labels_N: np.ndarray, splits: Sequence[Split], goal: str, dim: int
+) -> HeadTrial:
+    """Evaluate the closed form of a trial again with as many dimensions as are delivered.
+
+    Args:
+        trial: a trial of ``search_heads`` that has a head.
+        features_NF: frozen features (N, F).
+        labels_N: an integer label per image.
+        splits: cross-validation splits of these images.
+        goal: a key of ``holdout.GOALS``.
+        dim: number of dimensions of the vectors.
+    """
+    assert trial.config is not None
+    config = trial.config
+
+    def vectors_of(_: int, split: Split) -> tuple[np.ndarray, np.ndarray]:
+        head = fit_closed_form(features_NF[split.fit_N], labels_N[split.fit_N], config, dim)
+        return head(features_NF[split.query_N]), head(features_NF[split.reference_N])
+
+    result = evaluate_embeddings(splits, labels_N, vectors_of)
+    return HeadTrial(config, result, result.score(goal))
+
+
 def search_trained_heads(
     trial: HeadTrial, features_NF: np.ndarray, labels_N: np.ndarray, splits: Sequence[Split], goal: str, *,
     seconds: float, trainings: Sequence[HeadTraining] = HEAD_TRAININGS, dim: int | None = None,
@@ -278,12 +311,7 @@ def search_trained_heads(
     if seconds <= 0 or config is None:
         return []
     end = time.monotonic() + seconds
-    closed_forms = [
-        fit_whitening(features_NF[s.fit_N], labels_N[s.fit_N], sqrt=config.sqrt, shrinkage=config.shrinkage).head(
-            config.residual, dim
-        )
-        for s in splits
-    ]
+    closed_forms = [fit_closed_form(features_NF[s.fit_N], labels_N[s.fit_N], config, dim) for s in splits]
     trials: list[HeadTrial] = []
     for training in trainings:
         if training.mlp and not config.sqrt:
@@ -306,28 +334,28 @@ def _vectors_of_split(
     return vectors[number]
 
 
-def best_score(
-    features_NF: np.ndarray, labels_N: np.ndarray, splits: Sequence[Split], goal: str, dim: int | None = None
-) -> float:
+def best_score(features_NF: np.ndarray, labels_N: np.ndarray, splits: Sequence[Split], goal: str) -> float:
     """Return the best score of the features themselves and of the square-root heads without extra shrinkage."""
-    space = HeadSearchSpace(sqrt=(True,), shrinkages=(1.0,), dim=dim)
+    space = HeadSearchSpace(sqrt=(True,), shrinkages=(1.0,))
     return max(trial.score for trial in search_heads(features_NF, labels_N, splits, goal, space=space))
 
 
 def _rank_by_config(
-    features_NF: np.ndarray, labels_N: np.ndarray, split: Split, configs: Sequence[HeadConfig], dim: int | None
+    features_NF: np.ndarray, labels_N: np.ndarray, split: Split, configs: Sequence[HeadConfig]
 ) -> list[Ranking]:
-    """Rank a split's queries by the head of every config; all configs share ``sqrt``.
+    """Rank a split's queries by the head of every config, with all its dimensions; all configs share ``sqrt`` and label weights.
 
     Two matrix products serve all residuals of one shrinkage (``ClassWhitening.components``).
     """
-    scatter = fit_scatter(features_NF[split.fit_N], labels_N[split.fit_N], sqrt=configs[0].sqrt)
+    fit_NF, fit_label_N = features_NF[split.fit_N], labels_N[split.fit_N]
+    weights_N = label_weights(fit_NF, fit_label_N) if configs[0].label_weights else None
+    scatter = fit_scatter(fit_NF, fit_label_N, sqrt=configs[0].sqrt, weights_N=weights_N)
     query_QF, reference_RF = (scatter.project(features_NF[rows]) for rows in (split.query_N, split.reference_N))
     rankings: list[Ranking] = []
     for shrinkage in dict.fromkeys(config.shrinkage for config in configs):
         whitening = scatter.whiten(shrinkage)
         residuals = [config.residual for config in configs if config.shrinkage == shrinkage]
-        query, reference = (_Components(*whitening.components(rows_NF, dim)) for rows_NF in (query_QF, reference_RF))
+        query, reference = (_Components(*whitening.components(rows_NF)) for rows_NF in (query_QF, reference_RF))
         score_blocks = partial(_cosines_by_residual, query, reference, residuals)
         rankings += rank_scores(score_blocks, len(residuals), labels_N[split.query_N], labels_N[split.reference_N])
     return rankings

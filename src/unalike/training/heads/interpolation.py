@@ -128,8 +128,9 @@ def refit_head(
         config: which head.
         dim: largest number of dimensions of its vectors (None: no limit).
     """
+    views = len(features.kept_N) // max(1, len(np.unique(features.kept_N)))
     try:
-        head = fit_head(features.vectors_ND, labels_N[features.kept_N], config, dim)
+        head = fit_head(features.vectors_ND, labels_N[features.kept_N], config, dim, views=views)
     except DataError as error:
         say(f"the head stays as it was trained: {error}")
         return None

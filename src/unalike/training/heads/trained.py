@@ -18,6 +18,7 @@ from unalike.model.embedder import Adapter, hidden_width
 from unalike.numerics.normalization import l2_normalize
 from unalike.training.heads.config import HeadConfig, HeadTraining
 from unalike.training.heads.discriminant import FittedHead, MLPResidual, fit_whitening, identity_head, sqrt_features
+from unalike.training.heads.label_weights import label_weights
 from unalike.training.losses import build_loss, initialize_proxies
 
 EPOCHS, BATCH_SIZE = 10, 128
@@ -27,7 +28,7 @@ LEARNING_RATE, PROXY_LEARNING_RATE, WEIGHT_DECAY = 1e-4, 3e-4, 0.01
 
 def fit_head(
     features_NF: np.ndarray, labels_N: np.ndarray, config: HeadConfig | None, dim: int | None = None,
-    kind: str = "linear",
+    kind: str = "linear", *, views: int = 1,
 ) -> FittedHead:  # fmt: skip
     """Fit a head to labeled features: closed form, then training where ``config`` asks for it.
 
@@ -37,15 +38,25 @@ def fit_head(
         config: which head; None for the frozen trunk, whose head learns nothing from labels (``identity_head``).
         dim: largest number of dimensions D of its vectors (None: no limit).
         kind: value of ``model.head`` for the frozen trunk.
+        views: number of views of each image, one after the other as blocks of rows.
 
     Raises:
         DataError: see ``fit_scatter``.
     """
     if config is None:
         return identity_head(features_NF, kind=kind, dim=dim)
-    whitening = fit_whitening(features_NF, labels_N, sqrt=config.sqrt, shrinkage=config.shrinkage)
-    head = whitening.head(config.residual, dim)
+    head = fit_closed_form(features_NF, labels_N, config, dim, views=views)
     return train_head(head, features_NF, labels_N, config.training) if config.training else head
+
+
+def fit_closed_form(
+    features_NF: np.ndarray, labels_N: np.ndarray, config: HeadConfig, dim: int | None = None, *, views: int = 1
+) -> FittedHead:
+    """Fit the closed form of ``config``, without its training; arguments and errors as in ``fit_head``."""
+    weights_N = label_weights(features_NF, labels_N, views=views) if config.label_weights else None
+    whitening = fit_whitening(features_NF, labels_N, sqrt=config.sqrt, shrinkage=config.shrinkage, weights_N=weights_N)
+    head = whitening.head(config.residual)
+    return head if dim is None else head.shorten(features_NF, dim)
 
 
 def train_head(

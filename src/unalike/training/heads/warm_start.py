@@ -65,7 +65,7 @@ def fit_initial_head(spec: Experiment, images: ImageSet, notices: Notices) -> tu
     )
     x_NF, labels_N = features.training_rows(np.arange(len(features.kept_N)), images.labels_N[features.kept_N])
     dim = requested_dim(spec)
-    head = fit_head(x_NF, labels_N, HeadConfig.from_spec(spec), dim)
+    head = fit_head(x_NF, labels_N, HeadConfig.from_spec(spec), dim, views=features.views)
     width = head.matrix_FD.shape[1]
     if dim is not None and width != dim:
         raise too_many_dimensions(dim, width, finish.residual)

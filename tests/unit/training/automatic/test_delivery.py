@@ -43,7 +43,13 @@ BACKBONE = "test_efficientnet"  # of few features: heads are fitted in no time
 SPEC = [f"model.backbone={BACKBONE}", "model.input_height=64", "model.input_width=32", "dataset.workers=1"]
 NORMALIZATIONS = {"the trunk's": [], "own": ["dataset.pixel_mean=[0.1,0.2,0.3]", "dataset.pixel_std=[0.9,0.8,0.7]"]}
 HEADS = {
-    "": [None, HeadConfig(True, 0.5), HeadConfig(False, 0.3), HeadConfig(True, 0.5, 1.0, head_training("CosFaceLoss"))],
+    "": [
+        None,
+        HeadConfig(True, 0.5),
+        HeadConfig(False, 0.3),
+        HeadConfig(True, 0.5, 1.0, head_training("CosFaceLoss")),
+        HeadConfig(True, 0.5, label_weights=True),
+    ],
     "linear": [None, HeadConfig(False, 0.0)],
     "rooted": [None, HeadConfig(True, 0.5)],
     "mlp": [None, HeadConfig(True, 0.5, 1.0, head_training(None, mlp=True))],

@@ -37,7 +37,7 @@ def selector(monkeypatch: pytest.MonkeyPatch) -> TrunkSelector:
         return TrunkFeatures(name, view, None, vectors, np.arange(10), 1.0, vectors if mirrored else None)  # type: ignore[arg-type]
 
     monkeypatch.setattr(trunks, "compute_features", features)
-    monkeypatch.setattr(trunks, "score_features", lambda f, images, goal, dim=None: SCORES[f.backbone, f.view.height])
+    monkeypatch.setattr(trunks, "score_features", lambda f, images, goal: SCORES[f.backbone, f.view.height])
     monkeypatch.setattr(trunks, "available_trunks", lambda: ("small", "big"))
     monkeypatch.setattr(trunks, "native_size", lambda name: ((64, 64), False))
     return TrunkSelector(load_spec("train", {}), image_set(10), Notices())

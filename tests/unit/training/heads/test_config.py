@@ -11,6 +11,7 @@ CONFIGS = [
     HeadConfig(False, 0.2, 2.0),
     HeadConfig(True, 0.5, 1.0, head_training("CosFaceLoss")),
     HeadConfig(True, 0.0, 4.0, head_training("ProxyAnchorLoss", mlp=True)),
+    HeadConfig(True, 0.5, label_weights=True),
 ]
 
 
@@ -32,4 +33,5 @@ def test_names() -> None:
     config = HeadConfig(True, 0.3, 2.0, head_training(None, mlp=True))
     name = "discriminant head, residual 0.3, shrinkage x 2, square root, trained with CosFaceLoss and a perceptron"
     assert config.name == name
+    assert HeadConfig(False, 0.0, label_weights=True).name == "discriminant head, residual 0, label weights"
     assert head_training(None) is None

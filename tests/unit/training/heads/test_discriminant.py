@@ -73,16 +73,27 @@ def test_components_give_the_scalar_products_of_the_head(sqrt: bool, residual: f
     np.testing.assert_allclose(products, vectors @ vectors.T, atol=1e-4 * np.abs(products).max())
 
 
-def test_fewer_dimensions_keep_class_directions_first() -> None:
+@pytest.mark.parametrize("sqrt", [False, True])
+@pytest.mark.parametrize("residual", [0.0, 0.5])
+def test_fewer_dimensions_are_the_principal_ones_of_vectors_at_unit_length(residual: float, sqrt: bool) -> None:
     features, labels = make_sample(seed=5)
-    whitening = fit_whitening(features, labels, sqrt=False)
-    full, reduced = whitening.head(0.5)(features), whitening.head(0.5, dim=6)(features)
-    assert reduced.shape[1] == 6
-    np.testing.assert_allclose(reduced[:, :4], full[:, :4], atol=1e-5)
-    assert whitening.head(0.5, dim=3)(features).shape[1] == 3
-    # residual dimensions follow by falling variance before whitening
-    kept = (full[:, 4:] ** 2).sum()
-    assert kept >= (reduced[:, 4:] ** 2).sum() > 0
+    head = fit_whitening(features, labels, sqrt=sqrt).head(residual)
+    unit = head(features) / np.linalg.norm(head(features), axis=1, keepdims=True)
+    _, values, axes = np.linalg.svd(unit.astype(np.float64), full_matrices=False)
+    for dim in (2, 3):
+        short = head.shorten(features, dim)
+        assert short.matrix_FD.shape == (8, dim) and short.kind == head.kind
+        assert_same_up_to_signs(short(features), head(features) @ axes[:dim].T)
+        # No other directions keep as much of the vectors' scalar products.
+        kept = np.linalg.norm(short(features) / np.linalg.norm(head(features), axis=1, keepdims=True)) ** 2
+        assert kept == pytest.approx((values[:dim] ** 2).sum(), rel=1e-4)
+    whole = head.matrix_FD.shape[1]
+    assert head.shorten(features, whole) is head and head.shorten(features, whole + 1) is head
+
+
+def assert_same_up_to_signs(ours: np.ndarray, theirs: np.ndarray) -> None:
+    signs = np.sign((ours * theirs).sum(axis=0))
+    np.testing.assert_allclose(ours, theirs * signs, atol=1e-4 * np.abs(theirs).max())
 
 
 def test_the_square_root_keeps_signs() -> None:

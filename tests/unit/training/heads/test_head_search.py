@@ -24,6 +24,7 @@ from unalike.training.heads.head_search import (
     HeadTrial,
     best_closed_form,
     best_score,
+    evaluate_width,
     search_heads,
     search_trained_heads,
 )
@@ -38,18 +39,16 @@ def sample() -> tuple[np.ndarray, np.ndarray]:
 # ---- closed forms ----
 
 
-@pytest.mark.parametrize(
-    "goal, dim", [("known-classes", None), ("new-classes", None), ("new-classes", 3), ("known-classes", 14)]
-)
-def test_trials_of_all_residuals_at_once_equal_those_of_each_head(goal: str, dim: int | None) -> None:
+@pytest.mark.parametrize("goal", ["known-classes", "new-classes"])
+def test_trials_of_all_residuals_at_once_equal_those_of_each_head(goal: str) -> None:
     features, labels, _ = feature_series(seed=5)
     features = features + 0.8 * np.random.default_rng(0).normal(size=features.shape)
     features[0] = features.mean(axis=0)
     splits = cross_validation_splits(labels, assign_scenes(features, labels), goal)
-    trials = search_heads(features, labels, splits, goal, space=HeadSearchSpace(dim=dim))
+    trials = search_heads(features, labels, splits, goal)
     assert len(trials) == 1 + 2 * len(RESIDUALS) * len(SHRINKAGES) and trials[0].name == "frozen trunk"
     for trial in (t for t in trials if t.config is None or t.config.residual in (0.0, 0.3, 1.0)):
-        heads = [fit_head(features[s.fit_N], labels[s.fit_N], trial.config, dim) for s in splits]
+        heads = [fit_head(features[s.fit_N], labels[s.fit_N], trial.config) for s in splits]
         single = evaluate_embeddings(
             splits, labels, lambda n, s, h=heads: (h[n](features[s.query_N]), h[n](features[s.reference_N]))
         )
@@ -57,6 +56,23 @@ def test_trials_of_all_residuals_at_once_equal_those_of_each_head(goal: str, dim
             assert np.array_equal(getattr(single, name), getattr(trial.result, name))
         assert (single.hit_Q == trial.result.hit_Q).mean() > 0.99  # near ties differ in float32
         assert trial.score == pytest.approx(single.score(goal), abs=0.005)
+
+
+@pytest.mark.parametrize("dim", [2, 6])
+def test_the_chosen_form_is_evaluated_with_as_many_dimensions_as_are_delivered(dim: int) -> None:
+    features, labels, _ = feature_series(seed=5)
+    features = features + 0.8 * np.random.default_rng(0).normal(size=features.shape)
+    splits = cross_validation_splits(labels, assign_scenes(features, labels), "new-classes")
+    best = best_closed_form(search_heads(features, labels, splits, "new-classes"), "new-classes")
+    assert best is not None and best.config is not None
+    short = evaluate_width(best, features, labels, splits, "new-classes", dim)
+    heads = [fit_head(features[s.fit_N], labels[s.fit_N], best.config, dim) for s in splits]
+    single = evaluate_embeddings(
+        splits, labels, lambda n, s: (heads[n](features[s.query_N]), heads[n](features[s.reference_N]))
+    )
+    assert all(head.matrix_FD.shape[1] == dim for head in heads)
+    assert np.array_equal(short.result.hit_Q, single.hit_Q) and short.score == single.score("new-classes")
+    assert short.config == best.config
 
 
 def test_a_closed_form_without_the_square_root_must_be_significantly_better() -> None:

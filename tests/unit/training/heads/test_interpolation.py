@@ -11,8 +11,8 @@ import torch
 from tests.support.networks import SmallTrunk
 from unalike.inference.embedding import Embeddings
 from unalike.training.heads.config import HeadConfig
-from unalike.training.heads.discriminant import fit_whitening
 from unalike.training.heads.interpolation import attach_head, copy_weights, interpolate_weights, refit_head
+from unalike.training.heads.trained import fit_head
 
 
 def trained() -> tuple[SmallTrunk, dict[str, torch.Tensor]]:
@@ -52,7 +52,7 @@ def test_the_network_has_the_fitted_head(sqrt: bool, dim: int | None) -> None:
     kept = np.delete(np.arange(24), 7)  # one image was unreadable
     network = refit_head(trunk, Embeddings(features[kept], kept), labels, HeadConfig(sqrt, 0.5), dim)
     assert network is not None and network.dim == (dim or 8)
-    head = fit_whitening(features[kept], labels[kept], sqrt=sqrt).head(0.5, dim)
+    head = fit_head(features[kept], labels[kept], HeadConfig(sqrt, 0.5), dim)
     with torch.inference_mode():
         vectors = network.head(torch.from_numpy(features)).numpy()
     np.testing.assert_allclose(vectors, head(features), atol=2e-4)

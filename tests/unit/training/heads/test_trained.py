@@ -86,7 +86,9 @@ def test_a_network_with_the_head_gives_its_vectors() -> None:
     features = rng.normal(size=(60, trunk.width)).astype(np.float32)
     labels = np.repeat(np.arange(6), 10)
     training = next(t for t in HEAD_TRAININGS if t.mlp)
-    head = train_head(fit_whitening(features, labels, sqrt=True).head(0.5, 16), features, labels, training)
+    head = train_head(
+        fit_whitening(features, labels, sqrt=True).head(0.5).shorten(features, 16), features, labels, training
+    )
     network = attach_head(trunk, head)
     assert isinstance(network.head, MLPHead)
     with torch.inference_mode():

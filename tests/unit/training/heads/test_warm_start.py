@@ -54,7 +54,7 @@ def test_fine_tuning_starts_from_the_fitted_head(loss: str, columns: bool) -> No
     images = torch.randn(60, 3, 32, 32)
     with torch.no_grad():
         features_NF = network.trunk(images).numpy() + 0.1 * rng.random((60, network.trunk.width), np.float32)
-    head = fit_whitening(features_NF, labels_N, sqrt=True).head(0.0, 4)
+    head = fit_whitening(features_NF, labels_N, sqrt=True).head(0.0).shorten(features_NF, 4)
     criterion = nn.ModuleDict({"loss": build_loss(loss, {}, classes=5, dim=4)})
     start_from_head(head, features_NF, labels_N)(network, criterion)
     with torch.no_grad():
