@@ -12,11 +12,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from unalike.errors import DataError
 from unalike.metrics.diagnostics import VOTING_NEIGHBORS, outvoted_labels, suspected_labels, vote_weights
 from unalike.numerics.nearest_neighbors import top_k
 from unalike.training.heads.discriminant import fit_scatter
 
-MAX_IMAGES = 20_000  # all pairs are compared, which takes minutes beyond
+MAX_IMAGES = 10_000  # all pairs are compared: some seconds; time grows with the square
 MIN_SUSPECTED_SHARE = 0.02  # right labels of photographs stayed below on four sets, 3 % of wrong ones above on three
 LEAST_WEIGHT, TRUSTED_WEIGHT = 0.02, 0.5
 RESIDUAL, SHRINKAGE = 0.5, 2.0  # of the head in whose vectors neighbors are compared
@@ -34,9 +35,10 @@ def label_weights(features_NF: np.ndarray, labels_N: np.ndarray, *, views: int =
         Weights (N,), ``LEAST_WEIGHT`` to 1; 1 for images that are alone in their class.
 
     Raises:
-        DataError: see ``fit_scatter``.
+        DataError: there are more than ``MAX_IMAGES`` images, or see ``fit_scatter``.
     """
     count = len(labels_N) // views
+    check_count(count)
     vectors_ND = _head_vectors(features_NF[:count], labels_N[:count])
     return np.tile(_vote_weights(vectors_ND, labels_N[:count]), views)
 
@@ -52,6 +54,13 @@ def suspected_share(features_NF: np.ndarray, labels_N: np.ndarray) -> float:
         DataError: see ``fit_scatter``.
     """
     return len(suspected_labels(_head_vectors(features_NF, labels_N), labels_N)) / max(1, len(labels_N))
+
+
+def check_count(images: int) -> None:
+    """Raise a DataError where neighbors of so many images would take too long."""
+    if images > MAX_IMAGES:
+        raise DataError(f"train.finish.label_weights is set for {images} images", expected=f"at most {MAX_IMAGES}",
+                        remedy="leave train.finish.label_weights out")  # fmt: skip
 
 
 def trusted_rows(weights_N: np.ndarray, labels_N: np.ndarray) -> np.ndarray:

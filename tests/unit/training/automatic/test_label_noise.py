@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from tests.unit.training.heads.test_label_weights import draw, flip
+from unalike.errors import DataError
 from unalike.spec import load_spec
 from unalike.training.automatic import label_noise
 from unalike.training.automatic.evaluation_data import EvaluationData
 from unalike.training.automatic.label_noise import FIELD, weighs_labels
+from unalike.training.heads import label_weights
 
 
 def data_of(features: np.ndarray, labels: np.ndarray, fit_N: np.ndarray | None = None) -> EvaluationData:
@@ -47,8 +49,15 @@ def test_the_user_decides(value: bool) -> None:
     assert weighs_labels(spec, data_of(features, flip(labels, 0.2))) == value
 
 
-def test_what_cannot_be_asked_is_not_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_asked_is_not_weighed_and_cannot_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = draw(seed=4, distance=4.0)
     assert not weighs_labels(load_spec("train"), data_of(features[:5], np.arange(5)))  # one image a class
     monkeypatch.setattr(label_noise, "MAX_IMAGES", 100)
+    monkeypatch.setattr(label_weights, "MAX_IMAGES", 100)
     assert not weighs_labels(load_spec("train"), data_of(features, flip(labels, 0.2)))
+    spec = load_spec("train", overrides=[f"{FIELD}=true"])
+    with pytest.raises(DataError, match=r"label_weights is set for 180 images.*at most 100"):
+        weighs_labels(spec, data_of(features, labels))
+    with pytest.raises(DataError, match=r"at most 100"):
+        label_weights.label_weights(features, labels)
+    assert len(label_weights.label_weights(features[:100], labels[:100], views=2)) == 100
