@@ -322,7 +322,7 @@ def _fit_initial_head(spec: Experiment, data: EvaluationData, config: HeadConfig
     if config is None:
         return None
     x_NF, labels_N = data.features.training_rows(data.fit_N, data.labels_N)
-    head = fit_head(x_NF, labels_N, config, requested_dim(spec))
+    head = fit_head(x_NF, labels_N, config, requested_dim(spec), views=data.features.views)
     return InitialHead(head, x_NF, [data.images.classes[label] for label in labels_N.tolist()])
 
 
